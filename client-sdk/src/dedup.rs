@@ -1,0 +1,162 @@
+//! Which chunks the vault has already: the index that spares compressing, sealing and sending them again.
+//!
+//! Three places, asked in this order: segments being filled or sent now (in memory), segments placed by this home
+//! (the cache, a sled database under a process lock), nothing. Who does not get the lock works without the cache.
+//! In the cache, `tag → segment` in one tree and `segment → sealed chunk list` in another: short keys and values,
+//! and no chunk key in the open.
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    sync::Arc,
+};
+
+use commonhold_protocol::SegmentId;
+use commonhold_storage_engine::chunk_ref::ChunkRef;
+
+use crate::{
+    error::Error,
+    home::Home,
+    local_seal::LocalSeal,
+    table::{ChunkTag, PlacedSegment},
+};
+
+const PURPOSE: &[u8] = b"dedup v1";
+/// Memory for sled's page cache.
+const CACHE_BYTES: u64 = 16 << 20;
+/// Chunk lists of cached segments kept open: a file's chunks mostly lie in a row.
+const OPEN_SEGMENTS_MAX: usize = 16;
+/// Chunks remembered in memory; beyond it, new ones are simply not recognised.
+const RECENT_CHUNKS_MAX: usize = 1 << 19;
+
+/// The dedup index of one process.
+pub(crate) struct DedupIndex {
+    recent: HashMap<ChunkTag, ChunkRef>,
+    cache: Option<Cache>,
+    seal: Arc<LocalSeal>,
+    open_order: VecDeque<SegmentId>,
+    open: BTreeMap<SegmentId, HashMap<ChunkTag, ChunkRef>>,
+}
+
+struct Cache {
+    db: sled::Db,
+    tags: sled::Tree,
+    segments: sled::Tree,
+}
+
+impl Cache {
+    /// None if another process has it, or if it cannot be opened even afresh: it only saves time.
+    fn open(home: &Home) -> Option<Self> {
+        let open = || {
+            let db = sled::Config::new()
+                .path(home.cache_dir())
+                .cache_capacity(CACHE_BYTES)
+                .flush_every_ms(None)
+                .open()?;
+            Ok::<_, sled::Error>(Self { tags: db.open_tree("tags")?, segments: db.open_tree("segments")?, db })
+        };
+        match open() {
+            Ok(cache) => Some(cache),
+            Err(sled::Error::Corruption { .. }) => {
+                tracing::warn!("the cache in {} is broken: starting a new one", home.cache_dir().display());
+                std::fs::remove_dir_all(home.cache_dir()).ok()?;
+                open().ok()
+            }
+            Err(error) => {
+                tracing::info!("working without the cache: {error}");
+                None
+            }
+        }
+    }
+}
+
+impl DedupIndex {
+    pub(crate) fn open(home: &Home, seal: Arc<LocalSeal>) -> Self {
+        Self {
+            recent: HashMap::new(),
+            cache: Cache::open(home),
+            seal,
+            open_order: VecDeque::new(),
+            open: BTreeMap::new(),
+        }
+    }
+
+    /// The chunk with this tag, if the vault has it.
+    pub(crate) fn find(&mut self, tag: &ChunkTag) -> Option<ChunkRef> {
+        if let Some(found) = self.recent.get(tag) {
+            return Some(found.clone());
+        }
+        let id: [u8; 32] = self.cache.as_ref()?.tags.get(tag).ok()??.as_ref().try_into().ok()?;
+        let id = SegmentId::from_bytes(id);
+        if !self.open.contains_key(&id) {
+            self.open_segment(id)?;
+        }
+        self.open.get(&id)?.get(tag).cloned()
+    }
+
+    fn open_segment(&mut self, id: SegmentId) -> Option<()> {
+        let sealed = self.cache.as_ref()?.segments.get(id.as_bytes()).ok()??;
+        let segment = PlacedSegment::from_bytes(self.seal.open(PURPOSE, &sealed)?).ok()?;
+        if self.open_order.len() >= OPEN_SEGMENTS_MAX
+            && let Some(oldest) = self.open_order.pop_front()
+        {
+            self.open.remove(&oldest);
+        }
+        let chunks = segment.chunks.iter().map(|chunk| (chunk.tag, chunk.chunk_ref(id))).collect();
+        self.open_order.push_back(id);
+        self.open.insert(id, chunks);
+        Some(())
+    }
+
+    /// A chunk of a segment that is being filled.
+    pub(crate) fn insert(&mut self, tag: ChunkTag, chunk: ChunkRef) {
+        if self.recent.len() < RECENT_CHUNKS_MAX {
+            self.recent.insert(tag, chunk);
+        }
+    }
+
+    /// Segments that the network holds: from memory to the cache.
+    pub(crate) fn placed(&mut self, segment: &PlacedSegment) -> Result<(), Error> {
+        let Some(cache) = &self.cache else {
+            for chunk in &segment.chunks {
+                self.insert(chunk.tag, chunk.chunk_ref(segment.id));
+            }
+            return Ok(());
+        };
+        let sealed = self.seal.seal(PURPOSE, &segment.to_bytes())?;
+        let mut tags = sled::Batch::default();
+        for chunk in &segment.chunks {
+            tags.insert(&chunk.tag, segment.id.as_bytes());
+        }
+        let kept = cache.segments.insert(segment.id.as_bytes(), sealed).and_then(|_| cache.tags.apply_batch(tags));
+        if let Err(error) = kept {
+            tracing::warn!("the cache cannot be written: {error}");
+            return Ok(());
+        }
+        for chunk in &segment.chunks {
+            self.recent.remove(&chunk.tag);
+        }
+        Ok(())
+    }
+
+    /// The table that the cache was last brought up to; none if it never was.
+    pub(crate) fn table_seen(&self) -> Option<Vec<u8>> {
+        let sealed = self.cache.as_ref()?.db.get("table").ok()??;
+        self.seal.open(PURPOSE, &sealed).map(|bytes| bytes.to_vec())
+    }
+
+    /// Notes that the cache has all of this table, and writes it out.
+    pub(crate) fn set_table_seen(&self, table: &[u8]) -> Result<(), Error> {
+        let Some(cache) = &self.cache else { return Ok(()) };
+        let sealed = self.seal.seal(PURPOSE, table)?;
+        let kept = cache.db.insert("table", sealed).and_then(|_| cache.db.flush());
+        if let Err(error) = kept {
+            tracing::warn!("the cache cannot be written: {error}");
+        }
+        Ok(())
+    }
+
+    /// True if there is a cache to bring up to date.
+    pub(crate) fn has_cache(&self) -> bool {
+        self.cache.is_some()
+    }
+}

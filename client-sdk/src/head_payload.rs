@@ -1,0 +1,205 @@
+//! What a head seals: the drive's root, the segment table, hints to read them without a walk, and how we came here.
+
+use bytes::Bytes;
+use commonhold_protocol::{Coding, DeviceId, SegmentId, Timestamp, Version};
+use commonhold_storage_engine::tree::map::TreeRoot;
+
+use crate::{
+    error::Error,
+    table::{InfoWire, NodeHint, NodeKey, NodeWire, SegmentInfo},
+};
+
+/// Former states kept in a head, newest last: where a merge finds the common ancestor of two writers.
+const HISTORY_MAX: usize = 16;
+/// Segments hinted from a head, newest last: those that hold the table itself, so cannot be hinted by it.
+const HINTS_MAX: usize = 96;
+const WHAT: &str = "head payload";
+
+/// The content of a vault at one version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct HeadPayload {
+    /// The folder `/`.
+    pub(crate) root: TreeRoot,
+    /// The segment table.
+    pub(crate) table: TreeRoot,
+    /// Pinned by the owner.
+    pub(crate) coding: Option<Coding>,
+    /// Holders of the hinted segments.
+    pub(crate) nodes: Vec<NodeHint>,
+    /// Segments that hold nodes of the table or the top of the drive, oldest first.
+    pub(crate) hints: Vec<SegmentHint>,
+    /// Who wrote this.
+    pub(crate) device: DeviceId,
+    /// When, by that device's clock.
+    pub(crate) written_at: Timestamp,
+    /// Former versions with their root.
+    pub(crate) history: Vec<Ancestor>,
+}
+
+/// A segment that is found without the table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SegmentHint {
+    pub(crate) id: SegmentId,
+    pub(crate) info: SegmentInfo,
+    /// The table has it too; if not, the next head's table will.
+    pub(crate) in_table: bool,
+}
+
+/// A former state of the vault.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Ancestor {
+    pub(crate) version: Version,
+    pub(crate) written_at: Timestamp,
+    pub(crate) root: TreeRoot,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct AncestorWire {
+    #[prost(bytes = "bytes", tag = "1")]
+    version: Bytes,
+    #[prost(bytes = "bytes", tag = "2")]
+    root: Bytes,
+    #[prost(uint64, tag = "3")]
+    written_at: u64,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct HintWire {
+    #[prost(bytes = "bytes", tag = "1")]
+    segment: Bytes,
+    #[prost(message, tag = "2")]
+    info: Option<InfoWire>,
+    #[prost(bool, tag = "3")]
+    in_table: bool,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Wire {
+    #[prost(uint32, tag = "1")]
+    version: u32,
+    #[prost(bytes = "bytes", tag = "2")]
+    root: Bytes,
+    #[prost(bytes = "bytes", tag = "3")]
+    table: Bytes,
+    #[prost(uint32, tag = "4")]
+    k: u32,
+    #[prost(uint32, tag = "5")]
+    n: u32,
+    #[prost(message, repeated, tag = "6")]
+    nodes: Vec<NodeWire>,
+    #[prost(message, repeated, tag = "7")]
+    hints: Vec<HintWire>,
+    #[prost(message, repeated, tag = "8")]
+    history: Vec<AncestorWire>,
+    #[prost(bytes = "bytes", tag = "9")]
+    device: Bytes,
+    #[prost(uint64, tag = "10")]
+    written_at: u64,
+}
+
+fn damaged(field: &'static str) -> Error {
+    Error::HeadDamaged { reason: format!("{WHAT}: bad field `{field}`") }
+}
+
+fn tree(bytes: Bytes, field: &'static str) -> Result<TreeRoot, Error> {
+    TreeRoot::from_bytes(&bytes).map_err(|_| damaged(field))
+}
+
+impl HeadPayload {
+    /// The content of a vault that nothing was stored in yet.
+    pub(crate) fn empty() -> Self {
+        Self {
+            root: TreeRoot::EMPTY,
+            table: TreeRoot::EMPTY,
+            coding: None,
+            nodes: Vec::new(),
+            hints: Vec::new(),
+            device: DeviceId([0; 8]),
+            written_at: Timestamp(0),
+            history: Vec::new(),
+        }
+    }
+
+    /// Keeps the newest of history and hints, and the nodes that the hints name.
+    pub(crate) fn trim(&mut self) {
+        let surplus = self.history.len().saturating_sub(HISTORY_MAX);
+        self.history.drain(..surplus);
+        // A hint that the table lacks is never dropped: nothing else would lead there without asking stewards.
+        let mut surplus = self.hints.len().saturating_sub(HINTS_MAX);
+        self.hints.retain(|hint| {
+            let drop = surplus > 0 && hint.in_table;
+            surplus -= usize::from(drop);
+            !drop
+        });
+        let named: std::collections::BTreeSet<NodeKey> =
+            self.hints.iter().flat_map(|hint| hint.info.holders.iter().flatten().copied()).collect();
+        self.nodes.retain(|hint| named.contains(&NodeKey::of(&hint.node)));
+    }
+
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let wire = Wire {
+            version: 1,
+            root: self.root.to_bytes().into(),
+            table: self.table.to_bytes().into(),
+            k: self.coding.map_or(0, |coding| coding.k().into()),
+            n: self.coding.map_or(0, |coding| coding.n().into()),
+            nodes: self.nodes.iter().map(NodeHint::to_wire).collect(),
+            hints: self
+                .hints
+                .iter()
+                .map(|hint| HintWire {
+                    segment: Bytes::copy_from_slice(hint.id.as_bytes()),
+                    info: Some(hint.info.to_wire()),
+                    in_table: hint.in_table,
+                })
+                .collect(),
+            history: self
+                .history
+                .iter()
+                .map(|ancestor| AncestorWire {
+                    version: ancestor.version.to_bytes().into(),
+                    root: ancestor.root.to_bytes().into(),
+                    written_at: ancestor.written_at.0,
+                })
+                .collect(),
+            device: Bytes::copy_from_slice(&self.device.0),
+            written_at: self.written_at.0,
+        };
+        prost::Message::encode_to_vec(&wire)
+    }
+
+    pub(crate) fn decode(bytes: Bytes) -> Result<Self, Error> {
+        let wire: Wire = prost::Message::decode(bytes).map_err(|_| damaged("encoding"))?;
+        if wire.version != 1 {
+            let reason = format!("{WHAT}: version {} is not known here; a newer commonhold reads it", wire.version);
+            return Err(Error::HeadDamaged { reason });
+        }
+        let byte = |number: u32| u8::try_from(number).map_err(|_| damaged("coding"));
+        let coding = match (byte(wire.k)?, byte(wire.n)?) {
+            (0, 0) => None,
+            (k, n) => Some(Coding::new(k, n).map_err(|_| damaged("coding"))?),
+        };
+        let hint = |wire: HintWire| {
+            let id = wire.segment.as_ref().try_into().map(SegmentId::from_bytes).map_err(|_| damaged("hints"))?;
+            let info = SegmentInfo::from_wire(wire.info.ok_or_else(|| damaged("hints"))?)?;
+            Ok(SegmentHint { id, info, in_table: wire.in_table })
+        };
+        let ancestor = |wire: AncestorWire| {
+            Ok(Ancestor {
+                version: Version::from_bytes(wire.version).map_err(|_| damaged("history"))?,
+                written_at: Timestamp(wire.written_at),
+                root: tree(wire.root, "history")?,
+            })
+        };
+        Ok(Self {
+            root: tree(wire.root, "root")?,
+            table: tree(wire.table, "table")?,
+            coding,
+            nodes: wire.nodes.into_iter().map(NodeHint::from_wire).collect::<Result<_, _>>()?,
+            hints: wire.hints.into_iter().map(hint).collect::<Result<_, Error>>()?,
+            history: wire.history.into_iter().map(ancestor).collect::<Result<_, Error>>()?,
+            device: DeviceId(wire.device.as_ref().try_into().map_err(|_| damaged("device"))?),
+            written_at: Timestamp(wire.written_at),
+        })
+    }
+}

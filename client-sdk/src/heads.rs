@@ -1,0 +1,156 @@
+//! Reading and writing the vault's head at its stewards.
+//!
+//! Reading needs one valid head: all stewards are asked and all maximal heads are taken. A write goes to all of them.
+//! What this home has seen is remembered, so that nobody can serve it an older state.
+
+use std::{fs, io, path::PathBuf};
+
+use bytes::Bytes;
+use commonhold_policy::{heads as rules, leases};
+use commonhold_protocol::{
+    DeviceId, Head, Lease, NodeId, Unverified, Verified, Version,
+    ask::{Refusal, Request, Response},
+    head::HEAD_SEALED_BYTES_MAX,
+};
+use commonhold_storage_engine::{
+    keys::VaultKeys,
+    seal::{open_head, seal_head},
+};
+
+use crate::{
+    error::{Error, IoContext},
+    head_payload::HeadPayload,
+    home::{Home, write_atomically},
+    session::{Session, now},
+};
+
+/// The heads of a vault as the network has them: none for a vault that never wrote one.
+pub(crate) struct HeadsRead {
+    /// The maximal ones, opened, in an order that all readers share.
+    pub(crate) heads: Vec<(Version, HeadPayload)>,
+    /// The newest lease.
+    pub(crate) lease: Option<Verified<Lease>>,
+}
+
+/// How a head was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct HeadWritten {
+    pub(crate) kept: usize,
+    pub(crate) asked: usize,
+}
+
+fn seen_file(home: &Home) -> PathBuf {
+    home.dir().join("seen")
+}
+
+/// The version that this home has seen; the least one if none.
+pub(crate) fn seen(home: &Home) -> Result<Version, Error> {
+    let path = seen_file(home);
+    match fs::read(&path) {
+        Ok(bytes) => Version::from_bytes(Bytes::from(bytes))
+            .map_err(|error| Error::Config { path, reason: format!("not a version: {error}") }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Version::default()),
+        Err(error) => Err(error).doing("read", &path),
+    }
+}
+
+fn remember(home: &Home, version: &Version) -> Result<(), Error> {
+    let known = seen(home)?;
+    if known.covers(version) {
+        return Ok(());
+    }
+    write_atomically(&seen_file(home), &known.join(version).to_bytes())
+}
+
+/// Asks the vault's stewards, and farther nodes if they know nothing, for its heads. Refuses a state older than one
+/// that this home has seen.
+pub(crate) fn read(session: &Session, home: &Home, keys: &VaultKeys) -> Result<HeadsRead, Error> {
+    let vault = keys.vault_id();
+    let seen = seen(home)?;
+    let (mut heads, mut lease, mut asked) = (Vec::new(), None, 0);
+    let nodes = session.block_on(session.closest(*vault.as_bytes()))?;
+    // Stewards are among the nearest; the others are asked only if those know too little.
+    for group in nodes.chunks(10) {
+        let answers = session.block_on(session.ask_all(group, &Request::FetchHeads { vault }));
+        for (_, answer) in answers {
+            let Some(Response::Heads { heads: found, lease: found_lease }) = answer else { continue };
+            asked += 1;
+            heads.extend(found.into_iter().filter_map(|head| verified_head(session, keys, head)));
+            if let Some(found) = found_lease.and_then(|lease| lease.verify(session.network()).ok())
+                && found.vault == vault
+            {
+                // An older lease than one that is known is no news.
+                let _ = leases::merge(&mut lease, found);
+            }
+        }
+        heads = rules::maximal(heads);
+        if !heads.is_empty() && !rules::is_rollback(&seen, &heads) {
+            break;
+        }
+    }
+    if asked == 0 {
+        return Err(Error::NoNetwork { network: session.network().to_string(), tried: nodes.len() });
+    }
+    if rules::is_rollback(&seen, &heads) {
+        if heads.is_empty() {
+            return Err(Error::NoHead { asked });
+        }
+        return Err(Error::OlderHead { seen, offered: rules::join(&heads) });
+    }
+    remember(home, &rules::join(&heads))?;
+    let opened = heads.iter().map(|head| {
+        let payload = open_head(head, keys.head_key()).map_err(|error| Error::HeadDamaged { reason: error.to_string() })?;
+        Ok((head.version.clone(), HeadPayload::decode(Bytes::copy_from_slice(&payload))?))
+    });
+    Ok(HeadsRead { heads: opened.collect::<Result<_, Error>>()?, lease })
+}
+
+fn verified_head(session: &Session, keys: &VaultKeys, head: Unverified<Head>) -> Option<Verified<Head>> {
+    head.verify(session.network()).ok().filter(|head| head.vault == keys.vault_id())
+}
+
+/// Writes `payload` as the successor of all that `version` covers; gives back the new version.
+pub(crate) fn write(
+    session: &Session,
+    home: &Home,
+    keys: &VaultKeys,
+    version: &Version,
+    device: DeviceId,
+    payload: &HeadPayload,
+    lease: Option<&Verified<Lease>>,
+) -> Result<(Version, HeadWritten), Error> {
+    let vault = keys.vault_id();
+    let version = version.next(device);
+    let sealed = seal_head(&payload.encode(), &vault, &version, keys.head_key())
+        .map_err(|_| Error::HeadTooLarge { bytes_max: HEAD_SEALED_BYTES_MAX })?;
+    let head = Head { vault, version: version.clone(), nonce: sealed.nonce, sealed: sealed.sealed.into() };
+    let head = Verified::sign(head, keys.signing(), session.network());
+    let renewed = leases::renewal(lease.map(|lease| &**lease), vault, now());
+    let lease = renewed.map(|lease| Verified::sign(lease, keys.signing(), session.network()));
+    let request = Request::KeepHead { head: head.to_unverified(), lease: lease.map(|lease| lease.to_unverified()) };
+    let stewards: Vec<NodeId> = session.block_on(session.stewards(*vault.as_bytes()))?;
+    let answers = session.block_on(session.ask_all(&stewards, &request));
+    let (mut kept, mut refused) = (0, Vec::<Refusal>::new());
+    for (_, answer) in answers {
+        match answer {
+            Some(Response::Kept(outcomes)) => match outcomes.first() {
+                Some(Ok(())) => kept += 1,
+                Some(Err(refusal)) => refused.push(*refusal),
+                None => refused.push(Refusal::Other),
+            },
+            Some(Response::Refused(refusal)) => refused.push(refusal),
+            Some(_) => refused.push(Refusal::Other),
+            None => {}
+        }
+    }
+    match rules::write_state(kept, refused.len(), 0) {
+        rules::WriteState::Done | rules::WriteState::DoneThin { .. } => {
+            remember(home, &version)?;
+            Ok((version, HeadWritten { kept, asked: stewards.len() }))
+        }
+        rules::WriteState::Open => Err(Error::HeadNotKept { kept, asked: stewards.len(), needed: rules::WRITE_LEAST, refused }),
+        rules::WriteState::Failed { need, .. } => {
+            Err(Error::HeadNotKept { kept, asked: stewards.len(), needed: need, refused })
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! What a put has placed so far, so that a put that was killed does not send it again.
+//!
+//! Each device of a home appends the segments that it placed to a log of its own: `length u32 LE ‖ sealed segment`.
+//! A tail that a crash cut off is ignored. The next writer takes over the logs of devices that nobody holds, and
+//! they are removed once a head refers to the table that has taken their segments in.
+
+use std::{
+    fs,
+    io::{self, Read, Write},
+    os::unix::fs::{FileExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use commonhold_protocol::SegmentId;
+
+use crate::{
+    error::{Error, IoContext},
+    home::{Device, Home},
+    local_seal::LocalSeal,
+    table::{PlacedSegment, SegmentInfo},
+};
+
+const PURPOSE: &[u8] = b"journal v1";
+/// The most bytes of one entry: 16 MiB of the smallest chunks, generously.
+const ENTRY_BYTES_MAX: u32 = 16 << 20;
+
+/// A segment in the journal, without its chunk list: that stays on disk until the table takes it in.
+#[derive(Clone)]
+pub(crate) struct JournaledSegment {
+    pub(crate) id: SegmentId,
+    pub(crate) info: SegmentInfo,
+    file: Arc<fs::File>,
+    at: u64,
+    bytes: u32,
+}
+
+impl JournaledSegment {
+    /// The segment with its chunks, read back.
+    pub(crate) fn read(&self, seal: &LocalSeal, home: &Home) -> Result<PlacedSegment, Error> {
+        let dir = home.journal_dir();
+        let mut sealed = vec![0; self.bytes as usize];
+        self.file.read_exact_at(&mut sealed, self.at).doing("read", &dir)?;
+        let changed = || io::Error::other("the journal was changed by someone else");
+        PlacedSegment::from_bytes(seal.open(PURPOSE, &sealed).ok_or_else(changed).doing("read", &dir)?)
+    }
+}
+
+/// The log of our device, open for appending, and those that were left behind.
+pub(crate) struct Journal {
+    path: PathBuf,
+    file: Arc<fs::File>,
+    length: u64,
+    /// Locks of devices whose logs we took over, until they are removed.
+    taken_over: Vec<(PathBuf, fs::File)>,
+}
+
+impl Journal {
+    /// Opens our device's log and takes over abandoned ones; gives back the segments found in them.
+    pub(crate) fn open(
+        home: &Home,
+        device: &Device,
+        seal: &LocalSeal,
+        each: &mut dyn FnMut(&PlacedSegment, JournaledSegment) -> Result<(), Error>,
+    ) -> Result<Self, Error> {
+        let dir = home.journal_dir();
+        let path = log_path(&dir, device.number);
+        let mut options = fs::OpenOptions::new();
+        let file = options.create(true).read(true).append(true).mode(0o600).open(&path).doing("open", &path)?;
+        let file = Arc::new(file);
+        let length = read_log(&file, seal, each)?;
+        // What a crash cut off must not stand between this and what is appended.
+        file.set_len(length).doing("shorten", &path)?;
+        let mut taken_over = Vec::new();
+        for (number, path) in logs(&dir)? {
+            if number == device.number {
+                continue;
+            }
+            if let Some(lock) = home.try_lock_device_number(number)? {
+                read_log(&Arc::new(fs::File::open(&path).doing("open", &path)?), seal, each)?;
+                taken_over.push((path, lock));
+            }
+        }
+        Ok(Self { path, file, length, taken_over })
+    }
+
+    /// Notes a segment that is placed and recorded.
+    pub(crate) fn append(&mut self, segment: &PlacedSegment, seal: &LocalSeal) -> Result<JournaledSegment, Error> {
+        let sealed = seal.seal(PURPOSE, &segment.to_bytes())?;
+        let entry = [(sealed.len() as u32).to_le_bytes().as_slice(), &sealed].concat();
+        (&*self.file).write_all(&entry).and_then(|()| self.file.sync_data()).doing("write", &self.path)?;
+        let at = self.length + 4;
+        self.length += entry.len() as u64;
+        let (file, bytes) = (self.file.clone(), sealed.len() as u32);
+        Ok(JournaledSegment { id: segment.id, info: segment.info.clone(), file, at, bytes })
+    }
+
+    /// Forgets all of it: a head has taken it in.
+    pub(crate) fn clear(&mut self) -> Result<(), Error> {
+        self.file.set_len(0).doing("empty", &self.path)?;
+        self.length = 0;
+        for (path, _lock) in self.taken_over.drain(..) {
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error).doing("remove", &path),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+fn log_path(dir: &Path, number: usize) -> PathBuf {
+    dir.join(format!("{number}.log"))
+}
+
+fn logs(dir: &Path) -> Result<Vec<(usize, PathBuf)>, Error> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).doing("list", dir)? {
+        let path = entry.doing("list", dir)?.path();
+        let number = path.file_name().and_then(|name| name.to_str()?.strip_suffix(".log")?.parse().ok());
+        found.extend(number.map(|number| (number, path)));
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Hands on each whole entry; gives the length of the part that is whole.
+fn read_log(
+    file: &Arc<fs::File>,
+    seal: &LocalSeal,
+    each: &mut dyn FnMut(&PlacedSegment, JournaledSegment) -> Result<(), Error>,
+) -> Result<u64, Error> {
+    let mut reader = io::BufReader::new(&**file);
+    let mut at = 0;
+    loop {
+        let mut length = [0; 4];
+        if reader.read_exact(&mut length).is_err() {
+            return Ok(at);
+        }
+        let bytes = u32::from_le_bytes(length);
+        if bytes > ENTRY_BYTES_MAX {
+            return Ok(at);
+        }
+        let mut sealed = vec![0; bytes as usize];
+        if reader.read_exact(&mut sealed).is_err() {
+            return Ok(at);
+        }
+        let Some(plain) = seal.open(PURPOSE, &sealed) else { return Ok(at) };
+        let segment = PlacedSegment::from_bytes(plain)?;
+        let (id, info) = (segment.id, segment.info.clone());
+        each(&segment, JournaledSegment { id, info, file: file.clone(), at: at + 4, bytes })?;
+        at += 4 + u64::from(bytes);
+    }
+}

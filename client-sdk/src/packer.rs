@@ -1,0 +1,355 @@
+//! From chunks to placed segments: **chunk → frame → sealed → segment → shards → placed → claimed → recorded**.
+//!
+//! Two segments are open at a time, one for file contents and one for trees, so that folders are read without the
+//! files in them. A full segment goes to a thread that codes it and on to the network; as many are under way as fit
+//! in [`UNDER_WAY_BYTES_MAX`], and whoever brings more waits.
+
+use std::{
+    sync::{Arc, mpsc},
+    thread::JoinHandle,
+};
+
+use commonhold_protocol::{Coding, Manifest, SegmentId, Verified, manifest::SEGMENT_BYTES_MAX};
+use commonhold_storage_engine::{
+    chunk_ref::ChunkRef,
+    frame::{Compressor, DEFAULT_LEVEL},
+    keys::VaultKeys,
+    seal::seal,
+    segment::{CodedSegment, SegmentBuilder},
+    tree::ChunkSink,
+};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::{
+    dedup::DedupIndex,
+    error::Error,
+    home::Device,
+    journal::{Journal, JournaledSegment},
+    local_seal::LocalSeal,
+    progress::Progress,
+    reader::Reader,
+    session::Session,
+    table::{ChunkTag, PackedChunk},
+    upload::{self, Placed},
+    vault::Vault,
+};
+
+/// Memory of segments being coded and sent: their bytes and their parity.
+const UNDER_WAY_BYTES_MAX: usize = 128 << 20;
+/// The unit in which that memory is counted, since a semaphore counts in u32.
+const PERMIT_BYTES: usize = 64 << 10;
+
+/// What a chunk belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Content {
+    /// The bytes of a file.
+    File,
+    /// A node of a tree or of the segment table.
+    Tree,
+}
+
+/// A segment being filled.
+struct OpenSegment {
+    builder: SegmentBuilder,
+    chunks: Vec<PackedChunk>,
+}
+
+/// A full segment on its way out, with the memory that it holds.
+struct FullSegment {
+    open: OpenSegment,
+    permit: OwnedSemaphorePermit,
+}
+
+/// Figures of what was packed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+pub struct PackFigures {
+    /// Chunks that were new.
+    pub chunks_new: u64,
+    /// Chunks that the vault had already.
+    pub chunks_known: u64,
+    /// Plain bytes of new chunks.
+    pub bytes_new: u64,
+    /// Their bytes as sealed, that is after compression.
+    pub bytes_sealed: u64,
+    /// Segments placed.
+    pub segments: u64,
+    /// Shard bytes that holders took.
+    pub bytes_placed: u64,
+}
+
+/// Packs chunks and has their segments placed.
+pub(crate) struct Packer {
+    session: Arc<Session>,
+    keys: Arc<VaultKeys>,
+    reader: Arc<Reader>,
+    coding: Coding,
+    progress: Arc<Progress>,
+    dedup: DedupIndex,
+    journal: Journal,
+    seal: Arc<LocalSeal>,
+    compressor: Compressor,
+    files: Option<OpenSegment>,
+    trees: Option<OpenSegment>,
+    memory: Arc<Semaphore>,
+    coder: Option<mpsc::SyncSender<FullSegment>>,
+    coder_thread: Option<JoinHandle<()>>,
+    finished: mpsc::Receiver<Result<Placed, Error>>,
+    under_way: usize,
+    placed: Vec<JournaledSegment>,
+    figures: PackFigures,
+}
+
+fn permits(length: u64, coding: Coding) -> u32 {
+    let bytes = length as usize * usize::from(coding.n()) / usize::from(coding.k());
+    bytes.div_ceil(PERMIT_BYTES).clamp(1, UNDER_WAY_BYTES_MAX / PERMIT_BYTES) as u32
+}
+
+impl Packer {
+    /// A packer that goes on where an earlier put was cut off: the segments in the journal are placed already.
+    pub(crate) fn open(vault: &Vault, coding: Coding, progress: Arc<Progress>, device: &Device) -> Result<Self, Error> {
+        let (home, seal) = (&vault.home, vault.seal.clone());
+        let (session, keys, reader) = (vault.session.clone(), vault.keys.clone(), vault.reader.clone());
+        let mut dedup = DedupIndex::open(home, seal.clone());
+        let mut placed = Vec::new();
+        let journal = Journal::open(home, device, &seal, &mut |segment, journaled| {
+            placed.push(journaled);
+            dedup.placed(segment)
+        })?;
+        let (coder, full) = mpsc::sync_channel(1);
+        let (report, finished) = mpsc::channel();
+        let upload = UploadStage {
+            session: session.clone(),
+            keys: keys.clone(),
+            coding,
+            progress: progress.clone(),
+            report,
+            records: upload::RecordQueues::new(session.clone()),
+        };
+        let coder_thread = std::thread::Builder::new()
+            .name("coding".to_owned())
+            .spawn(move || upload.run(&full))
+            .map_err(|_| Error::Stopped)?;
+        Ok(Self {
+            session,
+            keys,
+            reader,
+            coding,
+            progress,
+            dedup,
+            journal,
+            seal,
+            compressor: Compressor::new(DEFAULT_LEVEL).map_err(|source| Error::Io {
+                action: "set up compression in",
+                path: home.dir().to_owned(),
+                source,
+            })?,
+            files: None,
+            trees: None,
+            memory: Arc::new(Semaphore::new(UNDER_WAY_BYTES_MAX / PERMIT_BYTES)),
+            coder: Some(coder),
+            coder_thread: Some(coder_thread),
+            finished,
+            under_way: 0,
+            placed,
+            figures: PackFigures::default(),
+        })
+    }
+
+    /// Stores a chunk, unless the vault has it.
+    pub(crate) fn put(&mut self, content: Content, chunk: &[u8]) -> Result<ChunkRef, Error> {
+        self.progress.check()?;
+        let whole_tag = self.keys.dedup_tag(chunk).0;
+        let mut tag: ChunkTag = [0; 16];
+        tag.copy_from_slice(&whole_tag[..16]);
+        if let Some(known) = self.dedup.find(&tag).filter(|known| known.plain_length as usize == chunk.len()) {
+            self.figures.chunks_known += 1;
+            if content == Content::File {
+                Progress::add(&self.progress.bytes_known, chunk.len() as u64);
+            }
+            return Ok(known);
+        }
+        let frame = self.compressor.frame(chunk);
+        let sealed = seal(frame, chunk.len() as u32, self.keys.convergence());
+        if self.filling(content).as_ref().is_some_and(|open| !open.builder.fits(sealed.bytes.len())) {
+            self.close(content)?;
+        }
+        let vault = self.keys.vault_id();
+        let slot = self.filling(content);
+        if slot.is_none() {
+            let mut salt = [0; 16];
+            getrandom::fill(&mut salt).map_err(|_| Error::NoRandomness)?;
+            *slot = Some(OpenSegment { builder: SegmentBuilder::new(vault, salt), chunks: Vec::new() });
+        }
+        let Some(open) = slot else { return Err(Error::Stopped) };
+        let chunk_ref = open.builder.push(&sealed).map_err(|error| Error::Damaged {
+            segment: open.builder.id(),
+            reason: error.to_string(),
+        })?;
+        open.chunks.push(PackedChunk {
+            tag,
+            offset: chunk_ref.offset,
+            sealed_length: chunk_ref.sealed_length,
+            plain_length: chunk_ref.plain_length,
+            key: chunk_ref.key.clone(),
+        });
+        let full = u64::from(chunk_ref.offset) + u64::from(chunk_ref.sealed_length) >= SEGMENT_BYTES_MAX;
+        self.dedup.insert(tag, chunk_ref.clone());
+        if content == Content::Tree {
+            // An edit may come back to a node that is not placed yet.
+            self.reader.remember(&chunk_ref, chunk);
+        }
+        self.figures.chunks_new += 1;
+        self.figures.bytes_new += chunk.len() as u64;
+        self.figures.bytes_sealed += u64::from(chunk_ref.sealed_length);
+        if full {
+            self.close(content)?;
+        }
+        Ok(chunk_ref)
+    }
+
+    fn filling(&mut self, content: Content) -> &mut Option<OpenSegment> {
+        match content {
+            Content::File => &mut self.files,
+            Content::Tree => &mut self.trees,
+        }
+    }
+
+    /// Sends an open segment off, full or not.
+    fn close(&mut self, content: Content) -> Result<(), Error> {
+        let Some(open) = self.filling(content).take() else { return Ok(()) };
+        self.collect_finished()?;
+        let permits = permits(open.builder.length(), self.coding);
+        let permit = self.session.block_on(self.memory.clone().acquire_many_owned(permits));
+        let permit = permit.map_err(|_| Error::Stopped)?;
+        let coder = self.coder.as_ref().ok_or(Error::Stopped)?;
+        coder.send(FullSegment { open, permit }).map_err(|_| Error::Stopped)?;
+        self.under_way += 1;
+        Ok(())
+    }
+
+    fn collect_finished(&mut self) -> Result<(), Error> {
+        while let Ok(finished) = self.finished.try_recv() {
+            self.keep(finished)?;
+        }
+        Ok(())
+    }
+
+    fn keep(&mut self, finished: Result<Placed, Error>) -> Result<(), Error> {
+        self.under_way -= 1;
+        let Placed { segment, bytes_placed } = finished?;
+        self.reader.catalog().learn_info(segment.id, segment.info.clone());
+        let journaled = self.journal.append(&segment, &self.seal)?;
+        self.dedup.placed(&segment)?;
+        self.figures.segments += 1;
+        self.figures.bytes_placed += bytes_placed;
+        self.placed.push(journaled);
+        Ok(())
+    }
+
+    /// Sends what is open and waits until all of it is placed and recorded.
+    pub(crate) fn settle(&mut self) -> Result<(), Error> {
+        self.settle_files()?;
+        self.close(Content::Tree)?;
+        self.wait()
+    }
+
+    /// The same, but for the segment of trees that is open: the table's nodes can go into it too.
+    pub(crate) fn settle_files(&mut self) -> Result<(), Error> {
+        self.close(Content::File)?;
+        self.wait()
+    }
+
+    fn wait(&mut self) -> Result<(), Error> {
+        while self.under_way > 0 {
+            let finished = self.finished.recv().map_err(|_| Error::Stopped)?;
+            self.keep(finished)?;
+            self.progress.check()?;
+        }
+        Ok(())
+    }
+
+    /// The segments placed since the last call, and those that an earlier put left behind.
+    pub(crate) fn take_placed(&mut self) -> Vec<JournaledSegment> {
+        std::mem::take(&mut self.placed)
+    }
+
+    pub(crate) fn coding(&self) -> Coding {
+        self.coding
+    }
+
+    pub(crate) fn figures(&self) -> PackFigures {
+        self.figures
+    }
+
+    pub(crate) fn dedup(&mut self) -> &mut DedupIndex {
+        &mut self.dedup
+    }
+
+    /// A head refers to all that was placed.
+    pub(crate) fn committed(&mut self, table: &[u8]) -> Result<(), Error> {
+        self.dedup.set_table_seen(table)?;
+        self.journal.clear()
+    }
+
+    /// This packer as a sink for one kind of content.
+    pub(crate) fn sink(&mut self, content: Content) -> Sink<'_> {
+        Sink { packer: self, content }
+    }
+}
+
+impl Drop for Packer {
+    fn drop(&mut self) {
+        drop(self.coder.take());
+        if let Some(thread) = self.coder_thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Chunks of one kind of content, into a packer.
+pub(crate) struct Sink<'p> {
+    packer: &'p mut Packer,
+    content: Content,
+}
+
+impl ChunkSink for Sink<'_> {
+    type Error = Error;
+
+    fn put(&mut self, plain: &[u8]) -> Result<ChunkRef, Error> {
+        self.packer.put(self.content, plain)
+    }
+}
+
+/// The coding thread: codes, signs, and starts each upload on the network's runtime.
+struct UploadStage {
+    session: Arc<Session>,
+    keys: Arc<VaultKeys>,
+    coding: Coding,
+    progress: Arc<Progress>,
+    report: mpsc::Sender<Result<Placed, Error>>,
+    records: upload::RecordQueues,
+}
+
+impl UploadStage {
+    fn run(self, full: &mpsc::Receiver<FullSegment>) {
+        while let Ok(FullSegment { open, permit }) = full.recv() {
+            let id: SegmentId = open.builder.id();
+            let CodedSegment { manifest, shards } = match open.builder.finish(self.coding) {
+                Ok(coded) => coded,
+                Err(error) => {
+                    let _ = self.report.send(Err(Error::Damaged { segment: id, reason: error.to_string() }));
+                    continue;
+                }
+            };
+            let manifest: Verified<Manifest> = Verified::sign(manifest, self.keys.signing(), self.session.network());
+            let upload = upload::SegmentUpload { id, manifest, shards, chunks: open.chunks };
+            let (session, records, report) = (self.session.clone(), self.records.clone(), self.report.clone());
+            let progress = self.progress.clone();
+            self.session.handle().spawn(async move {
+                let placed = upload::run(&session, &records, upload, &progress).await;
+                drop(permit);
+                let _ = report.send(placed);
+            });
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! **fetched → verified → opened**: chunks by their refs, for trees and for files.
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    ops::Range,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use bytes::Bytes;
+use commonhold_protocol::SegmentId;
+use commonhold_storage_engine::{
+    chunk_ref::ChunkRef,
+    keys::VaultKeys,
+    seal,
+    tree::{ChunkSource, map},
+};
+use tokio::task::JoinHandle;
+
+use crate::{
+    catalog::Catalog,
+    download::Download,
+    error::Error,
+    progress::Progress,
+    session::Session,
+    table::{self, NodeHint, SegmentInfo},
+};
+
+/// Plain chunks kept in memory: the upper nodes of trees, and what a reader goes back to.
+const CACHE_BYTES_MAX: usize = 24 << 20;
+/// Two chunks of a segment that lie no farther apart are fetched in one go: proofs go by 16 KiB anyway.
+const GAP_BYTES_MAX: u64 = 32 << 10;
+
+/// Reads chunks of one vault.
+pub(crate) struct Reader {
+    session: Arc<Session>,
+    keys: Arc<VaultKeys>,
+    catalog: Arc<Catalog>,
+    cache: Mutex<ChunkCache>,
+}
+
+/// Which sealed bytes hold a chunk: the same place has the same content for ever.
+type Place = (SegmentId, u32);
+
+#[derive(Default)]
+struct ChunkCache {
+    chunks: HashMap<Place, Bytes>,
+    order: VecDeque<Place>,
+    bytes: usize,
+}
+
+impl ChunkCache {
+    fn insert(&mut self, place: Place, chunk: Bytes) {
+        self.bytes += chunk.len();
+        if let Some(old) = self.chunks.insert(place, chunk) {
+            self.bytes -= old.len();
+        } else {
+            self.order.push_back(place);
+        }
+        while self.bytes > CACHE_BYTES_MAX
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.bytes -= self.chunks.remove(&oldest).map_or(0, |chunk| chunk.len());
+        }
+    }
+}
+
+/// Sealed bytes on their way: some ranges of some segments.
+pub(crate) struct Fetching {
+    session: Arc<Session>,
+    ranges: Vec<(SegmentId, Range<u64>, JoinHandle<Result<Bytes, Error>>)>,
+}
+
+/// Sealed bytes that are here, verified.
+pub(crate) struct Fetched(BTreeMap<SegmentId, Vec<(Range<u64>, Bytes)>>);
+
+impl Reader {
+    pub(crate) fn new(session: Arc<Session>, keys: Arc<VaultKeys>, catalog: Arc<Catalog>) -> Self {
+        Self { session, keys, catalog, cache: Mutex::default() }
+    }
+
+    /// Keeps a chunk that was just packed at hand.
+    pub(crate) fn remember(&self, chunk: &ChunkRef, plain: &[u8]) {
+        let place = (chunk.segment, chunk.offset);
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner).insert(place, Bytes::copy_from_slice(plain));
+    }
+
+    pub(crate) fn catalog(&self) -> &Catalog {
+        &self.catalog
+    }
+
+    /// Starts to fetch what holds these chunks, each range of a segment in one go.
+    pub(crate) fn fetch(&self, chunks: &[ChunkRef], progress: Option<&Arc<Progress>>) -> Result<Fetching, Error> {
+        let mut wanted: BTreeMap<SegmentId, Vec<Range<u64>>> = BTreeMap::new();
+        for chunk in chunks {
+            wanted.entry(chunk.segment).or_default().push(chunk.bytes());
+        }
+        let mut ranges = Vec::new();
+        for (segment, segment_ranges) in wanted {
+            self.locate(segment)?;
+            for range in joined(segment_ranges) {
+                let download = self.download(segment, range.clone(), progress.cloned());
+                ranges.push((segment, range, self.session.handle().spawn(download.run())));
+            }
+        }
+        Ok(Fetching { session: self.session.clone(), ranges })
+    }
+
+    fn download(&self, segment: SegmentId, range: Range<u64>, progress: Option<Arc<Progress>>) -> Download {
+        Download {
+            session: self.session.clone(),
+            catalog: self.catalog.clone(),
+            vault: self.keys.vault_id(),
+            segment,
+            range,
+            progress,
+        }
+    }
+
+    /// Learns from the vault's table where a segment is, if it is not known yet.
+    fn locate(&self, segment: SegmentId) -> Result<(), Error> {
+        if self.catalog.info(&segment).is_some() {
+            return Ok(());
+        }
+        let (table, source) = (self.catalog.table(), TableSource(self));
+        // A table that cannot be read now costs a walk to the stewards, nothing more.
+        let Ok(Some(value)) = map::get(&source, &table, &table::segment_key(&segment)) else { return Ok(()) };
+        let info = SegmentInfo::decode(value)?;
+        for key in self.catalog.unknown_nodes(&info) {
+            if let Ok(Some(value)) = map::get(&source, &table, &table::node_key(key)) {
+                let hint = NodeHint::decode(value)?;
+                self.session.learn(&hint);
+                self.catalog.learn_node(&hint);
+            }
+        }
+        self.catalog.learn_info(segment, info);
+        Ok(())
+    }
+
+    /// A chunk that is needed now, from memory or the network.
+    fn chunk(&self, chunk: &ChunkRef, locate: bool) -> Result<Bytes, Error> {
+        let place = (chunk.segment, chunk.offset);
+        if let Some(plain) = self.cache.lock().unwrap_or_else(PoisonError::into_inner).chunks.get(&place) {
+            return Ok(plain.clone());
+        }
+        if locate {
+            self.locate(chunk.segment)?;
+        }
+        let download = self.download(chunk.segment, chunk.bytes(), None);
+        let sealed = self.session.block_on(download.run())?;
+        let plain = open(chunk, &sealed)?;
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner).insert(place, plain.clone());
+        Ok(plain)
+    }
+}
+
+impl ChunkSource for Reader {
+    type Error = Error;
+
+    fn get(&self, chunk: &ChunkRef) -> Result<Bytes, Error> {
+        self.chunk(chunk, true)
+    }
+}
+
+/// Reads the table itself: its segments are hinted by the head, or found through their stewards, never by the table.
+struct TableSource<'r>(&'r Reader);
+
+impl ChunkSource for TableSource<'_> {
+    type Error = Error;
+
+    fn get(&self, chunk: &ChunkRef) -> Result<Bytes, Error> {
+        self.0.chunk(chunk, false)
+    }
+}
+
+/// Opens a sealed chunk.
+pub(crate) fn open(chunk: &ChunkRef, sealed: &[u8]) -> Result<Bytes, Error> {
+    let damaged = |reason: String| Error::Damaged { segment: chunk.segment, reason };
+    let frame = seal::open(sealed, &chunk.key).map_err(|error| damaged(error.to_string()))?;
+    frame.open(chunk.plain_length).map_err(|error| damaged(error.to_string()))
+}
+
+fn joined(mut ranges: Vec<Range<u64>>) -> Vec<Range<u64>> {
+    ranges.sort_by_key(|range| range.start);
+    let mut joined: Vec<Range<u64>> = Vec::new();
+    for range in ranges {
+        match joined.last_mut() {
+            Some(last) if range.start <= last.end + GAP_BYTES_MAX => last.end = last.end.max(range.end),
+            _ => joined.push(range),
+        }
+    }
+    joined
+}
+
+impl Fetching {
+    /// Waits until all of it is here. If some segments are unavailable, the error names all of them.
+    pub(crate) fn wait(self) -> Result<Fetched, Error> {
+        let mut fetched: BTreeMap<SegmentId, Vec<(Range<u64>, Bytes)>> = BTreeMap::new();
+        let mut unavailable = Vec::new();
+        for (segment, range, download) in self.ranges {
+            match self.session.block_on(download).map_err(|_| Error::Stopped)? {
+                Ok(bytes) => fetched.entry(segment).or_default().push((range, bytes)),
+                Err(Error::Unavailable { segments }) => unavailable.extend(segments),
+                Err(error) => return Err(error),
+            }
+        }
+        if unavailable.is_empty() { Ok(Fetched(fetched)) } else { Err(Error::Unavailable { segments: unavailable }) }
+    }
+}
+
+impl Fetched {
+    /// Opens a chunk that was fetched.
+    pub(crate) fn open(&self, chunk: &ChunkRef) -> Result<Bytes, Error> {
+        let missing = || Error::Damaged { segment: chunk.segment, reason: "a chunk was not fetched".to_owned() };
+        let bytes = chunk.bytes();
+        let ranges = self.0.get(&chunk.segment).ok_or_else(missing)?;
+        let (range, sealed) = ranges
+            .iter()
+            .find(|(range, _)| range.start <= bytes.start && bytes.end <= range.end)
+            .ok_or_else(missing)?;
+        let at = (bytes.start - range.start) as usize;
+        open(chunk, &sealed[at..at + chunk.sealed_length as usize])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn near_ranges_are_fetched_in_one_go() {
+        assert_eq!(joined(vec![50..60, 0..10, 10..20]), vec![0..60]);
+        let far = 20 + GAP_BYTES_MAX + 1;
+        assert_eq!(joined(vec![0..20, far..far + 5]), vec![0..20, far..far + 5]);
+        assert_eq!(joined(vec![0..100, 20..30]), vec![0..100]);
+    }
+}

@@ -1,0 +1,296 @@
+//! Our place in the network while a vault is open: one thread with a runtime that runs the peer and all transfers.
+//!
+//! Everything else of this crate is synchronous and runs on the caller's threads, so that hashing and sealing never
+//! hold up a socket.
+
+use std::{
+    collections::BTreeMap,
+    future::Future,
+    sync::Mutex,
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use commonhold_network::{Limits, Multiaddr, Peer, PeerConfig, Role, domain_of};
+use commonhold_policy::{
+    Domain,
+    peer_health::PeerHealth,
+    placement::Candidate,
+    stewards,
+};
+use commonhold_protocol::{
+    NetworkName, NodeId, Timestamp,
+    ask::{Request, Response},
+};
+use futures::{StreamExt, stream::FuturesUnordered};
+use tokio::{runtime::Handle, sync::oneshot};
+use zeroize::Zeroizing;
+
+use crate::{error::Error, table::NodeHint};
+
+/// How long one question may take.
+const ASK_TIMEOUT: Duration = Duration::from_secs(5);
+/// Once most have answered, how much longer the others are waited for.
+const ASK_STRAGGLERS: Duration = Duration::from_millis(1500);
+/// How long what nodes said of themselves is taken for true.
+const CANDIDATES_KEPT: Duration = Duration::from_secs(30);
+/// Random keys walked to find candidates, at most, and candidates that are enough.
+const CANDIDATE_WALKS_MAX: usize = 8;
+const CANDIDATES_ENOUGH: usize = 120;
+
+/// An open connection to the network.
+pub(crate) struct Session {
+    handle: Handle,
+    peer: Peer,
+    network: NetworkName,
+    /// Domains as nodes name them are believed: the network is private, or a local one of `commonhold dev`.
+    named_domains: bool,
+    health: Mutex<PeerHealth>,
+    candidates: Mutex<Option<(Instant, Vec<Candidate>)>>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What it takes to open a session.
+pub(crate) struct SessionConfig {
+    pub(crate) network: NetworkName,
+    pub(crate) network_key: Option<[u8; 32]>,
+    pub(crate) local_discovery: bool,
+    pub(crate) bootstrap: Vec<Multiaddr>,
+}
+
+/// Now, by the system's clock.
+pub(crate) fn now() -> Timestamp {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    Timestamp(since.map_or(0, |since| since.as_millis() as u64))
+}
+
+impl Session {
+    /// Starts the peer and reaches at least one node.
+    pub(crate) fn open(config: SessionConfig) -> Result<Self, Error> {
+        let SessionConfig { network, network_key, local_discovery, bootstrap } = config;
+        let named_domains = network_key.is_some() || network.as_str().starts_with("dev-");
+        let mut identity_seed = Zeroizing::new([0; 32]);
+        getrandom::fill(identity_seed.as_mut()).map_err(|_| Error::NoRandomness)?;
+        let peer_config = PeerConfig {
+            identity_seed,
+            network: network.clone(),
+            network_key: network_key.map(Zeroizing::new),
+            listen: Vec::new(),
+            role: Role::Client,
+            local_discovery,
+            relay: !named_domains,
+            limits: Limits::default(),
+        };
+        let (stop, stopped) = oneshot::channel::<()>();
+        let (started, start) = std::sync::mpsc::sync_channel(1);
+        let thread = std::thread::Builder::new()
+            .name("network".to_owned())
+            .spawn(move || run(peer_config, &started, stopped))
+            .map_err(|_| Error::Stopped)?;
+        let (peer, handle) = start.recv().map_err(|_| Error::Stopped)??;
+        let session = Self {
+            handle,
+            peer,
+            network,
+            named_domains,
+            health: Mutex::new(PeerHealth::default()),
+            candidates: Mutex::new(None),
+            stop: Some(stop),
+            thread: Some(thread),
+        };
+        let reached = session.block_on(async { session.peer.bootstrap(&bootstrap).await })?;
+        if reached == 0 {
+            let network = session.network.to_string();
+            return Err(Error::NoNetwork { network, tried: bootstrap.len() });
+        }
+        Ok(session)
+    }
+
+    /// Waits for a future on the caller's thread; sockets and timers go on on the runtime's.
+    pub(crate) fn block_on<F: Future>(&self, future: F) -> F::Output {
+        self.handle.block_on(future)
+    }
+
+    /// The runtime of the peer.
+    pub(crate) fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    pub(crate) fn peer(&self) -> &Peer {
+        &self.peer
+    }
+
+    pub(crate) fn network(&self) -> &NetworkName {
+        &self.network
+    }
+
+    /// What we know of the peers' reliability.
+    pub(crate) fn health<T>(&self, look: impl FnOnce(&mut PeerHealth) -> T) -> T {
+        look(&mut self.health.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+
+    /// Makes hinted addresses dialable.
+    pub(crate) fn learn(&self, hint: &NodeHint) {
+        self.peer.add_addresses(hint.node, hint.addresses.clone());
+    }
+
+    /// The nodes closest to a record's key that answered, closest first.
+    pub(crate) async fn closest(&self, key: [u8; 32]) -> Result<Vec<NodeId>, Error> {
+        let contacts = self.peer.closest(key).await?;
+        let mut nodes: Vec<NodeId> = contacts.iter().map(|contact| contact.node).collect();
+        nodes.sort_by_cached_key(|node| node.distance(&key));
+        Ok(nodes)
+    }
+
+    /// The stewards of a record: of the closest nodes that answer, one per domain while possible.
+    pub(crate) async fn stewards(&self, key: [u8; 32]) -> Result<Vec<NodeId>, Error> {
+        let known: BTreeMap<NodeId, Domain> =
+            self.known_candidates().into_iter().map(|candidate| (candidate.node, candidate.domain)).collect();
+        let contacts = self.peer.closest(key).await?;
+        let with_domain: Vec<(NodeId, Domain)> = contacts
+            .iter()
+            .map(|contact| {
+                let by_address = || self.address_domain(contact.node, &contact.addrs);
+                (contact.node, known.get(&contact.node).cloned().unwrap_or_else(by_address))
+            })
+            .collect();
+        Ok(stewards::choose(&key, &with_domain))
+    }
+
+    fn address_domain(&self, node: NodeId, addresses: &[Multiaddr]) -> Domain {
+        let by_address = addresses.iter().filter(|_| !self.named_domains).find_map(domain_of);
+        Domain::new(by_address.unwrap_or_else(|| format!("node {node:#}")))
+    }
+
+    fn known_candidates(&self) -> Vec<Candidate> {
+        let known = self.candidates.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        known.as_ref().map(|(_, candidates)| candidates.clone()).unwrap_or_default()
+    }
+
+    /// Asks several nodes the same at once. Answers come in any order; stragglers are dropped some time after all
+    /// but a few have answered.
+    pub(crate) async fn ask_all(&self, nodes: &[NodeId], request: &Request) -> Vec<(NodeId, Option<Response>)> {
+        let mut asked: FuturesUnordered<_> = nodes
+            .iter()
+            .map(|node| async move { (*node, self.peer.ask(*node, request.clone(), ASK_TIMEOUT).await) })
+            .collect();
+        let mut answers = Vec::with_capacity(nodes.len());
+        let mut patience = std::pin::pin!(tokio::time::sleep(ASK_TIMEOUT * 2));
+        loop {
+            let next = tokio::select! {
+                next = asked.next() => next,
+                () = &mut patience => None,
+            };
+            let Some((node, answer)) = next else { break };
+            let time = now();
+            self.health(|health| match &answer {
+                Ok(_) => health.succeeded(node, time),
+                Err(_) => health.failed(node, time),
+            });
+            answers.push((node, answer.ok()));
+            if answers.len() * 4 >= nodes.len() * 3 {
+                patience.as_mut().reset(tokio::time::Instant::now() + ASK_STRAGGLERS);
+            }
+        }
+        let silent: Vec<NodeId> =
+            nodes.iter().filter(|node| !answers.iter().any(|(known, _)| known == *node)).copied().collect();
+        answers.extend(silent.into_iter().map(|node| (node, None)));
+        answers
+    }
+
+    /// Nodes that can take shards, with what they said of themselves within the last half minute.
+    pub(crate) async fn candidates(&self) -> Result<Vec<Candidate>, Error> {
+        if let Some((asked_at, candidates)) = &*self.candidates.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+            && asked_at.elapsed() < CANDIDATES_KEPT
+        {
+            return Ok(candidates.clone());
+        }
+        let nodes = self.sample_nodes().await?;
+        let ids: Vec<NodeId> = nodes.keys().copied().collect();
+        let mut candidates = Vec::new();
+        for (node, answer) in self.ask_all(&ids, &Request::About).await {
+            let Some(Response::About { free_bytes, domain, .. }) = answer else { continue };
+            let addresses = nodes.get(&node).map(Vec::as_slice).unwrap_or_default();
+            let named = domain.filter(|_| self.named_domains).map(Domain::new);
+            let domain = named.unwrap_or_else(|| self.address_domain(node, addresses));
+            let standing = self.health(|health| health.standing(&node, now()));
+            candidates.push(Candidate { node, domain, free_bytes, standing });
+        }
+        *self.candidates.lock().unwrap_or_else(std::sync::PoisonError::into_inner) =
+            Some((Instant::now(), candidates.clone()));
+        Ok(candidates)
+    }
+
+    /// All nodes that a few walks find, with their addresses.
+    pub(crate) async fn nodes(&self) -> Result<BTreeMap<NodeId, Vec<Multiaddr>>, Error> {
+        self.sample_nodes().await
+    }
+
+    /// Walks random keys until they bring nothing new.
+    async fn sample_nodes(&self) -> Result<BTreeMap<NodeId, Vec<Multiaddr>>, Error> {
+        let mut nodes = BTreeMap::new();
+        for contact in self.peer.known_contacts() {
+            nodes.insert(contact.node, contact.addrs);
+        }
+        for _ in 0..CANDIDATE_WALKS_MAX {
+            let before = nodes.len();
+            let mut key = [0; 32];
+            getrandom::fill(&mut key).map_err(|_| Error::NoRandomness)?;
+            for contact in self.peer.closest(key).await? {
+                nodes.entry(contact.node).or_insert(contact.addrs);
+            }
+            if nodes.len() >= CANDIDATES_ENOUGH || (nodes.len() == before && before > 0) {
+                break;
+            }
+        }
+        Ok(nodes)
+    }
+
+    /// Where a node can be dialled, as far as we know: what the vault's table hints.
+    pub(crate) fn addresses_of(&self, nodes: &[NodeId]) -> Vec<NodeHint> {
+        let known: BTreeMap<NodeId, Vec<Multiaddr>> =
+            self.peer.known_contacts().into_iter().map(|contact| (contact.node, contact.addrs)).collect();
+        nodes
+            .iter()
+            .map(|node| NodeHint { node: *node, addresses: known.get(node).cloned().unwrap_or_default() })
+            .collect()
+    }
+}
+
+fn run(
+    config: PeerConfig,
+    started: &std::sync::mpsc::SyncSender<Result<(Peer, Handle), Error>>,
+    stopped: oneshot::Receiver<()>,
+) {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(source) => {
+            let error = Error::Io { action: "start the runtime of", path: "the network thread".into(), source };
+            let _ = started.send(Err(error));
+            return;
+        }
+    };
+    runtime.block_on(async {
+        match Peer::start(config) {
+            // A client answers nobody: what arrives unasked is dropped with its receivers.
+            Ok((peer, _inbound)) => {
+                let _ = started.send(Ok((peer.clone(), Handle::current())));
+                let _ = stopped.await;
+                peer.shutdown().await;
+            }
+            Err(error) => {
+                let _ = started.send(Err(error.into()));
+            }
+        }
+    });
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}

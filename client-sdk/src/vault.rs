@@ -1,0 +1,415 @@
+//! An open vault: its keys, its place in the network, and what can be done with it.
+
+use std::{io::Write, ops::Range, path::Path, sync::Arc};
+
+use commonhold_network::Multiaddr;
+use commonhold_protocol::{Coding, Lease, NetworkName, VaultId, Verified, Version};
+use commonhold_storage_engine::{
+    keys::{VaultKeys, VaultSecret},
+    tree::{
+        directory,
+        entry::{Entry, EntryKind, FileTime, Xattrs},
+        map::TreeRoot,
+        name::Name,
+    },
+};
+
+use crate::{
+    catalog::Catalog,
+    error::Error,
+    get::{self, GetOptions, GetReport},
+    head_payload::HeadPayload,
+    heads,
+    home::{ClientConfig, Home},
+    local_seal::LocalSeal,
+    packer::Content,
+    progress::Progress,
+    put::{self, EntryCounts, Putter, Unreadable},
+    reader::Reader,
+    session::{Session, SessionConfig},
+    transaction::{CommitReport, Transaction},
+    vault_file,
+    vault_path::VaultPath,
+};
+
+/// How a vault is opened.
+#[derive(Debug, Clone, Default)]
+pub struct OpenOptions {
+    /// Further addresses to enter the network by, for when all that are known are gone.
+    pub bootstrap: Vec<String>,
+}
+
+/// How a put is done.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct PutOptions {
+    /// Replace what is at the target.
+    pub overwrite: bool,
+}
+
+/// What a put did.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct PutReport {
+    /// What was stored.
+    pub entries: EntryCounts,
+    /// Bytes of file contents.
+    pub bytes: u64,
+    /// What could not be read, and is not stored.
+    pub unreadable: Vec<Unreadable>,
+    /// How it became visible.
+    pub commit: CommitReport,
+    /// The shape of the code.
+    pub coding: String,
+    /// How long it took.
+    pub seconds: f64,
+}
+
+/// One entry of a folder.
+#[derive(Debug, Clone)]
+pub struct Listed {
+    /// Its name.
+    pub name: Name,
+    /// What it is.
+    pub entry: Entry,
+}
+
+/// What a path takes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+pub struct DiskUse {
+    /// Files, links and others.
+    pub files: u64,
+    /// Folders.
+    pub folders: u64,
+    /// Bytes of file contents.
+    pub bytes: u64,
+}
+
+/// One state of the vault.
+#[derive(Debug, Clone)]
+pub(crate) struct State {
+    pub(crate) version: Version,
+    pub(crate) payload: HeadPayload,
+    pub(crate) lease: Option<Verified<Lease>>,
+}
+
+/// An open vault.
+pub struct Vault {
+    pub(crate) home: Home,
+    pub(crate) keys: Arc<VaultKeys>,
+    pub(crate) seal: Arc<LocalSeal>,
+    pub(crate) pinned_coding: Option<Coding>,
+    pub(crate) session: Arc<Session>,
+    pub(crate) reader: Arc<Reader>,
+}
+
+impl Vault {
+    /// Unlocks the vault of a home and connects to its network.
+    pub fn open(home: &Home, passphrase: &str, options: &OpenOptions) -> Result<Self, Error> {
+        let config = home.config()?;
+        if !home.has_vault() {
+            return Err(Error::NoVault { home: home.dir().to_owned() });
+        }
+        let secret = vault_file::read(&home.vault_file(), passphrase)?;
+        Self::open_with(home, &config, &secret, options)
+    }
+
+    pub(crate) fn open_with(
+        home: &Home,
+        config: &ClientConfig,
+        secret: &VaultSecret,
+        options: &OpenOptions,
+    ) -> Result<Self, Error> {
+        let addresses = config.client.bootstrap.iter().chain(&options.bootstrap);
+        let session = Arc::new(Session::open(SessionConfig {
+            network: config.network_name(home)?,
+            network_key: config.network_key(home)?,
+            local_discovery: config.client.local_discovery,
+            bootstrap: addresses.map(|address| parse_address(address)).collect::<Result<_, _>>()?,
+        })?);
+        let keys = Arc::new(VaultKeys::derive(secret));
+        let reader = Arc::new(Reader::new(session.clone(), keys.clone(), Arc::new(Catalog::default())));
+        let seal = Arc::new(LocalSeal::of(secret));
+        Ok(Self { home: home.clone(), keys, seal, pinned_coding: config.coding(home)?, session, reader })
+    }
+
+    /// The vault's id.
+    pub fn id(&self) -> VaultId {
+        self.keys.vault_id()
+    }
+
+    /// The network that it is open on.
+    pub fn network(&self) -> &NetworkName {
+        self.session.network()
+    }
+
+    /// The newest state and, if devices wrote at once, its siblings.
+    pub(crate) fn read_states(&self) -> Result<(State, Vec<State>), Error> {
+        let mut states = self.read_newer(&Version::default())?;
+        if states.is_empty() {
+            let payload = HeadPayload::empty();
+            return Ok((State { version: Version::default(), payload, lease: None }, Vec::new()));
+        }
+        let newest = states.remove(0);
+        self.reader.catalog().learn_head(&newest.payload);
+        for hint in states.iter().chain([&newest]).flat_map(|state| &state.payload.nodes) {
+            self.session.learn(hint);
+        }
+        Ok((newest, states))
+    }
+
+    /// The maximal states that `known` does not cover.
+    pub(crate) fn read_newer(&self, known: &Version) -> Result<Vec<State>, Error> {
+        let read = heads::read(&self.session, &self.home, &self.keys)?;
+        let lease = read.lease;
+        let states = read.heads.into_iter().filter(|(version, _)| !known.covers(version));
+        Ok(states.map(|(version, payload)| State { version, payload, lease: lease.clone() }).collect())
+    }
+
+    /// The state to read from. Siblings are merged and the merge is written back, so that they are merged once.
+    pub(crate) fn state(&self) -> Result<State, Error> {
+        let (newest, siblings) = self.read_states()?;
+        if siblings.is_empty() {
+            return Ok(newest);
+        }
+        Transaction::begin(self, Arc::default())?.commit()?;
+        Ok(self.read_states()?.0)
+    }
+
+    /// The entry at a path.
+    pub(crate) fn entry(&self, root: &TreeRoot, path: &VaultPath) -> Result<Entry, Error> {
+        let found = directory::lookup(&*self.reader, &folder_entry(root.clone(), 0o755), path.names())?;
+        found.ok_or_else(|| Error::NotFound { path: path.clone() })
+    }
+
+    /// Stores a file or folder of this machine at `target`; folders above it are made.
+    pub fn put(
+        &self,
+        source: &Path,
+        target: &VaultPath,
+        options: &PutOptions,
+        progress: &Arc<Progress>,
+    ) -> Result<PutReport, Error> {
+        let start = std::time::Instant::now();
+        // Complain before, not after reading all of it.
+        std::fs::symlink_metadata(source)
+            .map_err(|error| Error::Io { action: "read", path: source.to_owned(), source: error })?;
+        let mut transaction = Transaction::begin(self, progress.clone())?;
+        self.check_target(transaction.root(), target, options.overwrite)?;
+        let measured = (source.to_owned(), progress.clone());
+        std::thread::spawn(move || put::measure(&measured.0, &measured.1));
+        let mut putter = Putter::new(&mut transaction.packer, self.keys.chunker_seed(), progress);
+        let entry = putter.entry(source, 0)?;
+        let (counts, bytes, unreadable) = (putter.counts, putter.bytes, std::mem::take(&mut putter.unreadable));
+        let Some(entry) = entry else {
+            let reason = unreadable.first().map_or_else(String::new, |unreadable| unreadable.reason.clone());
+            return Err(Error::Io {
+                action: "read",
+                path: source.to_owned(),
+                source: std::io::Error::other(reason),
+            });
+        };
+        let root = transaction.root().clone();
+        let root = match target.split_last() {
+            Some(_) => self.replaced(&mut transaction, &root, target.names(), Some(&entry), true)?,
+            // Only a folder can be the root.
+            None => entry.directory().cloned().ok_or_else(|| Error::NotAFolder { path: target.clone() })?,
+        };
+        transaction.set_root(root);
+        let coding = transaction.packer.coding().to_string();
+        let (_, commit) = transaction.commit()?;
+        Ok(PutReport { entries: counts, bytes, unreadable, commit, coding, seconds: start.elapsed().as_secs_f64() })
+    }
+
+    fn check_target(&self, root: &TreeRoot, target: &VaultPath, overwrite: bool) -> Result<(), Error> {
+        match self.entry(root, target) {
+            Err(Error::NotFound { .. }) => Ok(()),
+            Ok(_) if overwrite || (target.names().is_empty() && root.is_empty()) => Ok(()),
+            Ok(_) => Err(Error::Exists { path: target.clone() }),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The root with the entry at `names` replaced, or taken away; missing folders on the way are made if allowed.
+    fn replaced(
+        &self,
+        transaction: &mut Transaction<'_>,
+        root: &TreeRoot,
+        names: &[Name],
+        entry: Option<&Entry>,
+        make_folders: bool,
+    ) -> Result<TreeRoot, Error> {
+        let Some((name, below)) = names.split_first() else { return Ok(root.clone()) };
+        let reader = self.reader.clone();
+        let changed;
+        let edit = if below.is_empty() {
+            entry
+        } else {
+            let folder = match directory::get(&*reader, root, name)? {
+                Some(folder) => folder,
+                None if make_folders => folder_entry(TreeRoot::EMPTY, 0o755),
+                None => return Err(Error::NotFound { path: names.iter().cloned().fold(VaultPath::root(), |path, name| path.join(name)) }),
+            };
+            let Some(tree) = folder.directory() else {
+                return Err(Error::NotAFolder { path: VaultPath::root().join(name.clone()) });
+            };
+            let tree = self.replaced(transaction, tree, below, entry, make_folders)?;
+            changed = Entry { kind: EntryKind::Directory(tree), ..folder };
+            Some(&changed)
+        };
+        let mut editor = directory::DirectoryEditor::new(&*reader, root);
+        let mut sink = transaction.packer.sink(Content::Tree);
+        editor.edit(&mut sink, name, edit)?;
+        Ok(editor.finish(&mut sink)?)
+    }
+
+    /// Restores a file or folder to `target` on this machine.
+    pub fn get(
+        &self,
+        source: &VaultPath,
+        target: &Path,
+        options: &GetOptions,
+        progress: &Arc<Progress>,
+    ) -> Result<GetReport, Error> {
+        let state = self.state()?;
+        let entry = self.entry(&state.payload.root, source)?;
+        get::get(&self.reader, &entry, target, options, progress)
+    }
+
+    /// Writes a file's bytes, or a range of them, to `out`; gives how many.
+    pub fn cat(
+        &self,
+        path: &VaultPath,
+        range: Option<Range<u64>>,
+        out: &mut dyn Write,
+        progress: &Arc<Progress>,
+    ) -> Result<u64, Error> {
+        let state = self.state()?;
+        let entry = self.entry(&state.payload.root, path)?;
+        let EntryKind::File(content) = &entry.kind else { return Err(Error::NotAFile { path: path.clone() }) };
+        get::cat(&self.reader, content, range.unwrap_or(0..u64::MAX), out, progress)
+    }
+
+    /// Opens a file for many small reads.
+    pub fn open_file(&self, path: &VaultPath) -> Result<get::OpenedFile, Error> {
+        let state = self.state()?;
+        let entry = self.entry(&state.payload.root, path)?;
+        match entry.kind {
+            EntryKind::File(content) => Ok(get::OpenedFile::new(self.reader.clone(), content)),
+            _ => Err(Error::NotAFile { path: path.clone() }),
+        }
+    }
+
+    /// Hands on the entries of a folder, in order of names; anything else lists itself.
+    pub fn list(
+        &self,
+        path: &VaultPath,
+        each: &mut dyn FnMut(Listed) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let state = self.state()?;
+        let entry = self.entry(&state.payload.root, path)?;
+        let Some(tree) = entry.directory() else {
+            let name = path.names().last().cloned().ok_or_else(|| Error::NotFound { path: path.clone() })?;
+            return each(Listed { name, entry });
+        };
+        for listed in directory::list(&*self.reader, tree, None) {
+            let (name, entry) = listed?;
+            each(Listed { name, entry })?;
+        }
+        Ok(())
+    }
+
+    /// Takes a file, or a folder with all that is in it, out of the drive.
+    pub fn remove(&self, path: &VaultPath) -> Result<CommitReport, Error> {
+        let mut transaction = Transaction::begin(self, Arc::default())?;
+        let root = transaction.root().clone();
+        self.entry(&root, path)?;
+        let root = if path.names().is_empty() {
+            TreeRoot::EMPTY
+        } else {
+            self.replaced(&mut transaction, &root, path.names(), None, false)?
+        };
+        transaction.set_root(root);
+        Ok(transaction.commit()?.1)
+    }
+
+    /// Moves an entry to a path where nothing is yet; into a folder that is there, under its own name.
+    pub fn rename(&self, from: &VaultPath, to: &VaultPath) -> Result<CommitReport, Error> {
+        let mut transaction = Transaction::begin(self, Arc::default())?;
+        let root = transaction.root().clone();
+        let entry = self.entry(&root, from)?;
+        let Some((_, name)) = from.split_last() else { return Err(Error::IntoItself { path: from.clone() }) };
+        let to = match self.entry(&root, to) {
+            Ok(existing) if existing.directory().is_some() => to.join(name.clone()),
+            _ => to.clone(),
+        };
+        if to.starts_with(from) {
+            return Err(Error::IntoItself { path: from.clone() });
+        }
+        self.check_target(&root, &to, false)?;
+        if let Some((folder, _)) = to.split_last()
+            && self.entry(&root, &folder)?.directory().is_none()
+        {
+            return Err(Error::NotAFolder { path: folder });
+        }
+        let root = self.replaced(&mut transaction, &root, from.names(), None, false)?;
+        let root = self.replaced(&mut transaction, &root, to.names(), Some(&entry), false)?;
+        transaction.set_root(root);
+        Ok(transaction.commit()?.1)
+    }
+
+    /// Makes an empty folder, and those above it.
+    pub fn make_folder(&self, path: &VaultPath) -> Result<CommitReport, Error> {
+        let mut transaction = Transaction::begin(self, Arc::default())?;
+        let root = transaction.root().clone();
+        self.check_target(&root, path, false)?;
+        let entry = folder_entry(TreeRoot::EMPTY, 0o755);
+        let root = self.replaced(&mut transaction, &root, path.names(), Some(&entry), true)?;
+        transaction.set_root(root);
+        Ok(transaction.commit()?.1)
+    }
+
+    /// Adds up a path.
+    pub fn disk_use(&self, path: &VaultPath) -> Result<DiskUse, Error> {
+        let state = self.state()?;
+        let mut total = DiskUse::default();
+        let mut folders = vec![self.entry(&state.payload.root, path)?];
+        while let Some(entry) = folders.pop() {
+            let Some(tree) = entry.directory() else {
+                total.files += 1;
+                total.bytes += entry.size();
+                continue;
+            };
+            total.folders += 1;
+            for listed in directory::list(&*self.reader, tree, None) {
+                let (_, entry) = listed?;
+                if entry.directory().is_some() {
+                    folders.push(entry);
+                } else {
+                    total.files += 1;
+                    total.bytes += entry.size();
+                }
+            }
+        }
+        Ok(total)
+    }
+}
+
+/// A folder of our own making.
+fn folder_entry(tree: TreeRoot, mode: u32) -> Entry {
+    let seconds = (crate::session::now().0 / 1000) as i64;
+    Entry {
+        kind: EntryKind::Directory(tree),
+        mode,
+        uid: rustix::process::geteuid().as_raw(),
+        gid: rustix::process::getegid().as_raw(),
+        modified: FileTime::new(seconds, 0).unwrap_or_default(),
+        link_group: None,
+        xattrs: Xattrs::default(),
+    }
+}
+
+/// A node's address with its id.
+pub(crate) fn parse_address(address: &str) -> Result<Multiaddr, Error> {
+    let bad = || Error::BadAddress { address: address.to_owned() };
+    let parsed: Multiaddr = address.trim().parse().map_err(|_| bad())?;
+    if parsed.to_string().contains("/p2p/") { Ok(parsed) } else { Err(bad()) }
+}
