@@ -4,11 +4,11 @@ use bytes::Bytes;
 
 use crate::{
     drop::Drop,
-    format::{self, FormatError, array, check_count},
+    format::{self, FormatError, Repeated, array, check_count},
     head::Head,
     ids::{SegmentId, VaultId},
     lease::Lease,
-    record::{Record, RecordWire},
+    record::{self, Record, RecordWire},
     sign::Unverified,
     time::Timestamp,
 };
@@ -226,6 +226,35 @@ struct KeepHeadWire {
     lease: Option<Bytes>,
 }
 
+/// What a request repeats: `KeepRecords` (3) its records.
+const REQUEST_REPEATED: &[Repeated] = &[Repeated {
+    tag: 3,
+    count_max: 1,
+    bytes_min: 0,
+    inner: &[Repeated { tag: 1, count_max: ASK_RECORDS_MAX, bytes_min: 0, inner: record::REPEATED }],
+}];
+
+/// What a response repeats: `Records` (4) the records that may be missing, `Heads` (6) the heads.
+const RESPONSE_REPEATED: &[Repeated] = &[
+    Repeated {
+        tag: 4,
+        count_max: 1,
+        bytes_min: 0,
+        inner: &[Repeated {
+            tag: 1,
+            count_max: ASK_RECORDS_MAX,
+            bytes_min: 0,
+            inner: &[Repeated { tag: 1, count_max: 1, bytes_min: 0, inner: record::REPEATED }],
+        }],
+    },
+    Repeated {
+        tag: 6,
+        count_max: 1,
+        bytes_min: 0,
+        inner: &[Repeated { tag: 1, count_max: HEAD_SIBLINGS_MAX, bytes_min: 0, inner: &[] }],
+    },
+];
+
 fn ids_to_bytes(ids: &[SegmentId]) -> Bytes {
     ids.iter().flat_map(|id| *id.as_bytes()).collect::<Vec<u8>>().into()
 }
@@ -264,7 +293,7 @@ impl Request {
     /// Reads a request of at most [`ASK_BYTES_MAX`] bytes.
     pub fn from_bytes(bytes: Bytes) -> Result<Self, FormatError> {
         let what = WHAT_REQUEST;
-        let wire: RequestWire = format::decode(what, bytes, ASK_BYTES_MAX)?;
+        let wire: RequestWire = format::decode(what, bytes, ASK_BYTES_MAX, REQUEST_REPEATED)?;
         format::check_version(what, wire.version, 1)?;
         Ok(match wire.kind.ok_or(FormatError::Field { what, field: "kind" })? {
             RequestKind::About(Empty {}) => Self::About,
@@ -387,7 +416,7 @@ impl Response {
     /// Reads a response of at most [`ASK_BYTES_MAX`] bytes.
     pub fn from_bytes(bytes: Bytes) -> Result<Self, FormatError> {
         let what = WHAT_RESPONSE;
-        let wire: ResponseWire = format::decode(what, bytes, ASK_BYTES_MAX)?;
+        let wire: ResponseWire = format::decode(what, bytes, ASK_BYTES_MAX, RESPONSE_REPEATED)?;
         format::check_version(what, wire.version, 1)?;
         Ok(match wire.kind.ok_or(FormatError::Field { what, field: "kind" })? {
             ResponseKind::About(AboutWire { free_bytes, clock, steward, domain }) => {

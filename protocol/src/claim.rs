@@ -88,7 +88,7 @@ impl SignedObject for ClaimBatch {
 
     fn decode(payload: Bytes) -> Result<Self, FormatError> {
         let what = Self::WHAT;
-        let wire: BatchWire = format::decode(what, payload, Self::BYTES_MAX)?;
+        let wire: BatchWire = format::decode(what, payload, Self::BYTES_MAX, &[])?;
         format::check_version(what, wire.version, 1)?;
         if !(1..=BATCH_CLAIMS_MAX as u32).contains(&wire.count) {
             return Err(FormatError::Field { what, field: "count" });
@@ -142,6 +142,8 @@ pub(crate) struct ClaimWire {
 }
 
 impl Claim {
+    /// The fewest bytes of an encoded claim: its segment alone.
+    pub(crate) const BYTES_MIN: usize = 34;
     /// The most bytes of an encoded claim.
     pub const BYTES_MAX: usize = 32 + PATH_HASHES_MAX * 32 + 128 + 80 + 48;
 
@@ -165,7 +167,8 @@ impl Claim {
                     path.push(*sibling);
                 }
             }
-            level = level.chunks(2).map(|pair| pair.get(1).map_or(pair[0], |right| hash_pair(&pair[0], right))).collect();
+            level =
+                level.chunks(2).map(|pair| pair.get(1).map_or(pair[0], |right| hash_pair(&pair[0], right))).collect();
             width *= 2;
         }
         let batch = ClaimBatch {
@@ -242,6 +245,6 @@ impl Claim {
 
     /// Reads a claim of at most [`Claim::BYTES_MAX`] bytes.
     pub fn from_bytes(bytes: Bytes) -> Result<Self, FormatError> {
-        Self::from_wire(format::decode("claim", bytes, Self::BYTES_MAX)?)
+        Self::from_wire(format::decode("claim", bytes, Self::BYTES_MAX, &[])?)
     }
 }

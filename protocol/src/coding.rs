@@ -30,6 +30,9 @@ const SMALL_SHARD_BYTES: u64 = 4096;
 const SHARD_ALIGN_BYTES: u64 = 64;
 
 impl Coding {
+    /// One shard, without parity: the least coding.
+    pub const ONE: Self = Self { k: 1, n: 1 };
+
     /// A coding, or an error that says what is allowed.
     pub fn new(k: u8, n: u8) -> Result<Self, CodingError> {
         if k >= 1 && k <= n { Ok(Self { k, n }) } else { Err(CodingError(format!("{k}/{n}"))) }

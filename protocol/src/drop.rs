@@ -68,7 +68,7 @@ impl SignedObject for Drop {
 
     fn decode(payload: Bytes) -> Result<Self, FormatError> {
         let what = Self::WHAT;
-        let wire: Wire = format::decode(what, payload, Self::BYTES_MAX)?;
+        let wire: Wire = format::decode(what, payload, Self::BYTES_MAX, &[])?;
         format::check_version(what, wire.version, 1)?;
         let kind = match wire.kind {
             1 => DropKind::Drop,

@@ -1,6 +1,7 @@
 //! Decoding what comes from outside: one error, and the few checks that every format shares.
 
 use bytes::Bytes;
+use prost::encoding::{WireType, decode_varint};
 
 /// Why bytes from the network or the disk are not what they should be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -52,13 +53,66 @@ pub fn check_version(what: &'static str, found: u32, known: u32) -> Result<(), F
     if found == known { Ok(()) } else { Err(FormatError::Version { what, found }) }
 }
 
-/// Length check, then prost.
+/// A field of a message that may occur more than once, or that holds such fields.
+pub(crate) struct Repeated {
+    /// Its number.
+    pub tag: u32,
+    /// How often it may occur in one message.
+    pub count_max: usize,
+    /// The shortest that a valid one can be.
+    pub bytes_min: usize,
+    /// What may be repeated inside it.
+    pub inner: &'static [Self],
+}
+
+/// Refuses a message that repeats a field more often than `repeated` allows; a field that is not listed occurs once.
+///
+/// Prost makes a value of about 100 bytes of each two-byte empty field, and counts can be checked only afterwards:
+/// a message of 1 MiB would take more than 50 MiB. So they are counted first, on the bytes as they are.
+fn check_repeats(what: &'static str, mut bytes: &[u8], repeated: &[Repeated]) -> Result<(), FormatError> {
+    let broken = || FormatError::Encoding { what };
+    let mut counts = [0_usize; 16];
+    while !bytes.is_empty() {
+        let (tag, wire_type) = prost::encoding::decode_key(&mut bytes).map_err(|_| broken())?;
+        let length = match wire_type {
+            WireType::Varint => {
+                decode_varint(&mut bytes).map_err(|_| broken())?;
+                0
+            }
+            WireType::SixtyFourBit => 8,
+            WireType::ThirtyTwoBit => 4,
+            WireType::LengthDelimited => decode_varint(&mut bytes).map_err(|_| broken())?,
+            WireType::StartGroup | WireType::EndGroup => return Err(broken()),
+        };
+        let length = usize::try_from(length).map_err(|_| broken())?;
+        let (value, rest) = bytes.split_at_checked(length).ok_or_else(broken)?;
+        bytes = rest;
+        // A number that no message of ours has: a newer version's field, which prost skips without keeping it.
+        let Some(count) = counts.get_mut(tag as usize) else { continue };
+        *count += 1;
+        let field = repeated.iter().find(|field| field.tag == tag);
+        let (count_max, bytes_min) = field.map_or((1, 0), |field| (field.count_max, field.bytes_min));
+        if *count > count_max || length < bytes_min {
+            return Err(broken());
+        }
+        if let Some(Repeated { inner, .. }) = field
+            && !inner.is_empty()
+        {
+            check_repeats(what, value, inner)?;
+        }
+    }
+    Ok(())
+}
+
+/// Length check, count check, then prost.
 pub(crate) fn decode<M: prost::Message + Default>(
     what: &'static str,
     bytes: Bytes,
     bytes_max: usize,
+    repeated: &[Repeated],
 ) -> Result<M, FormatError> {
     check_length(what, &bytes, bytes_max)?;
+    check_repeats(what, &bytes, repeated)?;
     M::decode(bytes).map_err(|_| FormatError::Encoding { what })
 }
 

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt};
 use bytes::Bytes;
 
 use crate::{
-    format::{self, FormatError, array, check_count},
+    format::{self, FormatError, Repeated, array, check_count},
     ids::VaultId,
     sign::SignedObject,
 };
@@ -105,6 +105,11 @@ struct Wire {
     sealed: Bytes,
 }
 
+/// The counters of a version, in the field `tag`; one is at least a device (10 bytes) and a counter (2).
+const fn counters_field(tag: u32) -> Repeated {
+    Repeated { tag, count_max: HEAD_DEVICES_MAX, bytes_min: 12, inner: &[] }
+}
+
 fn counters_to_wire(version: &Version) -> Vec<CounterWire> {
     version
         .counters()
@@ -138,7 +143,7 @@ impl Version {
 
     /// Reads a version of at most [`HEAD_DEVICES_MAX`] devices.
     pub fn from_bytes(bytes: Bytes) -> Result<Self, FormatError> {
-        let wire: VersionWire = format::decode("version", bytes, HEAD_DEVICES_MAX * 32)?;
+        let wire: VersionWire = format::decode("version", bytes, HEAD_DEVICES_MAX * 32, &[counters_field(1)])?;
         counters_from_wire("version", wire.counters)
     }
 }
@@ -171,7 +176,7 @@ impl SignedObject for Head {
 
     fn decode(payload: Bytes) -> Result<Self, FormatError> {
         let what = Self::WHAT;
-        let wire: Wire = format::decode(what, payload, Self::BYTES_MAX)?;
+        let wire: Wire = format::decode(what, payload, Self::BYTES_MAX, &[counters_field(3)])?;
         format::check_version(what, wire.version, 1)?;
         format::check_length(what, &wire.sealed, HEAD_SEALED_BYTES_MAX)?;
         Ok(Self {

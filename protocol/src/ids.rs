@@ -24,7 +24,8 @@ macro_rules! id {
             /// Reads the 64 lower-case hex digits that `{:#}` prints.
             pub fn from_hex(text: &str) -> Option<Self> {
                 let text = text.as_bytes();
-                if text.len() != 64 {
+                let digit = |c: &u8| c.is_ascii_digit() || (b'a'..=b'f').contains(c);
+                if text.len() != 64 || !text.iter().all(digit) {
                     return None;
                 }
                 let mut bytes = [0; 32];

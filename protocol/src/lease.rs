@@ -55,7 +55,7 @@ impl SignedObject for Lease {
     }
 
     fn decode(payload: Bytes) -> Result<Self, FormatError> {
-        let wire: Wire = format::decode(Self::WHAT, payload, Self::BYTES_MAX)?;
+        let wire: Wire = format::decode(Self::WHAT, payload, Self::BYTES_MAX, &[])?;
         format::check_version(Self::WHAT, wire.version, 1)?;
         Ok(Self {
             vault: VaultId::from_bytes(array(Self::WHAT, "vault", &wire.vault)?),

@@ -91,7 +91,7 @@ impl SignedObject for Manifest {
 
     fn decode(payload: Bytes) -> Result<Self, FormatError> {
         let what = Self::WHAT;
-        let wire: Wire = format::decode(what, payload, Self::BYTES_MAX)?;
+        let wire: Wire = format::decode(what, payload, Self::BYTES_MAX, &[])?;
         format::check_version(what, wire.version, 1)?;
         let field = |field| FormatError::Field { what, field };
         let k = u8::try_from(wire.k).map_err(|_| field("k"))?;

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use crate::{
     claim::{Claim, ClaimWire},
     drop::Drop,
-    format::{self, FormatError, check_count},
+    format::{self, FormatError, Repeated, check_count},
     manifest::Manifest,
     sign::{SignedObject, Unverified},
 };
@@ -41,6 +41,10 @@ pub(crate) struct RecordWire {
     drop: Option<Bytes>,
 }
 
+/// What a record repeats.
+pub(crate) const REPEATED: &[Repeated] =
+    &[Repeated { tag: 3, count_max: RECORD_CLAIMS_MAX, bytes_min: Claim::BYTES_MIN, inner: &[] }];
+
 impl Record {
     pub(crate) fn to_wire(&self) -> RecordWire {
         RecordWire {
@@ -68,6 +72,6 @@ impl Record {
 
     /// Reads a record of at most [`RECORD_BYTES_MAX`] bytes.
     pub fn from_bytes(bytes: Bytes) -> Result<Self, FormatError> {
-        Self::from_wire(format::decode("record", bytes, RECORD_BYTES_MAX)?)
+        Self::from_wire(format::decode("record", bytes, RECORD_BYTES_MAX, REPEATED)?)
     }
 }

@@ -168,7 +168,7 @@ impl ShardRequest {
     /// Reads a header of at most [`HEADER_BYTES_MAX`] bytes.
     pub fn from_bytes(bytes: Bytes) -> Result<Self, FormatError> {
         let what = "shard request";
-        let wire: RequestWire = format::decode(what, bytes, HEADER_BYTES_MAX)?;
+        let wire: RequestWire = format::decode(what, bytes, HEADER_BYTES_MAX, &[])?;
         format::check_version(what, wire.version, 1)?;
         Ok(match wire.kind.ok_or(FormatError::Field { what, field: "kind" })? {
             RequestKind::Store(store) => Self::Store {
@@ -257,7 +257,7 @@ impl ShardReply {
     /// Reads a header of at most [`HEADER_BYTES_MAX`] bytes.
     pub fn from_bytes(bytes: Bytes) -> Result<Self, FormatError> {
         let what = "shard reply";
-        let wire: ReplyWire = format::decode(what, bytes, HEADER_BYTES_MAX)?;
+        let wire: ReplyWire = format::decode(what, bytes, HEADER_BYTES_MAX, &[])?;
         format::check_version(what, wire.version, 1)?;
         Ok(match wire.kind.ok_or(FormatError::Field { what, field: "kind" })? {
             ReplyKind::Go(GoWire {}) => Self::Go,

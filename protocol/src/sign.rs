@@ -97,7 +97,7 @@ pub const ENVELOPE_BYTES_MAX: usize = 64 + 16;
 impl<T: SignedObject> Unverified<T> {
     /// Reads an envelope: payload and signature, neither believed.
     pub fn from_bytes(bytes: Bytes) -> Result<Self, FormatError> {
-        let Envelope { payload, signature } = format::decode(T::WHAT, bytes, T::BYTES_MAX + ENVELOPE_BYTES_MAX)?;
+        let Envelope { payload, signature } = format::decode(T::WHAT, bytes, T::BYTES_MAX + ENVELOPE_BYTES_MAX, &[])?;
         Ok(Self { payload, signature, kind: std::marker::PhantomData })
     }
 
@@ -139,11 +139,7 @@ impl<T: SignedObject> Verified<T> {
 
     /// What is sent or stored.
     pub fn to_unverified(&self) -> Unverified<T> {
-        Unverified {
-            payload: self.payload.clone(),
-            signature: self.signature.clone(),
-            kind: std::marker::PhantomData,
-        }
+        Unverified { payload: self.payload.clone(), signature: self.signature.clone(), kind: std::marker::PhantomData }
     }
 
     /// The envelope's bytes.

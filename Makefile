@@ -1,0 +1,43 @@
+# make test    everything that must hold: format, lints, purity, docs, all tests
+# make demo    the tour: a local network, a backup, a loss, a restore
+# make bench   the speed of every stage and of the whole (PEERS=1: Tahoe-LAFS beside it)
+#
+# Each does all of its own set-up on a fresh Debian with a Rust toolchain. One profile and one target folder serve
+# all checks, so that nothing is built twice.
+
+.PHONY: test demo bench setup format tidy purity dependencies lint doc unit
+.NOTPARALLEL:
+
+test: setup format tidy purity dependencies lint doc unit
+
+demo: setup
+	cargo run --release --locked -p commonhold -- demo
+
+bench: setup
+	cargo bench --workspace --locked --bench '*' -- --quick
+	PEERS=$(PEERS) scripts/bench
+
+setup:
+	scripts/setup
+
+format:
+	cargo fmt --all --check
+
+tidy:
+	scripts/check-tidy
+
+purity:
+	scripts/check-purity
+
+dependencies:
+	scripts/check-dependencies
+
+lint:
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+
+doc:
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
+
+unit:
+	cargo nextest run --workspace --locked
+	cargo test --workspace --locked --doc

@@ -1,0 +1,428 @@
+//! The command line as DESIGN.md section 10 fixes it: names, options and their help. Scripts rely on it.
+//!
+//! Only what exists is listed. Parsing decides nothing but what was asked for.
+
+use std::{ffi::OsString, path::PathBuf, process::ExitCode};
+
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use commonhold_protocol::{Coding, NetworkName};
+
+/// What `--help` and the manual say below the options.
+const AFTER_HELP: &str = "\
+Exit codes:
+  0  done
+  1  failed
+  2  usage: the command line is wrong
+  3  done in part: some files could not be read or restored; they are named on stderr
+  4  data unavailable: fewer shards can be reached than are needed
+  5  no network: no node can be reached
+  6  conflict that cannot be merged
+  7  wrong passphrase or recovery phrase
+  130  interrupted
+
+Environment:
+  COMMONHOLD_HOME        the folder of the vault's keys and config (default: ~/.local/share/commonhold)
+  COMMONHOLD_PASSPHRASE  the passphrase; asked for on the terminal if it is not set
+  RUST_LOG               what to log to stderr, as in `info` or `commonhold_network=debug`";
+
+/// Store files, encrypted and erasure-coded, on disks that volunteers lend.
+#[derive(Debug, Parser)]
+#[command(name = "commonhold", version, after_help = AFTER_HELP, max_term_width = 110, propagate_version = true)]
+pub(crate) struct Arguments {
+    /// Print facts as JSON on stdout, errors as JSON on stderr; no progress.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Print no progress and no remarks; errors and results only.
+    #[arg(long, short, global = true)]
+    pub(crate) quiet: bool,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// The tour: a local network, a folder stored, nodes killed, the folder read back and compared.
+    Demo(Demo),
+    /// Run a local network of node processes, until stopped.
+    Dev(Dev),
+    /// Make a vault and its config, and print the recovery phrase; or recover a vault from its phrase.
+    Init(Init),
+    /// Pledge disk space to the network, and serve it.
+    Node(Node),
+    /// Store a file or folder in the vault.
+    Put(Put),
+    /// Copy a file or folder out of the vault.
+    Get(Get),
+    /// Write a file of the vault to stdout.
+    Cat(Cat),
+    /// List a folder of the vault.
+    Ls(Ls),
+    /// Remove a file or folder from the vault.
+    Rm(Rm),
+    /// Move or rename a file or folder in the vault.
+    Mv(Mv),
+    /// Make a folder in the vault.
+    Mkdir(Mkdir),
+    /// Count files and bytes in the vault.
+    Du(Du),
+    /// What the vault is, how much is in it, and how well it is kept.
+    Status(Status),
+    /// The nodes that can be reached, and the space they offer.
+    Peers(Peers),
+    /// The segments that hold a path (or all), and who holds their shards.
+    Segments(Segments),
+    /// Check this machine's set-up and the network, with advice.
+    Doctor(Doctor),
+    /// Print a completion script for a shell.
+    Completions(Completions),
+    /// Print the manual page.
+    Man(Man),
+}
+
+/// How a client command enters the network.
+#[derive(Debug, Args)]
+pub(crate) struct Entry {
+    /// Address of a node to enter the network by, ending in /p2p/ID; for when all known nodes are gone.
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) bootstrap: Vec<String>,
+}
+
+/// `demo`
+#[derive(Debug, Args)]
+pub(crate) struct Demo {
+    /// The folder to store; a sample is made if there is none.
+    pub(crate) dir: Option<PathBuf>,
+}
+
+/// `dev`
+#[derive(Debug, Args)]
+pub(crate) struct Dev {
+    /// The folder of the network: new or empty, or with `--add` that of the running one.
+    #[arg(long)]
+    pub(crate) dir: PathBuf,
+    /// How many nodes.
+    #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u16).range(1..=512), conflicts_with = "add")]
+    pub(crate) nodes: u16,
+    /// How many failure domains to spread the nodes over; as many as there are nodes if not given.
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=512), conflicts_with = "add")]
+    pub(crate) domains: Option<u16>,
+    /// Pin the coding of the client's vault: K of N shards restore a segment.
+    #[arg(long, value_name = "K/N", conflicts_with = "add")]
+    pub(crate) coding: Option<Coding>,
+    /// A node config to lay over that of every node.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Add this many fresh nodes to the network that runs in DIR, and return when they have joined.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=512))]
+    pub(crate) add: Option<u16>,
+}
+
+/// `init`
+#[derive(Debug, Args)]
+pub(crate) struct Init {
+    /// Address of a node to enter the network by, ending in /p2p/ID; kept in the config.
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) bootstrap: Vec<String>,
+    /// Pin the coding: K of N shards restore a segment; chosen from the size of the network if not given.
+    #[arg(long, value_name = "K/N")]
+    pub(crate) coding: Option<Coding>,
+    /// Recover a vault: its 24 words are read from stdin.
+    #[arg(long)]
+    pub(crate) recover: bool,
+    /// The name of the network.
+    #[arg(long, value_name = "NAME", default_value = "main")]
+    pub(crate) network: NetworkName,
+    /// A file with the key of a private network (64 hex digits).
+    #[arg(long, value_name = "FILE")]
+    pub(crate) network_key: Option<PathBuf>,
+}
+
+/// `node`
+#[derive(Debug, Args)]
+pub(crate) struct Node {
+    #[command(subcommand)]
+    pub(crate) command: NodeCommand,
+}
+
+/// What a node's operator does.
+#[derive(Debug, Subcommand)]
+pub(crate) enum NodeCommand {
+    /// Write a commented config and make the node's identity.
+    Init(NodeInit),
+    /// Run the node until SIGTERM or SIGINT.
+    Run(NodeConfigFile),
+    /// What the running node holds and has left.
+    Status(NodeConfigFile),
+    /// Check all that a stopped node holds, and rebuild its index.
+    Fsck(NodeConfigFile),
+}
+
+/// `node init`
+#[derive(Debug, Args)]
+pub(crate) struct NodeInit {
+    /// The folder for the config and the data.
+    #[arg(long)]
+    pub(crate) dir: PathBuf,
+    /// A name for people.
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// The name of the network.
+    #[arg(long, value_name = "NAME", default_value = "main")]
+    pub(crate) network: NetworkName,
+    /// A file with the key of a private network (64 hex digits).
+    #[arg(long, value_name = "FILE")]
+    pub(crate) network_key: Option<PathBuf>,
+    /// Address of a node to join by, ending in /p2p/ID.
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) bootstrap: Vec<String>,
+    /// How much disk space to pledge, as in "200 GiB".
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) disk: Option<String>,
+}
+
+/// Which node.
+#[derive(Debug, Args)]
+pub(crate) struct NodeConfigFile {
+    /// The node's config.
+    #[arg(long, value_name = "FILE", default_value = "node.toml")]
+    pub(crate) config: PathBuf,
+}
+
+/// `put`
+#[derive(Debug, Args)]
+pub(crate) struct Put {
+    /// The file or folder to store.
+    pub(crate) src: PathBuf,
+    /// Where in the vault; /NAME of SRC if not given. The copy is made at this path itself, not in it.
+    pub(crate) path: Option<OsString>,
+    /// Replace what is at PATH.
+    #[arg(long)]
+    pub(crate) overwrite: bool,
+    #[command(flatten)]
+    pub(crate) entry: Entry,
+}
+
+/// `get`
+#[derive(Debug, Args)]
+pub(crate) struct Get {
+    /// The file or folder in the vault.
+    pub(crate) path: OsString,
+    /// Where to; ./NAME of PATH if not given. The copy is made at this path itself, not in it.
+    pub(crate) dest: Option<PathBuf>,
+    /// Replace what is at DEST.
+    #[arg(long)]
+    pub(crate) overwrite: bool,
+    #[command(flatten)]
+    pub(crate) entry: Entry,
+}
+
+/// `cat`
+#[derive(Debug, Args)]
+pub(crate) struct Cat {
+    /// The file in the vault.
+    pub(crate) path: OsString,
+    /// Skip this many bytes.
+    #[arg(long, value_name = "BYTES", default_value_t = 0)]
+    pub(crate) offset: u64,
+    /// Write at most this many bytes.
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) length: Option<u64>,
+    #[command(flatten)]
+    pub(crate) entry: Entry,
+}
+
+/// `ls`
+#[derive(Debug, Args)]
+pub(crate) struct Ls {
+    /// The folder (or file) in the vault.
+    #[arg(default_value = "/")]
+    pub(crate) path: OsString,
+    /// Show mode, owner, size and time as well.
+    #[arg(long, short)]
+    pub(crate) long: bool,
+    #[command(flatten)]
+    pub(crate) entry: Entry,
+}
+
+/// `rm`
+#[derive(Debug, Args)]
+pub(crate) struct Rm {
+    /// The file or folder, with all that is in it.
+    pub(crate) path: OsString,
+    #[command(flatten)]
+    pub(crate) entry: Entry,
+}
+
+/// `mv`
+#[derive(Debug, Args)]
+pub(crate) struct Mv {
+    /// The file or folder.
+    pub(crate) from: OsString,
+    /// Its new path.
+    pub(crate) to: OsString,
+    #[command(flatten)]
+    pub(crate) entry: Entry,
+}
+
+/// `mkdir`
+#[derive(Debug, Args)]
+pub(crate) struct Mkdir {
+    /// The new folder.
+    pub(crate) path: OsString,
+    #[command(flatten)]
+    pub(crate) entry: Entry,
+}
+
+/// `du`
+#[derive(Debug, Args)]
+pub(crate) struct Du {
+    /// The folder or file in the vault.
+    #[arg(default_value = "/")]
+    pub(crate) path: OsString,
+    #[command(flatten)]
+    pub(crate) entry: Entry,
+}
+
+/// `status`
+#[derive(Debug, Args)]
+pub(crate) struct Status {
+    #[command(flatten)]
+    pub(crate) entry: Entry,
+}
+
+/// `peers`
+#[derive(Debug, Args)]
+pub(crate) struct Peers {
+    #[command(flatten)]
+    pub(crate) entry: Entry,
+}
+
+/// `segments`
+#[derive(Debug, Args)]
+pub(crate) struct Segments {
+    /// The file or folder in the vault.
+    pub(crate) path: Option<OsString>,
+    #[command(flatten)]
+    pub(crate) entry: Entry,
+}
+
+/// `doctor`
+#[derive(Debug, Args)]
+pub(crate) struct Doctor {
+    #[command(flatten)]
+    pub(crate) entry: Entry,
+}
+
+/// `completions`
+#[derive(Debug, Args)]
+pub(crate) struct Completions {
+    /// The shell.
+    pub(crate) shell: clap_complete::Shell,
+}
+
+/// `man`
+#[derive(Debug, Args)]
+pub(crate) struct Man {
+    /// The command (as in `put`, or `node run`); the page of the program if not given.
+    pub(crate) command: Vec<String>,
+}
+
+/// A command line that clap refuses, or a request for help.
+pub(crate) struct Refused {
+    error: clap::Error,
+    json: bool,
+}
+
+/// Reads this process's arguments.
+pub(crate) fn parse() -> Result<Arguments, Refused> {
+    let given: Vec<OsString> = std::env::args_os().collect();
+    let json = given.iter().take_while(|argument| *argument != "--").any(|argument| argument == "--json");
+    Arguments::try_parse_from(given).map_err(|error| Refused { error, json })
+}
+
+/// The command line's definition, for completions and manual pages.
+pub(crate) fn definition() -> clap::Command {
+    Arguments::command()
+}
+
+impl Refused {
+    /// Prints the help asked for, or what is wrong.
+    pub(crate) fn report(self) -> ExitCode {
+        let code = u8::try_from(self.error.exit_code()).unwrap_or(2);
+        if self.json && self.error.use_stderr() {
+            let message = self.error.to_string();
+            let (message, help) = message.split_once("\n\n").unwrap_or((&message, ""));
+            let message = message.trim_start_matches("error: ");
+            crate::exit::print_json(code, message, help.trim(), None);
+        } else {
+            // A closed pipe is not worth a word.
+            let _ = self.error.print();
+        }
+        ExitCode::from(code)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Arguments, clap::Error> {
+        Arguments::try_parse_from(line.split(' '))
+    }
+
+    #[test]
+    fn the_definition_is_consistent() {
+        definition().debug_assert();
+    }
+
+    #[test]
+    fn the_lines_of_the_design_are_understood() {
+        for line in [
+            "commonhold demo",
+            "commonhold demo some/folder",
+            "commonhold dev --nodes 12 --dir D --domains 12 --coding 7/14 --config F",
+            "commonhold dev --add 2 --dir D",
+            "commonhold init --bootstrap A --bootstrap B --coding 7/14",
+            "commonhold init --recover --network home --network-key F",
+            "commonhold node init --dir D",
+            "commonhold node run --config node.toml",
+            "commonhold node status",
+            "commonhold node fsck --config node.toml",
+            "commonhold put SRC /x --bootstrap A",
+            "commonhold get /x DEST --json",
+            "commonhold --json cat /x",
+            "commonhold ls",
+            "commonhold ls -l /x",
+            "commonhold rm /x",
+            "commonhold mv /a /b",
+            "commonhold mkdir /x",
+            "commonhold du",
+            "commonhold status --quiet",
+            "commonhold peers",
+            "commonhold segments /x",
+            "commonhold doctor",
+            "commonhold completions bash",
+            "commonhold man",
+        ] {
+            assert!(parse(line).is_ok(), "{line}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_a_usage_error() {
+        for line in [
+            "commonhold",
+            "commonhold dev --nodes 0 --dir D",
+            "commonhold dev --nodes 4",
+            "commonhold dev --add 2 --nodes 4 --dir D",
+            "commonhold init --coding 7",
+            "commonhold init --coding 14/7",
+            "commonhold init --network Not_A_Name",
+            "commonhold put",
+            "commonhold put SRC /x --passphrase secret",
+        ] {
+            assert_eq!(parse(line).map(|_| ()).map_err(|error| error.exit_code()), Err(2), "{line}");
+        }
+    }
+}

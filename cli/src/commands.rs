@@ -1,0 +1,95 @@
+//! One module per command, or per family: arguments become calls of the library, reports become text.
+
+pub(crate) mod demo;
+
+mod cat;
+mod changes;
+mod dev;
+mod doctor;
+mod du;
+mod get;
+mod init;
+mod ls;
+mod node;
+mod peers;
+mod put;
+mod segments;
+mod shell;
+mod status;
+
+use std::{ffi::OsStr, path::PathBuf};
+
+use commonhold_client_sdk::{CommitReport, Home, OpenOptions, Vault, VaultPath};
+
+use crate::{
+    args::{Command, Entry},
+    exit::Failure,
+    figures,
+    output::Output,
+    passphrase,
+};
+
+/// Runs a command.
+pub(crate) fn run(command: Command, output: &Output) -> Result<(), Failure> {
+    // A node's log is its life; of all else only warnings are of interest unless RUST_LOG asks for more.
+    crate::logging::start(if matches!(command, Command::Node(_)) { "info" } else { "error" });
+    match command {
+        Command::Demo(args) => demo::run(&args, output),
+        Command::Dev(args) => dev::run(&args, output),
+        Command::Init(args) => init::run(args, output),
+        Command::Node(args) => node::run(args.command, output),
+        Command::Put(args) => put::run(&args, output),
+        Command::Get(args) => get::run(&args, output),
+        Command::Cat(args) => cat::run(&args, output),
+        Command::Ls(args) => ls::run(&args, output),
+        Command::Rm(args) => changes::remove(&args, output),
+        Command::Mv(args) => changes::rename(&args, output),
+        Command::Mkdir(args) => changes::make_folder(&args, output),
+        Command::Du(args) => du::run(&args, output),
+        Command::Status(args) => status::run(&args, output),
+        Command::Peers(args) => peers::run(&args, output),
+        Command::Segments(args) => segments::run(&args, output),
+        Command::Doctor(args) => doctor::run(&args, output),
+        Command::Completions(args) => shell::completions(&args),
+        Command::Man(args) => shell::manual(&args),
+    }
+}
+
+/// The home that the environment names.
+fn home() -> Result<Home, Failure> {
+    Home::locate().ok_or(Failure::NoHome)
+}
+
+/// Opens the vault of this home and enters the network.
+fn open(entry: &Entry) -> Result<Vault, Failure> {
+    let home = home()?;
+    // Before anybody is asked for a passphrase in vain.
+    home.config()?;
+    let passphrase = passphrase::existing()?;
+    let options = OpenOptions { bootstrap: entry.bootstrap.clone() };
+    Ok(Vault::open(&home, &passphrase, &options)?)
+}
+
+/// A path of the vault.
+fn vault_path(text: &OsStr) -> Result<VaultPath, Failure> {
+    Ok(VaultPath::parse(text)?)
+}
+
+/// Remarks on how well a new head is kept.
+fn remark_on_head(output: &Output, kept: usize, asked: usize) {
+    if kept < asked {
+        let asked = figures::count(asked as u64, "node", "nodes");
+        output.remark(&format!("the new state of the vault is kept by {kept} of {asked} asked"));
+    }
+}
+
+/// Remarks on a change of the vault.
+fn remark_on_commit(output: &Output, report: &CommitReport) {
+    remark_on_head(output, report.head_kept, report.head_asked);
+}
+
+/// Opens a file failure with the path it is about.
+fn file_failure(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Failure {
+    let path = path.into();
+    move |source| Failure::File { action, path, source }
+}

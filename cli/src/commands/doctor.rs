@@ -1,0 +1,197 @@
+//! `doctor`: one line per check of this machine and of the network, with advice where something is not well.
+//!
+//! Checks go on after a failure as far as they can, so that one run shows everything.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use commonhold_client_sdk::{self as sdk, ClientConfig, Home, OpenOptions, PeerInfo, Vault};
+use serde::Serialize;
+
+use crate::{args, escape, exit::Failure, figures, output::Output, passphrase};
+
+/// How far this machine's clock may be from the nodes': they drop nothing by a clock that is further off.
+const CLOCK_OFF_MAX_MS: u64 = 10 * 60 * 1000;
+/// When this program was written: a clock that shows less is wrong.
+const CLOCK_SECONDS_MIN: u64 = 1_735_689_600;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Verdict {
+    Ok,
+    Warn,
+    Fail,
+}
+
+#[derive(Debug, Serialize)]
+struct Check {
+    check: &'static str,
+    verdict: Verdict,
+    found: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    advice: Option<String>,
+}
+
+#[derive(Default)]
+struct Checks {
+    done: Vec<Check>,
+    no_network: bool,
+}
+
+impl Checks {
+    fn ok(&mut self, check: &'static str, found: impl Into<String>) {
+        self.done.push(Check { check, verdict: Verdict::Ok, found: found.into(), advice: None });
+    }
+
+    fn warn(&mut self, check: &'static str, found: impl Into<String>, advice: &str) {
+        let advice = Some(advice.to_owned());
+        self.done.push(Check { check, verdict: Verdict::Warn, found: found.into(), advice });
+    }
+
+    fn fail(&mut self, check: &'static str, failure: &Failure) {
+        let (message, help) = failure.told();
+        self.done.push(Check { check, verdict: Verdict::Fail, found: message, advice: Some(help) });
+    }
+
+    fn failed(&self) -> usize {
+        self.done.iter().filter(|check| check.verdict == Verdict::Fail).count()
+    }
+}
+
+pub(super) fn run(args: &args::Doctor, output: &Output) -> Result<(), Failure> {
+    let mut checks = Checks::default();
+    examine(args, &mut checks)?;
+    if output.is_json() {
+        output.json(&checks.done)?;
+    } else {
+        for check in &checks.done {
+            output.line(line(check))?;
+        }
+    }
+    match checks.failed() {
+        0 => Ok(()),
+        failed => Err(Failure::ChecksFailed { failed, no_network: checks.no_network }),
+    }
+}
+
+fn examine(args: &args::Doctor, checks: &mut Checks) -> Result<(), Failure> {
+    check_clock(checks);
+    let home = super::home()?;
+    checks.ok("home", home.dir().display().to_string());
+    let Some(config) = check_config(&home, checks) else { return Ok(()) };
+    if !home.has_vault() {
+        checks.fail("vault", &sdk::Error::NoVault { home: home.dir().to_owned() }.into());
+        return Ok(());
+    }
+    if config.client.bootstrap.is_empty() && args.entry.bootstrap.is_empty() && !config.client.local_discovery {
+        checks.warn(
+            "bootstrap",
+            "no node is named in the config",
+            "add addresses to [client] bootstrap, or pass --bootstrap ADDR",
+        );
+    }
+    let passphrase = match passphrase::existing() {
+        Ok(passphrase) => passphrase,
+        Err(failure) => {
+            checks.fail("passphrase", &failure);
+            return Ok(());
+        }
+    };
+    let vault = match Vault::open(&home, &passphrase, &OpenOptions { bootstrap: args.entry.bootstrap.clone() }) {
+        Ok(vault) => vault,
+        Err(error) => {
+            let network = matches!(error, sdk::Error::NoNetwork { .. } | sdk::Error::Network(_));
+            checks.no_network |= network;
+            if network {
+                checks.ok("vault", "opens with this passphrase");
+            }
+            checks.fail(if network { "network" } else { "vault" }, &error.into());
+            return Ok(());
+        }
+    };
+    checks.ok("vault", "opens with this passphrase");
+    check_network(&vault, &config, &home, checks);
+    vault.close();
+    Ok(())
+}
+
+fn check_clock(checks: &mut Checks) {
+    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let shown = figures::date(i64::try_from(seconds).unwrap_or(i64::MAX));
+    if seconds < CLOCK_SECONDS_MIN {
+        checks.warn("clock", shown, "this lies in the past: set the clock, or run a time service (NTP)");
+    } else {
+        checks.ok("clock", shown);
+    }
+}
+
+fn check_config(home: &Home, checks: &mut Checks) -> Option<ClientConfig> {
+    let checked = home.config().and_then(|config| {
+        let network = config.network_name(home)?;
+        let coding = config.coding(home)?;
+        config.network_key(home)?;
+        Ok((config, network, coding))
+    });
+    match checked {
+        Ok((config, network, coding)) => {
+            let coding =
+                coding.map_or_else(|| "chosen by the size of the network".to_owned(), |coding| coding.to_string());
+            checks.ok("config", format!("network {network}, coding {coding}"));
+            Some(config)
+        }
+        Err(error) => {
+            checks.fail("config", &error.into());
+            None
+        }
+    }
+}
+
+fn check_network(vault: &Vault, config: &ClientConfig, home: &Home, checks: &mut Checks) {
+    let peers = match vault.peers() {
+        Ok(peers) => peers,
+        Err(error) => {
+            checks.fail("network", &error.into());
+            return;
+        }
+    };
+    let reachable: Vec<&PeerInfo> = peers.iter().filter(|peer| peer.reachable).collect();
+    let found = format!("{} of {} known nodes answer", reachable.len(), peers.len());
+    match reachable.len() * 2 > peers.len() {
+        true => checks.ok("network", found),
+        false => checks.warn("network", found, "most nodes are away: puts may fail and gets be slow until they return"),
+    }
+    check_space(&reachable, config, home, checks);
+    match vault.status() {
+        Ok(status) => checks.ok("head", format!("version {}", status.version)),
+        Err(error) => checks.fail("head", &error.into()),
+    }
+}
+
+fn check_space(reachable: &[&PeerInfo], config: &ClientConfig, home: &Home, checks: &mut Checks) {
+    let free: Vec<u64> = reachable.iter().filter_map(|peer| peer.free_bytes).filter(|bytes| *bytes > 0).collect();
+    let found = format!(
+        "{} with {} free in all",
+        figures::count(free.len() as u64, "node", "nodes"),
+        figures::size(free.iter().sum())
+    );
+    let needed = config.coding(home).ok().flatten().map_or(4, |coding| usize::from(coding.placed_enough()));
+    if free.len() < needed {
+        let advice =
+            format!("{needed} nodes with free space are needed to store: wait for more, or pin a smaller coding");
+        checks.warn("space", found, &advice);
+    } else {
+        checks.ok("space", found);
+    }
+}
+
+fn line(check: &Check) -> String {
+    let verdict = match check.verdict {
+        Verdict::Ok => "ok  ",
+        Verdict::Warn => "warn",
+        Verdict::Fail => "fail",
+    };
+    let mut line = format!("{verdict}  {:10}  {}", check.check, escape::text(&check.found));
+    if let Some(advice) = &check.advice {
+        line.push_str(&format!("\n      {:10}  {}", "", escape::text(advice)));
+    }
+    line
+}

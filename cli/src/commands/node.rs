@@ -1,0 +1,148 @@
+//! `node init|run|status|fsck`: the operator's side.
+
+use std::path::Path;
+
+use commonhold_node::{
+    self as node, NodeStatus,
+    config::{Config, KeySource, Size},
+};
+use serde::Serialize;
+
+use crate::{
+    args::{NodeCommand, NodeConfigFile, NodeInit},
+    escape,
+    exit::Failure,
+    figures,
+    interrupt::Signals,
+    output::{Output, columns},
+};
+
+pub(super) fn run(command: NodeCommand, output: &Output) -> Result<(), Failure> {
+    match command {
+        NodeCommand::Init(args) => init(args, output),
+        NodeCommand::Run(args) => serve(&args.config),
+        NodeCommand::Status(args) => status(&args, output),
+        NodeCommand::Fsck(args) => fsck(&args, output),
+    }
+}
+
+#[derive(Serialize)]
+struct Made {
+    config: String,
+    node: String,
+}
+
+fn init(args: NodeInit, output: &Output) -> Result<(), Failure> {
+    let bad = |value: &str| {
+        let value = value.to_owned();
+        move |reason: String| Failure::NodeOption { value, reason }
+    };
+    let mut config = Config::default();
+    config.node.name = args.name;
+    config.network.name = args.network.as_str().parse().map_err(bad(args.network.as_str()))?;
+    if let Some(path) = &args.network_key {
+        let source = super::init::key_reference(path)?;
+        config.network.key = Some(source.parse::<KeySource>().map_err(bad(&source))?);
+    }
+    for address in &args.bootstrap {
+        config.node.bootstrap.push(address.parse().map_err(bad(address))?);
+    }
+    if let Some(disk) = &args.disk {
+        config.pledge.disk = disk.parse::<Size>().map_err(|error| bad(disk)(error.to_string()))?;
+    }
+    let made = node::init(&args.dir, &config)?;
+    let config_path = made.config.display().to_string();
+    output.done(&Made { config: config_path.clone(), node: format!("{:#}", made.node) }, || {
+        vec![
+            format!("made {config_path}, with every key explained, for node {}", made.node),
+            format!("start it with: commonhold node run --config {config_path}"),
+        ]
+    })
+}
+
+fn serve(path: &Path) -> Result<(), Failure> {
+    let config = Config::load(path)?;
+    let data_dir = config.data_dir();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::Runtime)?;
+    runtime.block_on(async {
+        let mut signals = Signals::listen().map_err(Failure::Signals)?;
+        let stopped = async move {
+            signals.next().await;
+            tracing::info!("stopping");
+        };
+        Ok(node::Node::run(config, data_dir, stopped).await?)
+    })
+}
+
+fn status(args: &NodeConfigFile, output: &Output) -> Result<(), Failure> {
+    let config = Config::load(&args.config)?;
+    let status = node::status_of(&config.data_dir())?;
+    output.facts(&status, || lines(&status))
+}
+
+fn lines(status: &NodeStatus) -> Vec<String> {
+    let known = |text: &Option<String>| escape::name(text.as_deref().unwrap_or("-").as_bytes());
+    let pledge = &status.pledge;
+    let mut rows = vec![
+        ("node", status.node.clone()),
+        ("name", known(&status.name)),
+        ("network", status.network.clone()),
+        ("domain", known(&status.domain)),
+        ("version", status.version.clone()),
+        ("running for", figures::span(status.uptime_ms as f64 / 1000.0)),
+        ("peers", format!("{} connected, {} known", status.peers, status.nodes_known)),
+        (
+            "pledge",
+            format!(
+                "{} of {} used, {} free",
+                figures::size(pledge.used_bytes),
+                figures::size(pledge.bytes_max),
+                figures::size(pledge.free_bytes)
+            ),
+        ),
+        (
+            "shards",
+            format!(
+                "{} held, {} quarantined",
+                figures::grouped(status.shards.held),
+                figures::grouped(status.shards.quarantined)
+            ),
+        ),
+        (
+            "records",
+            format!(
+                "{} of segments, {} of heads, {} used",
+                figures::grouped(status.records.segments),
+                figures::grouped(status.records.heads),
+                figures::size(status.records.used_bytes)
+            ),
+        ),
+        (
+            "traffic",
+            format!(
+                "{} of shards sent, {} received",
+                figures::size(status.traffic.shard_bytes_sent),
+                figures::size(status.traffic.shard_bytes_received)
+            ),
+        ),
+    ];
+    rows.extend(status.addresses.iter().map(|address| ("address", address.clone())));
+    let rows: Vec<Vec<String>> = rows.into_iter().map(|(name, value)| vec![format!("{name}:"), value]).collect();
+    columns(&rows, &[])
+}
+
+fn fsck(args: &NodeConfigFile, output: &Output) -> Result<(), Failure> {
+    let config = Config::load(&args.config)?;
+    let report = node::fsck(&config)?;
+    output.facts(&report, || {
+        vec![
+            format!(
+                "{} in {}: all verified against their roots, index rebuilt",
+                figures::count(report.shards, "shard", "shards"),
+                figures::size(report.bytes)
+            ),
+            format!("{} damaged", figures::count(report.damaged, "shard is", "shards are")),
+        ]
+    })?;
+    if report.damaged > 0 { Err(Failure::ShardsDamaged { damaged: report.damaged }) } else { Ok(()) }
+}

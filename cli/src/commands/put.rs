@@ -1,0 +1,164 @@
+//! `put SRC [PATH]`: a copy of SRC at PATH.
+
+use std::{ffi::OsString, os::unix::ffi::OsStrExt, path::Path, sync::Arc};
+
+use commonhold_client_sdk::{EntryCounts, Progress, PutOptions, PutReport};
+use serde::Serialize;
+
+use crate::{args, exit::Failure, figures, interrupt, output::Output, reporter::Reporter};
+
+/// A put in JSON.
+#[derive(Serialize)]
+struct Stored {
+    path: String,
+    entries: EntryCounts,
+    bytes: u64,
+    bytes_new: u64,
+    bytes_sealed: u64,
+    bytes_placed: u64,
+    chunks_new: u64,
+    chunks_known: u64,
+    segments: u64,
+    head_kept: usize,
+    head_asked: usize,
+    domains_shared: bool,
+    seconds: f64,
+    unreadable: Vec<LeftOut>,
+}
+
+/// A path of this machine that something went wrong with. `path_hex` is exact, as paths may hold any bytes.
+#[derive(Serialize)]
+pub(super) struct LeftOut {
+    path: String,
+    path_hex: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    what: Option<&'static str>,
+    reason: String,
+}
+
+impl LeftOut {
+    pub(super) fn new(path: &Path, what: Option<&'static str>, reason: &str) -> Self {
+        Self {
+            path: path.to_string_lossy().into_owned(),
+            path_hex: hex::encode(path.as_os_str().as_bytes()),
+            what,
+            reason: reason.to_owned(),
+        }
+    }
+}
+
+pub(super) fn run(args: &args::Put, output: &Output) -> Result<(), Failure> {
+    let target = match &args.path {
+        Some(path) => super::vault_path(path)?,
+        None => super::vault_path(&name_of(&args.src)?)?,
+    };
+    let vault = super::open(&args.entry)?;
+    let progress = Arc::new(Progress::default());
+    interrupt::interrupts(&progress).map_err(Failure::Signals)?;
+    let reporter = Reporter::start(output, "put", &progress);
+    let put = vault.put(&args.src, &target, &PutOptions { overwrite: args.overwrite }, &progress);
+    drop(reporter);
+    let report = put?;
+    output.done(&stored(&report, target.to_string()), || vec![summary(&report, &target.to_string())])?;
+    if report.domains_shared {
+        output.remark(
+            "some shards of one segment share a failure domain, as there are fewer domains than shards; \
+             `commonhold peers` lists them",
+        );
+    }
+    super::remark_on_head(output, report.head_kept, report.head_asked);
+    for unreadable in &report.unreadable {
+        output.warning(&format!("not stored: {}: {}", unreadable.path.display(), unreadable.reason));
+    }
+    vault.close();
+    match report.unreadable.len() {
+        0 => Ok(()),
+        count => Err(Failure::DoneInPart { count, verb: "stored" }),
+    }
+}
+
+/// The last name of a path on this machine, also of `.` and `folder/..`.
+fn name_of(src: &Path) -> Result<OsString, Failure> {
+    let unnamed = || Failure::NeedsTarget { path: src.to_owned(), argument: "PATH" };
+    match src.file_name() {
+        Some(name) => Ok(name.to_owned()),
+        None => {
+            let whole = src.canonicalize().map_err(super::file_failure("find", src))?;
+            whole.file_name().map(OsString::from).ok_or_else(unnamed)
+        }
+    }
+}
+
+fn stored(report: &PutReport, path: String) -> Stored {
+    let figures = &report.figures;
+    let unreadable = report.unreadable.iter().map(|left| LeftOut::new(&left.path, None, &left.reason)).collect();
+    Stored {
+        path,
+        entries: report.entries,
+        bytes: report.bytes,
+        bytes_new: figures.bytes_new,
+        bytes_sealed: figures.bytes_sealed,
+        bytes_placed: figures.bytes_placed,
+        chunks_new: figures.chunks_new,
+        chunks_known: figures.chunks_known,
+        segments: figures.segments,
+        head_kept: report.head_kept,
+        head_asked: report.head_asked,
+        domains_shared: report.domains_shared,
+        seconds: report.seconds,
+        unreadable,
+    }
+}
+
+fn summary(report: &PutReport, target: &str) -> String {
+    format!(
+        "stored {} at {}: {} in {} ({}); {} sent",
+        entries(&report.entries),
+        crate::escape::text(target),
+        figures::size(report.bytes),
+        figures::span(report.seconds),
+        figures::rate(report.bytes, report.seconds),
+        figures::size(report.figures.bytes_placed),
+    )
+}
+
+/// `12 files, 3 folders and 1 link`.
+pub(super) fn entries(counts: &EntryCounts) -> String {
+    let mut parts = Vec::new();
+    for (count, one, many) in [
+        (counts.files, "file", "files"),
+        (counts.folders, "folder", "folders"),
+        (counts.links, "link", "links"),
+        (counts.others, "other", "others"),
+    ] {
+        if count > 0 {
+            parts.push(figures::count(count, one, many));
+        }
+    }
+    match parts.pop() {
+        None => "nothing".to_owned(),
+        Some(last) if parts.is_empty() => last,
+        Some(last) => format!("{} and {last}", parts.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_without_a_written_name_still_has_one() {
+        assert_eq!(name_of(Path::new("some/photos/")).expect("a name"), "photos");
+        let here = std::env::current_dir().expect("a folder");
+        assert_eq!(Some(name_of(Path::new(".")).expect("a name").as_os_str()), here.file_name());
+        assert!(matches!(name_of(Path::new("/")), Err(Failure::NeedsTarget { .. })));
+    }
+
+    #[test]
+    fn counts_read_as_a_list() {
+        let counts = EntryCounts { files: 1200, folders: 1, links: 2, ..EntryCounts::default() };
+        assert_eq!(entries(&counts), "1,200 files, 1 folder and 2 links");
+        assert_eq!(entries(&EntryCounts { files: 1, ..EntryCounts::default() }), "1 file");
+        assert_eq!(entries(&EntryCounts::default()), "nothing");
+    }
+}

@@ -1,0 +1,115 @@
+//! Questions on their way out, and questions of others that wait for our answer.
+
+use std::{collections::HashMap, io, pin::Pin};
+
+use bytes::Bytes;
+use commonhold_protocol::{
+    FormatError, NodeId,
+    ask::{ASK_BYTES_MAX, Refusal, Request, Response},
+};
+use futures::{StreamExt, stream::FuturesUnordered};
+use libp2p::{
+    Multiaddr, PeerId,
+    request_response::{Behaviour, OutboundFailure, OutboundRequestId, ResponseChannel},
+};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+
+use crate::{
+    ask::AskCodec,
+    inbound::{AskReply, InboundAsk},
+};
+
+/// Why a question sent to a connected peer has no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AskFailure {
+    Unreachable,
+    TimedOut,
+    Broken,
+    Nonsense,
+}
+
+/// An answer of ours, and the way back; none if the owner dropped the question.
+pub(crate) type Answer = (ResponseChannel<Bytes>, Option<Response>);
+
+/// Who asked, and its share of the questions that one peer may be asked at once.
+pub(crate) type Asker = (oneshot::Sender<Result<Bytes, AskFailure>>, OwnedSemaphorePermit);
+
+type Answering = Pin<Box<dyn Future<Output = Answer> + Send>>;
+
+pub(crate) struct Asks {
+    asked: HashMap<OutboundRequestId, Asker>,
+    inbound: mpsc::Sender<InboundAsk>,
+    answering: FuturesUnordered<Answering>,
+    answering_max: usize,
+}
+
+impl Asks {
+    pub(crate) fn new(inbound: mpsc::Sender<InboundAsk>, queued_max: usize) -> Self {
+        // As many again may be in the owner's hands as in the queue.
+        Self { asked: HashMap::new(), inbound, answering: FuturesUnordered::new(), answering_max: 2 * queued_max }
+    }
+
+    pub(crate) fn ask(&mut self, behaviour: &mut Behaviour<AskCodec>, peer: PeerId, request: Bytes, asker: Asker) {
+        self.asked.insert(behaviour.send_request(&peer, request), asker);
+    }
+
+    pub(crate) fn response(&mut self, id: OutboundRequestId, response: Bytes) {
+        if let Some((reply, _slot)) = self.asked.remove(&id) {
+            let _ = reply.send(Ok(response));
+        }
+    }
+
+    pub(crate) fn failed(&mut self, id: OutboundRequestId, failure: &OutboundFailure) {
+        let Some((reply, _slot)) = self.asked.remove(&id) else { return };
+        let failure = match failure {
+            OutboundFailure::DialFailure => AskFailure::Unreachable,
+            OutboundFailure::Timeout => AskFailure::TimedOut,
+            OutboundFailure::Io(error) if error.kind() == io::ErrorKind::InvalidData => AskFailure::Nonsense,
+            OutboundFailure::UnsupportedProtocols => AskFailure::Nonsense,
+            OutboundFailure::ConnectionClosed | OutboundFailure::Io(_) => AskFailure::Broken,
+        };
+        let _ = reply.send(Err(failure));
+    }
+
+    /// Takes in a question. An error means that it cannot be read.
+    pub(crate) fn question(
+        &mut self,
+        behaviour: &mut Behaviour<AskCodec>,
+        from: NodeId,
+        from_addr: Option<Multiaddr>,
+        request: Bytes,
+        channel: ResponseChannel<Bytes>,
+    ) -> Result<(), FormatError> {
+        let request = match Request::from_bytes(request) {
+            Ok(request) => request,
+            Err(error) => {
+                self.send(behaviour, (channel, Some(Response::Refused(Refusal::Invalid))));
+                return Err(error);
+            }
+        };
+        let (reply, answer) = oneshot::channel();
+        let ask = InboundAsk { from, from_addr, request, reply: AskReply(reply) };
+        if self.answering.len() >= self.answering_max || self.inbound.try_send(ask).is_err() {
+            self.send(behaviour, (channel, Some(Response::Refused(Refusal::Busy))));
+            return Ok(());
+        }
+        self.answering.push(Box::pin(async move { (channel, answer.await.ok()) }));
+        Ok(())
+    }
+
+    /// The next answer that is ready; none while no question is open.
+    pub(crate) async fn answered(&mut self) -> Option<Answer> {
+        self.answering.next().await
+    }
+
+    /// Sends an answer. It is lost if the asker has gone.
+    pub(crate) fn send(&mut self, behaviour: &mut Behaviour<AskCodec>, (channel, response): Answer) {
+        let Some(response) = response else { return };
+        let mut bytes = response.to_bytes();
+        if bytes.len() > ASK_BYTES_MAX {
+            tracing::warn!(bytes = bytes.len(), "an answer longer than a message may be: refused instead");
+            bytes = Response::Refused(Refusal::Other).to_bytes();
+        }
+        let _ = behaviour.send_response(channel, bytes.into());
+    }
+}

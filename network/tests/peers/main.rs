@@ -1,0 +1,10 @@
+//! What a peer promises, on real sockets: several peers in one process, on ports of the kernel's choice.
+
+mod asks;
+mod finding;
+mod harness;
+mod hostile;
+mod processes;
+mod separation;
+mod shards;
+mod stranger;

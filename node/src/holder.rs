@@ -1,0 +1,338 @@
+//! The holder: takes shards that fit their manifest, serves ranges with proofs, signs claims.
+//!
+//! A shard is answered for only when it is on disk and synced. Bytes are handed to the store as they come, in pieces,
+//! so that memory is bounded by pieces times streams; ranges are read under a budget of bytes. Nothing is decided here
+//! that a rule of `commonhold-policy` decides, and no key of any vault is ever known.
+
+mod claims;
+mod limits;
+mod rate;
+mod trash;
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering::Relaxed},
+};
+
+use bytes::Bytes;
+use commonhold_network::{RangeReply, ShardService, StoreBody};
+use commonhold_policy::admission::admit_shard;
+use commonhold_protocol::{
+    Claim, ClaimLeaf, Lease, Manifest, NetworkName, NodeId, SegmentId, ShardIndex, Unverified, VaultId, Verified,
+    ask::Refusal,
+    shard_stream::GroupRange,
+};
+use commonhold_storage_engine::store::{ShardStore, ShardWriter, StoreError};
+
+pub use self::trash::TrashReport;
+use self::{claims::ClaimSigner, limits::ExchangeLimits, rate::RateLimit};
+use crate::{
+    config::Rate,
+    identity::Identity,
+    neighbours::Neighbours,
+    observer::Observer,
+    steward::{Holdings, Steward},
+};
+
+/// The shards of a store, as a steward has to know of them.
+pub struct HeldShards(pub Arc<ShardStore>);
+
+impl Holdings for HeldShards {
+    fn free_bytes(&self) -> u64 {
+        self.0.free_bytes().unwrap_or_else(|error| {
+            tracing::warn!(%error, "the free space is not known");
+            0
+        })
+    }
+
+    fn vault_of(&self, segment: &SegmentId) -> Option<VaultId> {
+        let held = held_of(&self.0, segment).next()?;
+        held.map_err(|error| tracing::warn!(%error, "the shards of a segment cannot be listed")).ok().map(|held| held.vault)
+    }
+}
+
+/// The shards of one segment that are held.
+fn held_of(
+    store: &ShardStore,
+    segment: &SegmentId,
+) -> impl Iterator<Item = Result<commonhold_storage_engine::store::Held, StoreError>> {
+    let segment = *segment;
+    // Shards come in the order of segment and index: begin behind the last index of the segment before.
+    let before = id_before(&segment).map(|before| ClaimLeaf { segment: before, index: ShardIndex(u8::MAX) });
+    store
+        .held_after(before.as_ref())
+        .take_while(move |held| held.as_ref().map_or(true, |held| held.leaf.segment == segment))
+}
+
+/// The id before this one in the order of bytes.
+fn id_before(segment: &SegmentId) -> Option<SegmentId> {
+    let mut bytes = *segment.as_bytes();
+    for byte in bytes.iter_mut().rev() {
+        let (less, borrowed) = byte.overflowing_sub(1);
+        *byte = less;
+        if !borrowed {
+            return Some(SegmentId::from_bytes(bytes));
+        }
+    }
+    None
+}
+
+/// How fast the node may send and receive shards.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Rates {
+    /// Sent.
+    pub upload: Option<Rate>,
+    /// Received.
+    pub download: Option<Rate>,
+}
+
+/// The holder.
+pub struct Holder {
+    network: NetworkName,
+    store: Arc<ShardStore>,
+    steward: Arc<Steward>,
+    neighbours: Arc<Neighbours>,
+    signer: ClaimSigner,
+    limits: ExchangeLimits,
+    upload: Option<RateLimit>,
+    download: Option<RateLimit>,
+    observer: Arc<dyn Observer>,
+    stopping: AtomicBool,
+}
+
+/// How the storing of a shard begins.
+enum Beginning {
+    /// Space is reserved.
+    New(ShardWriter),
+    /// It is held already, whole and the same.
+    Held,
+}
+
+impl Holder {
+    /// A holder over `store`. Runs a task that signs claims on the current runtime.
+    pub fn new(
+        network: NetworkName,
+        identity: &Identity,
+        store: Arc<ShardStore>,
+        steward: Arc<Steward>,
+        neighbours: Arc<Neighbours>,
+        rates: Rates,
+        observer: Arc<dyn Observer>,
+    ) -> Self {
+        let clock = steward.clock().clone();
+        Self {
+            signer: ClaimSigner::start(identity.signing_key(), network.clone(), clock),
+            network,
+            store,
+            steward,
+            neighbours,
+            limits: ExchangeLimits::default(),
+            upload: rates.upload.map(RateLimit::new),
+            download: rates.download.map(RateLimit::new),
+            observer,
+            stopping: AtomicBool::new(false),
+        }
+    }
+
+    /// Refuses all that is new; what has begun may end.
+    pub fn stop(&self) {
+        self.stopping.store(true, Relaxed);
+    }
+
+    fn check_running(&self) -> Result<(), Refusal> {
+        if self.stopping.load(Relaxed) { Err(Refusal::Stopping) } else { Ok(()) }
+    }
+
+    /// Verifies what was offered and reserves space for it.
+    async fn begin(
+        &self,
+        from: NodeId,
+        manifest: Unverified<Manifest>,
+        index: ShardIndex,
+        lease: Option<Unverified<Lease>>,
+    ) -> Result<(Verified<Manifest>, Beginning), Refusal> {
+        let (network, store, steward) = (self.network.clone(), self.store.clone(), self.steward.clone());
+        let sender = self.neighbours.sender(from);
+        blocking(move || {
+            let manifest = manifest.verify(&network).map_err(|_| Refusal::Invalid)?;
+            let newest_drop = steward.newest_drop(&manifest.id()).map_err(|error| error.refusal())?;
+            admit_shard(&manifest, index, newest_drop.as_deref())?;
+            steward.keep_lease_beside(&sender, lease);
+            let begun = match store.begin(&manifest, index) {
+                Err(error @ (StoreError::PledgeFull { .. } | StoreError::DiskFull { .. } | StoreError::VaultLimit { .. })) => {
+                    trash::make_room(&store, &steward, &manifest, &error);
+                    store.begin(&manifest, index)
+                }
+                begun => begun,
+            };
+            let beginning = match begun {
+                Ok(writer) => Beginning::New(writer),
+                Err(StoreError::AlreadyHeld { leaf }) => check_held(&store, &manifest, leaf, &network)?,
+                Err(error) => return Err(refusal(&error)),
+            };
+            Ok((manifest, beginning))
+        })
+        .await
+    }
+
+    /// Receives the bytes and makes them durable.
+    async fn receive(
+        &self,
+        from: NodeId,
+        mut writer: ShardWriter,
+        shard_length: u64,
+        body: &mut StoreBody,
+    ) -> Result<(), Refusal> {
+        let mut remaining = shard_length;
+        loop {
+            let piece = match self.next_piece(from, body).await {
+                Ok(piece) => piece,
+                Err(refusal) => {
+                    // Giving space back touches the disk.
+                    blocking(move || Ok(drop(writer))).await?;
+                    return Err(refusal);
+                }
+            };
+            remaining = remaining.saturating_sub(piece.len() as u64);
+            let store = self.store.clone();
+            if remaining > 0 {
+                writer = blocking(move || {
+                    writer.write(&piece).map_err(|error| refusal(&error))?;
+                    Ok(writer)
+                })
+                .await?;
+            } else {
+                let finish = move || {
+                    writer.write(&piece)?;
+                    store.commit(writer.finish()?)
+                };
+                return blocking(move || finish().map_err(|error| refusal(&error))).await;
+            }
+        }
+    }
+
+    /// The next piece of a shard that has not ended, no faster than the pledge allows.
+    async fn next_piece(&self, from: NodeId, body: &mut StoreBody) -> Result<Bytes, Refusal> {
+        let piece = body.next_piece().await.ok().flatten().ok_or(Refusal::Invalid)?;
+        self.observer.received(from, &piece);
+        if let Some(rate) = &self.download {
+            rate.take(piece.len() as u64).await;
+        }
+        Ok(piece)
+    }
+}
+
+impl ShardService for Holder {
+    async fn store(
+        &self,
+        from: NodeId,
+        manifest: Unverified<Manifest>,
+        index: ShardIndex,
+        lease: Option<Unverified<Lease>>,
+        body: &mut StoreBody,
+    ) -> Result<Claim, Refusal> {
+        self.check_running()?;
+        self.observer.offered(from, &manifest, index, lease.as_ref());
+        let _permits = self.limits.store(from).await?;
+        let (manifest, beginning) = self.begin(from, manifest, index, lease).await?;
+        let shard_length = manifest.shard_length();
+        if body.go(shard_length).await.is_err() {
+            return Err(Refusal::Invalid);
+        }
+        match beginning {
+            Beginning::New(writer) => self.receive(from, writer, shard_length, body).await?,
+            // The sender does not know that we have it (it was killed before it heard): let it finish.
+            Beginning::Held => while body.next_piece().await.map_err(|_| Refusal::Invalid)?.is_some() {},
+        }
+        self.signer.sign(ClaimLeaf { segment: manifest.id(), index }).await.ok_or(Refusal::Stopping)
+    }
+
+    async fn read(
+        &self,
+        from: NodeId,
+        segment: SegmentId,
+        index: ShardIndex,
+        ranges: Vec<GroupRange>,
+        want_manifest: bool,
+    ) -> Result<RangeReply, Refusal> {
+        self.check_running()?;
+        let permits = self.limits.read(from, &ranges).await?;
+        let (store, steward) = (self.store.clone(), self.steward.clone());
+        let read = blocking(move || {
+            if steward.is_dropped(&segment).map_err(|error| error.refusal())? {
+                return Err(Refusal::Dropped);
+            }
+            store.read(segment, index, &ranges).map_err(|error| refusal(&error))
+        })
+        .await?;
+        self.observer.sent(from, &read.encoded);
+        if let Some(rate) = &self.upload {
+            rate.take(read.encoded.len() as u64).await;
+        }
+        let manifest = want_manifest.then_some(read.manifest);
+        Ok(RangeReply { encoded: permits.attach(read.encoded), manifest })
+    }
+}
+
+/// A shard that is held already: whole, and of the same root, or it is not the shard that was offered.
+fn check_held(
+    store: &Arc<ShardStore>,
+    manifest: &Verified<Manifest>,
+    leaf: ClaimLeaf,
+    network: &NetworkName,
+) -> Result<Beginning, Refusal> {
+    let first = GroupRange { first: 0, count: 1 };
+    let held = store.read(leaf.segment, leaf.index, &[first]).and_then(|read| {
+        store.verify(leaf.segment, leaf.index)?;
+        Ok(read.manifest)
+    });
+    match held {
+        Ok(held) => {
+            let held = held.verify(network).map_err(|_| Refusal::Damaged)?;
+            let same = held.root(leaf.index) == manifest.root(leaf.index);
+            if same { Ok(Beginning::Held) } else { Err(Refusal::Invalid) }
+        }
+        // It was quarantined by this look: what is offered takes its place.
+        Err(StoreError::Damaged { .. }) => {
+            store.begin(manifest, leaf.index).map(Beginning::New).map_err(|error| refusal(&error))
+        }
+        Err(error) => Err(refusal(&error)),
+    }
+}
+
+/// What a peer is told; what the operator has to know goes to the log.
+fn refusal(error: &StoreError) -> Refusal {
+    let refusal = error.refusal();
+    match refusal {
+        Refusal::DiskError | Refusal::Damaged | Refusal::DiskFull => tracing::warn!(%error, "a shard is refused"),
+        _ => tracing::debug!(%error, "a shard is refused"),
+    }
+    refusal
+}
+
+/// Runs what blocks off the runtime's thread. A panic there is a refusal to the peer, not the end of the node.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
+) -> Result<T, Refusal> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
+        tracing::error!(%error, "work on the disk failed");
+        Err(Refusal::Other)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_id_before_borrows_across_bytes() {
+        let id = |last: [u8; 2]| {
+            let mut bytes = [7; 32];
+            bytes[30..].copy_from_slice(&last);
+            SegmentId::from_bytes(bytes)
+        };
+        assert_eq!(id_before(&id([1, 5])), Some(id([1, 4])));
+        assert_eq!(id_before(&id([1, 0])), Some(id([0, 255])));
+        assert_eq!(id_before(&SegmentId::from_bytes([0; 32])), None);
+    }
+}

@@ -1,0 +1,156 @@
+//! How much of the node shard streams may use at once: in all, and each peer.
+//!
+//! Who is over the limit waits, which holds its stream back; who waits too long is told that we are busy.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use commonhold_protocol::{
+    NodeId,
+    ask::Refusal,
+    shard_stream::{GROUP_BYTES, GroupRange, PIECE_BYTES},
+};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::timeout,
+};
+
+/// Shards received at once; each has one piece of at most 256 KiB in memory.
+const STORES_MAX: usize = 64;
+/// Shards received at once from one peer: an eighth of a percent of a put's shards go to one holder at a time.
+const STORES_PER_PEER_MAX: usize = 16;
+/// Ranges read at once for one peer.
+const READS_PER_PEER_MAX: usize = 16;
+/// Memory for ranges that are being read or sent, in all.
+const READ_BYTES_MAX: u64 = 48 << 20;
+/// The longest wait for a turn.
+const WAIT_MAX: Duration = Duration::from_secs(8);
+/// Permits are counted in KiB, since a semaphore counts 32 bits at a time.
+const PERMIT_BYTES: u64 = 1 << 10;
+
+const _: () = assert!(STORES_MAX * PIECE_BYTES <= 16 << 20);
+
+#[derive(Debug)]
+struct PeerShare {
+    stores: Arc<Semaphore>,
+    reads: Arc<Semaphore>,
+}
+
+impl PeerShare {
+    fn is_idle(&self) -> bool {
+        Arc::strong_count(&self.stores) == 1 && Arc::strong_count(&self.reads) == 1
+    }
+}
+
+/// The limits.
+#[derive(Debug)]
+pub(super) struct ExchangeLimits {
+    stores: Arc<Semaphore>,
+    read_bytes: Arc<Semaphore>,
+    /// Of those peers that have an exchange right now, and some that had one.
+    peers: Mutex<BTreeMap<NodeId, PeerShare>>,
+}
+
+impl Default for ExchangeLimits {
+    fn default() -> Self {
+        Self {
+            stores: Arc::new(Semaphore::new(STORES_MAX)),
+            read_bytes: Arc::new(Semaphore::new((READ_BYTES_MAX / PERMIT_BYTES) as usize)),
+            peers: Mutex::default(),
+        }
+    }
+}
+
+/// A turn; given back when dropped.
+#[derive(Debug)]
+pub(super) struct Turn([OwnedSemaphorePermit; 2]);
+
+impl Turn {
+    /// Ties the turn to the bytes that were read, until they are sent.
+    pub(super) fn attach(self, bytes: Vec<u8>) -> Bytes {
+        struct Held(Vec<u8>, #[allow(dead_code, reason = "held for its drop")] Turn);
+        impl AsRef<[u8]> for Held {
+            fn as_ref(&self) -> &[u8] {
+                &self.0
+            }
+        }
+        Bytes::from_owner(Held(bytes, self))
+    }
+}
+
+impl ExchangeLimits {
+    /// A turn to receive a shard.
+    pub(super) async fn store(&self, from: NodeId) -> Result<Turn, Refusal> {
+        let own = self.share(from, |share| share.stores.clone());
+        take([(own, 1), (self.stores.clone(), 1)]).await
+    }
+
+    /// A turn to read these ranges.
+    pub(super) async fn read(&self, from: NodeId, ranges: &[GroupRange]) -> Result<Turn, Refusal> {
+        let own = self.share(from, |share| share.reads.clone());
+        let groups: u64 = ranges.iter().map(|range| u64::from(range.count)).sum();
+        // A group's proof is a few hashes; an eighth more is plenty.
+        let bytes = (groups * GROUP_BYTES / 8 * 9).min(READ_BYTES_MAX);
+        take([(own, 1), (self.read_bytes.clone(), bytes.div_ceil(PERMIT_BYTES) as u32)]).await
+    }
+
+    fn share(&self, from: NodeId, pick: impl FnOnce(&PeerShare) -> Arc<Semaphore>) -> Arc<Semaphore> {
+        const KEPT_IDLE_MAX: usize = 256;
+        let mut peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
+        if peers.len() > KEPT_IDLE_MAX {
+            peers.retain(|_, share| !share.is_idle());
+        }
+        pick(peers.entry(from).or_insert_with(|| PeerShare {
+            stores: Arc::new(Semaphore::new(STORES_PER_PEER_MAX)),
+            reads: Arc::new(Semaphore::new(READS_PER_PEER_MAX)),
+        }))
+    }
+}
+
+async fn take([(own, one), (all, part)]: [(Arc<Semaphore>, u32); 2]) -> Result<Turn, Refusal> {
+    let both = async move {
+        let own = own.acquire_many_owned(one).await.map_err(|_| Refusal::Stopping)?;
+        let all = all.acquire_many_owned(part).await.map_err(|_| Refusal::Stopping)?;
+        Ok(Turn([own, all]))
+    };
+    timeout(WAIT_MAX, both).await.unwrap_or(Err(Refusal::Busy))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_takes_all_of_its_share_waits_while_others_do_not() {
+        let limits = ExchangeLimits::default();
+        let (greedy, other) = (NodeId::from_bytes([1; 32]), NodeId::from_bytes([2; 32]));
+        let mut turns = Vec::new();
+        for _ in 0..STORES_PER_PEER_MAX {
+            turns.push(limits.store(greedy).await.unwrap());
+        }
+        assert_eq!(limits.store(greedy).await.unwrap_err(), Refusal::Busy);
+        limits.store(other).await.unwrap();
+        turns.pop();
+        limits.store(greedy).await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_read_counts_until_its_bytes_are_gone() {
+        let limits = ExchangeLimits::default();
+        let whole = [GroupRange::whole(16 << 20)];
+        let mut sent = Vec::new();
+        for peer in 0..2 {
+            let turn = limits.read(NodeId::from_bytes([peer; 32]), &whole).await.unwrap();
+            sent.push(turn.attach(vec![0; 16 << 20]));
+        }
+        let third = NodeId::from_bytes([3; 32]);
+        assert_eq!(limits.read(third, &whole).await.unwrap_err(), Refusal::Busy);
+        limits.read(third, &[GroupRange { first: 0, count: 1 }]).await.unwrap();
+        sent.pop();
+        limits.read(third, &whole).await.unwrap();
+    }
+}

@@ -1,0 +1,499 @@
+//! The record store: what this node keeps for others besides shards, in append-only logs that sled indexes.
+//!
+//! The logs are the truth; the index is rebuilt from them when it is missing, broken or behind. A change counts when
+//! the log is synced, with one `fdatasync` for all that wait together; only then does the index learn of it and the
+//! caller get its answer. Nothing here verifies a signature or knows what a record means: bodies are bytes.
+//!
+//! All calls block; async callers use `spawn_blocking`.
+
+mod compact;
+mod entry;
+mod index;
+mod open;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    fs::File,
+    io,
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
+
+use commonhold_protocol::{VaultId, ask::Refusal};
+
+pub use self::{entry::Kind, open::OpenReport};
+use self::{
+    entry::{BODY_BYTES_MAX, ENTRY_HEADER_BYTES, Entry, FILE_HEADER_BYTES, TAG_REMOVED, file_header},
+    index::{Checkpoint, Index, Key, Location, Position, key_of},
+};
+use crate::data_dir::sync_folder;
+
+/// The most changes in one commit: all records of a message, each with a drop, and the vault's lease.
+pub const COMMIT_CHANGES_MAX: usize = 512;
+
+/// What an entry takes on disk besides its body.
+pub const ENTRY_BYTES: u64 = ENTRY_HEADER_BYTES as u64;
+
+/// Why the record store cannot do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordsError {
+    /// A file or folder cannot be read or written.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The index fails.
+    #[error("the index of the records: {0}")]
+    Index(#[from] sled::Error),
+    /// The space for records is used up.
+    #[error("the space for records is used up ({bytes_max} bytes)")]
+    Full {
+        /// The limit.
+        bytes_max: u64,
+    },
+    /// A body is longer than the format allows.
+    #[error("a record of {bytes} bytes, at most {bytes_max} are allowed")]
+    TooLong {
+        /// Its bytes.
+        bytes: usize,
+        /// Bytes allowed.
+        bytes_max: usize,
+    },
+    /// A log of a newer format.
+    #[error("{}: format version {version} is not known here; a newer commonhold wrote it", path.display())]
+    Version {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        version: u32,
+    },
+    /// An earlier sync failed: nobody knows what is on the disk, so nothing more is written until a restart.
+    #[error("the record logs could not be synced before; restart the node when its disk works again")]
+    Broken,
+    /// The bytes on disk are not what was written.
+    #[error("{}: damaged at byte {offset}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// Where.
+        offset: u32,
+    },
+}
+
+impl RecordsError {
+    /// What a peer is told.
+    pub fn refusal(&self) -> Refusal {
+        match self {
+            Self::Full { .. } | Self::TooLong { .. } => Refusal::RecordLimit,
+            Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => Refusal::DiskFull,
+            Self::Damaged { .. } => Refusal::Damaged,
+            Self::Io { .. } | Self::Index(_) | Self::Version { .. } | Self::Broken => Refusal::DiskError,
+        }
+    }
+}
+
+/// An entry that is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kept {
+    /// Whose.
+    pub owner: VaultId,
+    /// See [`Change::tag`].
+    pub tag: u8,
+    /// Names this state of the entry; another change gives another number.
+    pub sequence: u64,
+    /// What was kept.
+    pub body: Vec<u8>,
+}
+
+/// What is known of an entry without reading its body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Summary {
+    /// The segment or vault.
+    pub key: [u8; 32],
+    /// Whose.
+    pub owner: VaultId,
+    /// See [`Change::tag`].
+    pub tag: u8,
+    /// Names this state of the entry.
+    pub sequence: u64,
+    /// On disk.
+    pub bytes: u64,
+}
+
+/// A change of one entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// What it is about.
+    pub kind: Kind,
+    /// The segment or vault.
+    pub key: [u8; 32],
+    /// Whose.
+    pub owner: VaultId,
+    /// A number below 255 that can be asked without reading the body.
+    pub tag: u8,
+    /// The new body; none removes the entry.
+    pub body: Option<Vec<u8>>,
+    /// The state that the change was made from: if another is kept by now, the change is not done.
+    pub expected: Option<u64>,
+}
+
+/// What became of a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Committed {
+    /// On disk, synced.
+    Done {
+        /// The entry's state now.
+        sequence: u64,
+    },
+    /// The entry changed meanwhile: read it again.
+    Conflict,
+}
+
+/// Entries and bytes kept.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RecordCounts {
+    /// Records of segments.
+    pub segments: u64,
+    /// Vaults with heads.
+    pub heads: u64,
+    /// Vaults with a lease.
+    pub leases: u64,
+    /// Segments held here with a drop or undrop.
+    pub drops: u64,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct FileUse {
+    bytes: u64,
+    live: u64,
+}
+
+/// All that a writer needs; whoever holds its lock may append.
+#[derive(Debug)]
+struct Writer {
+    active: Arc<File>,
+    /// Where the next entry goes.
+    end: Position,
+    /// The last sequence that was given.
+    sequence: u64,
+    /// Appended, but not yet synced and indexed, in the order of the log. Bounded by what callers wait for.
+    unsynced: VecDeque<Location>,
+    /// The newest of them for each key.
+    pending: BTreeMap<Key, Location>,
+    files: BTreeMap<u32, (Arc<File>, FileUse)>,
+    counts: [u64; Kind::ALL.len()],
+    broken: bool,
+}
+
+#[derive(Debug)]
+struct SyncState {
+    synced: Position,
+    running: bool,
+    broken: bool,
+}
+
+/// The record store.
+#[derive(Debug)]
+pub struct RecordStore {
+    folder: PathBuf,
+    bytes_max: u64,
+    roll_bytes: u64,
+    writer: Mutex<Writer>,
+    sync: Mutex<SyncState>,
+    synced: Condvar,
+    index: Index,
+    /// Bytes on disk, for the pledge.
+    used: Arc<AtomicU64>,
+    compacting: Mutex<()>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn log_path(folder: &Path, number: u32) -> PathBuf {
+    folder.join(format!("{number:08}.log"))
+}
+
+impl RecordStore {
+    /// Bytes on disk, logs and index: a counter that the shard store counts against the pledge.
+    pub fn used_bytes(&self) -> Arc<AtomicU64> {
+        self.used.clone()
+    }
+
+    /// The most bytes of logs.
+    pub fn bytes_max(&self) -> u64 {
+        self.bytes_max
+    }
+
+    /// How many entries are kept.
+    pub fn counts(&self) -> RecordCounts {
+        let [segments, heads, leases, drops] = lock(&self.writer).counts;
+        RecordCounts { segments, heads, leases, drops }
+    }
+
+    /// An entry, as it was last committed; also one whose commit still waits for its sync.
+    pub fn get(&self, kind: Kind, key: &[u8; 32]) -> Result<Option<Kept>, RecordsError> {
+        let Some((location, file)) = self.locate(kind, key)? else { return Ok(None) };
+        let mut bytes = vec![0; location.length as usize];
+        let path = || log_path(&self.folder, location.at.file);
+        let damaged = || RecordsError::Damaged { path: path(), offset: location.at.offset };
+        match file.read_exact_at(&mut bytes, location.at.offset.into()) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Err(damaged()),
+            Err(source) => return Err(RecordsError::Io { path: path(), source }),
+        }
+        let (entry, body) = Entry::decode(&bytes).ok_or_else(damaged)?;
+        if entry != location.entry {
+            return Err(damaged());
+        }
+        let Entry { owner, tag, sequence, .. } = entry;
+        Ok(Some(Kept { owner, tag, sequence, body: body.to_vec() }))
+    }
+
+    /// What can be said of an entry without reading it.
+    pub fn summary(&self, kind: Kind, key: &[u8; 32]) -> Result<Option<Summary>, RecordsError> {
+        Ok(self.locate(kind, key)?.map(|(location, _)| summary(&location)))
+    }
+
+    /// Up to `count_max` entries of a kind in order of their keys, from the first behind `after`. Those whose commit
+    /// still waits for its sync may be missing.
+    pub fn list(&self, kind: Kind, after: Option<&[u8; 32]>, count_max: usize) -> Result<Vec<Summary>, RecordsError> {
+        self.index.iter(kind, after).take(count_max).map(|item| item.map(|location| summary(&location))).collect()
+    }
+
+    /// Every entry of a kind, one after another, without holding them all.
+    pub fn for_each(&self, kind: Kind, mut visit: impl FnMut(Summary)) -> Result<(), RecordsError> {
+        self.index.iter(kind, None).try_for_each(|item| {
+            visit(summary(&item?));
+            Ok(())
+        })
+    }
+
+    fn locate(&self, kind: Kind, key: &[u8; 32]) -> Result<Option<(Location, Arc<File>)>, RecordsError> {
+        // Under the lock, so that compaction cannot remove the file between the two look-ups.
+        let writer = lock(&self.writer);
+        Ok(self.newest(&writer, kind, key)?.and_then(|location| {
+            let (file, _) = writer.files.get(&location.at.file)?;
+            Some((location, file.clone()))
+        }))
+    }
+
+    /// The newest entry of a key that is not a removal.
+    fn newest(&self, writer: &Writer, kind: Kind, key: &[u8; 32]) -> Result<Option<Location>, RecordsError> {
+        let location = match writer.pending.get(&key_of(kind, key)) {
+            Some(location) => Some(*location),
+            None => self.index.get(kind, key)?,
+        };
+        Ok(location.filter(|location| location.entry.tag != TAG_REMOVED))
+    }
+
+    /// Does all `changes` whose expectation still holds, and returns when they are durable.
+    pub fn commit(&self, changes: &[Change]) -> Result<Vec<Committed>, RecordsError> {
+        debug_assert!(changes.len() <= COMMIT_CHANGES_MAX);
+        for change in changes {
+            let bytes = change.body.as_ref().map_or(0, Vec::len);
+            if bytes > BODY_BYTES_MAX {
+                return Err(RecordsError::TooLong { bytes, bytes_max: BODY_BYTES_MAX });
+            }
+        }
+        let bytes: usize =
+            changes.iter().map(|change| ENTRY_HEADER_BYTES + change.body.as_ref().map_or(0, Vec::len)).sum();
+        self.make_room(bytes as u64)?;
+        let (outcomes, end) = {
+            let mut writer = lock(&self.writer);
+            let mut batch = Vec::with_capacity(bytes);
+            let mut outcomes = Vec::with_capacity(changes.len());
+            let mut entries = Vec::with_capacity(changes.len());
+            for change in changes {
+                let kept = self.newest(&writer, change.kind, &change.key)?;
+                let twice = entries.iter().any(|(entry, _): &(Entry, u32)| {
+                    entry.kind == change.kind && entry.key == change.key
+                });
+                if twice || kept.map(|location| location.entry.sequence) != change.expected {
+                    outcomes.push(Committed::Conflict);
+                    continue;
+                }
+                let entry = Entry {
+                    sequence: writer.sequence + 1 + entries.len() as u64,
+                    kind: change.kind,
+                    tag: if change.body.is_some() { change.tag } else { TAG_REMOVED },
+                    key: change.key,
+                    owner: change.owner,
+                };
+                let before = batch.len();
+                entry.encode(change.body.as_deref().unwrap_or_default(), &mut batch);
+                entries.push((entry, (batch.len() - before) as u32));
+                outcomes.push(Committed::Done { sequence: entry.sequence });
+            }
+            self.append(&mut writer, &entries, &batch)?;
+            (outcomes, writer.end)
+        };
+        self.sync_until(end)?;
+        Ok(outcomes)
+    }
+
+    /// Appends encoded entries to the active log, beginning a new one if it is full.
+    fn append(&self, writer: &mut Writer, entries: &[(Entry, u32)], batch: &[u8]) -> Result<(), RecordsError> {
+        if writer.broken {
+            return Err(RecordsError::Broken);
+        }
+        let end = u64::from(writer.end.offset);
+        if end + batch.len() as u64 > self.roll_bytes && end > FILE_HEADER_BYTES as u64 {
+            self.roll(writer)?;
+        }
+        let start = writer.end.offset;
+        writer.active.write_all_at(batch, start.into()).map_err(|source| {
+            // Half of a batch may be there; the next one is written over it.
+            let _ = writer.active.set_len(start.into());
+            RecordsError::Io { path: log_path(&self.folder, writer.end.file), source }
+        })?;
+        for &(entry, length) in entries {
+            let location = Location { at: writer.end, length, entry };
+            writer.unsynced.push_back(location);
+            writer.pending.insert(key_of(entry.kind, &entry.key), location);
+            writer.sequence = writer.sequence.max(entry.sequence);
+            writer.end.offset += length;
+        }
+        if let Some((_, used)) = writer.files.get_mut(&writer.end.file) {
+            used.bytes += batch.len() as u64;
+        }
+        self.used.fetch_add(batch.len() as u64, Relaxed);
+        Ok(())
+    }
+
+    /// Begins a new log file. The old one is synced first: a position in a later file implies all earlier ones.
+    fn roll(&self, writer: &mut Writer) -> Result<(), RecordsError> {
+        if let Err(error) = writer.active.sync_data() {
+            writer.broken = true;
+            tracing::error!(%error, "a record log cannot be synced");
+            return Err(RecordsError::Broken);
+        }
+        let number = writer.end.file + 1;
+        let file = create_log(&self.folder, number)?;
+        writer.active = file.clone();
+        writer.end = Position { file: number, offset: FILE_HEADER_BYTES as u32 };
+        writer.files.insert(number, (file, FileUse { bytes: FILE_HEADER_BYTES as u64, live: 0 }));
+        self.used.fetch_add(FILE_HEADER_BYTES as u64, Relaxed);
+        Ok(())
+    }
+
+    /// Returns when all before `end` is synced and indexed. One of those that wait syncs for all of them.
+    fn sync_until(&self, end: Position) -> Result<(), RecordsError> {
+        let mut state = lock(&self.sync);
+        loop {
+            if state.synced >= end {
+                return Ok(());
+            }
+            if state.broken {
+                return Err(RecordsError::Broken);
+            }
+            if state.running {
+                state = self.synced.wait(state).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
+            state.running = true;
+            drop(state);
+            let synced = self.sync_once();
+            state = lock(&self.sync);
+            state.running = false;
+            match synced {
+                Ok(synced) => state.synced = synced,
+                Err(error) => {
+                    tracing::error!(%error, "the record logs cannot be written any more");
+                    state.broken = true;
+                    lock(&self.writer).broken = true;
+                }
+            }
+            self.synced.notify_all();
+        }
+    }
+
+    /// Syncs what is appended by now, and moves it from `pending` to the index.
+    fn sync_once(&self) -> Result<Position, RecordsError> {
+        let (file, end) = {
+            let writer = lock(&self.writer);
+            (writer.active.clone(), writer.end)
+        };
+        file.sync_data().map_err(|source| RecordsError::Io { path: log_path(&self.folder, end.file), source })?;
+        let mut writer = lock(&self.writer);
+        while let Some(location) = writer.unsynced.front().copied().filter(|location| location.at < end) {
+            self.index_entry(&mut writer, &location)?;
+            writer.unsynced.pop_front();
+            let key = key_of(location.entry.kind, &location.entry.key);
+            if writer.pending.get(&key) == Some(&location) {
+                writer.pending.remove(&key);
+            }
+        }
+        Ok(end)
+    }
+
+    /// Tells the index of an entry, and keeps the counters right.
+    fn index_entry(&self, writer: &mut Writer, location: &Location) -> Result<(), RecordsError> {
+        let entry = &location.entry;
+        let old = match self.index.get(entry.kind, &entry.key)? {
+            Some(newer) if newer.entry.sequence > entry.sequence => return Ok(()),
+            _ if entry.tag == TAG_REMOVED => self.index.remove(entry.kind, &entry.key)?,
+            _ => self.index.put(location)?,
+        };
+        if let Some(old) = old {
+            writer.counts[entry.kind as usize] -= 1;
+            if let Some((_, used)) = writer.files.get_mut(&old.at.file) {
+                used.live = used.live.saturating_sub(old.length.into());
+            }
+        }
+        if entry.tag != TAG_REMOVED {
+            writer.counts[entry.kind as usize] += 1;
+            if let Some((_, used)) = writer.files.get_mut(&location.at.file) {
+                used.live += u64::from(location.length);
+            }
+        }
+        Ok(())
+    }
+
+    /// Flushes the index and notes how far it knows the logs, so that the next start reads only what came later.
+    pub fn checkpoint(&self) -> Result<(), RecordsError> {
+        let end = lock(&self.writer).end;
+        self.sync_until(end)?;
+        let checkpoint = {
+            // What is pending now lies behind `end`, unless it was synced and indexed just now.
+            let writer = lock(&self.writer);
+            Checkpoint { at: end, sequence: writer.sequence }
+        };
+        self.index.set_checkpoint(checkpoint)?;
+        self.count_used();
+        Ok(())
+    }
+
+    fn count_used(&self) {
+        let logs: u64 = lock(&self.writer).files.values().map(|(_, used)| used.bytes).sum();
+        self.used.store(logs + self.index.disk_bytes(), Relaxed);
+    }
+}
+
+/// Creates a log file with its header, durably.
+fn create_log(folder: &Path, number: u32) -> Result<Arc<File>, RecordsError> {
+    let path = log_path(folder, number);
+    let created = File::options().read(true).write(true).create(true).truncate(true).open(&path).and_then(|file| {
+        file.write_all_at(&file_header(number), 0)?;
+        file.sync_all()?;
+        sync_folder(folder)?;
+        Ok(file)
+    });
+    created.map(Arc::new).map_err(|source| RecordsError::Io { path, source })
+}
+
+fn summary(location: &Location) -> Summary {
+    let Location { length, entry: Entry { sequence, tag, key, owner, .. }, .. } = *location;
+    Summary { key, owner, tag, sequence, bytes: length.into() }
+}

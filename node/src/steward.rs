@@ -1,0 +1,285 @@
+//! The steward: answers the questions of other nodes and clients about records, heads, leases and drops.
+//!
+//! Everything is verified for this network before it is believed, and merged by the rules of `commonhold-policy`; what
+//! is answered with "kept" is on disk and synced. A change is made from a state that was read, and only done if that
+//! state still stands, so that no lock is held while signatures are checked. Never asks anything of others: that is
+//! the sweep's work.
+//!
+//! All calls block; async callers use `spawn_blocking`.
+
+mod drops;
+mod heads;
+mod keep;
+mod leases;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use commonhold_policy::{Domain, admission::RecordAdmission};
+use commonhold_protocol::{
+    NetworkName, NodeId, Record, SegmentId, VaultId,
+    ask::{ASK_BYTES_MAX, Refusal, Request, Response},
+};
+
+use crate::{
+    clock::Clock,
+    records::{Change, Committed, ENTRY_BYTES, Kind, RecordStore, RecordsError},
+};
+
+/// Live records may use this part of the space for logs (in percent); the rest is for what is dead but not yet
+/// compacted.
+const LIVE_PERCENT: u64 = 60;
+/// Bytes of records in one answer; below [`ASK_BYTES_MAX`] by more than what frames them.
+const ANSWER_RECORD_BYTES_MAX: usize = ASK_BYTES_MAX - (32 << 10);
+/// How often a change is tried again because another one came between; each time someone else made progress.
+const ATTEMPTS_MAX: usize = 8;
+
+/// The tag of a segment's record, or of a held segment's drop, whose newest word is that it is not wanted.
+pub(crate) const TAG_DROPPED: u8 = 1;
+/// The tag of all else.
+pub(crate) const TAG_WANTED: u8 = 0;
+
+/// What a steward has to know of the shards that its node holds.
+pub trait Holdings: Send + Sync {
+    /// Bytes of shards that the node would still take.
+    fn free_bytes(&self) -> u64;
+    /// Whose segment it is, if shards of it are held here.
+    fn vault_of(&self, segment: &SegmentId) -> Option<VaultId>;
+}
+
+/// Who asks, as far as limits are concerned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sender {
+    /// The peer.
+    pub node: NodeId,
+    /// Its failure domain.
+    pub domain: Domain,
+}
+
+/// The steward.
+pub struct Steward {
+    network: NetworkName,
+    domain: Option<String>,
+    records: Arc<RecordStore>,
+    holdings: Arc<dyn Holdings>,
+    admission: Mutex<RecordAdmission>,
+    clock: Arc<Clock>,
+}
+
+/// A change with what admission counted for it, to be taken back if the change is not done.
+struct Admitted {
+    change: Change,
+    before: u64,
+    after: u64,
+}
+
+/// Why an object is not kept.
+#[derive(Debug)]
+enum KeepError {
+    /// The rules say no.
+    Refused(Refusal),
+    /// The store cannot.
+    Records(RecordsError),
+}
+
+impl From<Refusal> for KeepError {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl From<RecordsError> for KeepError {
+    fn from(error: RecordsError) -> Self {
+        Self::Records(error)
+    }
+}
+
+impl KeepError {
+    fn refusal(&self) -> Refusal {
+        match self {
+            Self::Refused(refusal) => *refusal,
+            Self::Records(error) => {
+                tracing::warn!(%error, "a record cannot be kept");
+                error.refusal()
+            }
+        }
+    }
+}
+
+impl Steward {
+    /// A steward over `records`, with what they hold already counted against the limits.
+    pub fn new(
+        network: NetworkName,
+        domain: Option<String>,
+        records: Arc<RecordStore>,
+        holdings: Arc<dyn Holdings>,
+        clock: Arc<Clock>,
+    ) -> Result<Self, RecordsError> {
+        let mut admission = RecordAdmission::new(records.bytes_max() / 100 * LIVE_PERCENT);
+        for kind in [Kind::Segment, Kind::Heads, Kind::Lease, Kind::Drop] {
+            records.for_each(kind, |kept| admission.count(kept.owner, kept.bytes))?;
+        }
+        Ok(Self { network, domain, records, holdings, admission: Mutex::new(admission), clock })
+    }
+
+    /// Answers a question.
+    pub fn answer(&self, sender: &Sender, request: Request) -> Response {
+        match request {
+            Request::About => Response::About {
+                free_bytes: self.holdings.free_bytes(),
+                clock: self.clock.now(),
+                steward: true,
+                domain: self.domain.clone(),
+            },
+            Request::KeepRecords { records, lease } => {
+                self.keep_lease_beside(sender, lease);
+                Response::Kept(self.keep_records(sender, records))
+            }
+            Request::FetchRecords { segments } => match self.fetch_records(&segments) {
+                Ok(records) => Response::Records(records),
+                Err(error) => Response::Refused(KeepError::from(error).refusal()),
+            },
+            Request::LackRecords { segments } => match self.lacking(segments) {
+                Ok(segments) => Response::Lacking(segments),
+                Err(error) => Response::Refused(KeepError::from(error).refusal()),
+            },
+            Request::KeepHead { head, lease } => {
+                self.keep_lease_beside(sender, lease);
+                Response::Kept(vec![self.keep_head(sender, head)])
+            }
+            Request::FetchHeads { vault } => match self.fetch_heads(&vault) {
+                Ok((heads, lease)) => Response::Heads { heads, lease },
+                Err(error) => Response::Refused(KeepError::from(error).refusal()),
+            },
+            Request::KeepLease { lease } => Response::Kept(vec![self.keep_lease(sender, lease)]),
+            Request::KeepDrop { drop } => Response::Kept(vec![self.keep_drop(sender, drop)]),
+        }
+    }
+
+    /// The records of these segments, as many as fit one answer: a shorter list says that the rest is to be asked for
+    /// again.
+    fn fetch_records(&self, segments: &[SegmentId]) -> Result<Vec<Option<Record>>, RecordsError> {
+        let mut records = Vec::with_capacity(segments.len());
+        let mut bytes = 0;
+        for segment in segments {
+            let kept = match self.records.get(Kind::Segment, segment.as_bytes()) {
+                Err(error @ RecordsError::Damaged { .. }) => {
+                    tracing::warn!(%segment, %error, "a record is damaged; other stewards have it");
+                    None
+                }
+                kept => kept?,
+            };
+            bytes += kept.as_ref().map_or(0, |kept| kept.body.len());
+            if bytes > ANSWER_RECORD_BYTES_MAX {
+                break;
+            }
+            records.push(kept.and_then(|kept| Record::from_bytes(kept.body.into()).ok()));
+        }
+        Ok(records)
+    }
+
+    fn lacking(&self, mut segments: Vec<SegmentId>) -> Result<Vec<SegmentId>, RecordsError> {
+        let mut failed = None;
+        segments.retain(|segment| match self.records.summary(Kind::Segment, segment.as_bytes()) {
+            Ok(kept) => kept.is_none(),
+            Err(error) => {
+                failed = Some(error);
+                false
+            }
+        });
+        failed.map_or(Ok(segments), Err)
+    }
+
+    /// Counts a change against the limits of its vault and of its sender.
+    fn admit(&self, sender: &Sender, change: Change, before: u64) -> Result<Admitted, Refusal> {
+        let after = change.body.as_ref().map_or(0, |body| body.len() as u64 + ENTRY_BYTES);
+        let now = self.clock.now();
+        self.admission().admit(now, &sender.domain, change.owner, before, after)?;
+        Ok(Admitted { change, before, after })
+    }
+
+    /// Does what was admitted; what could not be done is no longer counted. True for each that was done.
+    fn commit(&self, admitted: Vec<Admitted>) -> Result<Vec<bool>, RecordsError> {
+        let (changes, counted): (Vec<_>, Vec<_>) =
+            admitted.into_iter().map(|Admitted { change, before, after }| (change, (before, after))).unzip();
+        let committed = self.records.commit(&changes);
+        let mut admission = self.admission();
+        let mut take_back = |change: &Change, (before, after): (u64, u64)| match after.checked_sub(before) {
+            Some(growth) => admission.forget(change.owner, growth),
+            None => admission.count(change.owner, before - after),
+        };
+        match committed {
+            Ok(committed) => {
+                let done = changes.iter().zip(counted).zip(committed).map(|((change, counted), committed)| {
+                    let done = matches!(committed, Committed::Done { .. });
+                    if !done {
+                        take_back(change, counted);
+                    }
+                    done
+                });
+                Ok(done.collect())
+            }
+            Err(error) => {
+                changes.iter().zip(counted).for_each(|(change, counted)| take_back(change, counted));
+                Err(error)
+            }
+        }
+    }
+
+    /// Does one change, from a state that `decide` reads; again if another came between.
+    fn change_one(
+        &self,
+        sender: &Sender,
+        mut decide: impl FnMut() -> Result<Option<(Change, u64)>, KeepError>,
+    ) -> Result<(), KeepError> {
+        for _ in 0..ATTEMPTS_MAX {
+            let Some((change, before)) = decide()? else { return Ok(()) };
+            let admitted = self.admit(sender, change, before)?;
+            if self.commit(vec![admitted])?.first() == Some(&true) {
+                return Ok(());
+            }
+        }
+        Err(Refusal::Busy.into())
+    }
+
+    /// The records.
+    pub(crate) fn records(&self) -> &RecordStore {
+        &self.records
+    }
+
+    /// The clock.
+    pub(crate) fn clock(&self) -> &Arc<Clock> {
+        &self.clock
+    }
+
+    fn admission(&self) -> MutexGuard<'_, RecordAdmission> {
+        self.admission.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Several byte strings in one body: each behind its length (u32, little-endian).
+fn join_parts(parts: impl IntoIterator<Item = Bytes>) -> Vec<u8> {
+    let mut body = Vec::new();
+    for part in parts {
+        body.extend_from_slice(&(part.len() as u32).to_le_bytes());
+        body.extend_from_slice(&part);
+    }
+    body
+}
+
+/// What [`join_parts`] joined; a broken tail is left out.
+fn split_parts(body: Vec<u8>) -> Vec<Bytes> {
+    let mut rest = Bytes::from(body);
+    let mut parts = Vec::new();
+    while let Some(length) = rest.first_chunk().map(|length| u32::from_le_bytes(*length) as usize) {
+        let _ = rest.split_to(4);
+        if length > rest.len() {
+            break;
+        }
+        parts.push(rest.split_to(length));
+    }
+    parts
+}

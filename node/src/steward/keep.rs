@@ -1,0 +1,162 @@
+//! Records of segments: verified part by part, merged with what is kept, written down in one batch.
+
+use commonhold_policy::records::{Merged, RecordState, VerifiedRecord};
+use commonhold_protocol::{
+    Claim, Record, SegmentId, Verified, VerifiedClaim,
+    ask::{Outcome, Refusal},
+};
+
+use super::{ATTEMPTS_MAX, Admitted, KeepError, Sender, Steward, TAG_DROPPED, TAG_WANTED};
+use crate::records::{Change, ENTRY_BYTES, Kept, Kind, RecordsError};
+
+/// What to do about one record that arrived.
+enum Verdict {
+    /// Nothing: it says nothing new.
+    Known,
+    /// Write it down.
+    Write(Admitted),
+}
+
+/// A record from outside whose manifest and drop were verified; its claims are, once it is known which are new.
+struct Arrived {
+    manifest: Verified<commonhold_protocol::Manifest>,
+    drop: Option<Verified<commonhold_protocol::Drop>>,
+    record: Record,
+}
+
+impl Steward {
+    /// Merges records with those that are kept; one outcome each, once they are on disk.
+    pub(super) fn keep_records(&self, sender: &Sender, records: Vec<Record>) -> Vec<Outcome> {
+        let arrived: Vec<Result<Arrived, Refusal>> = records.into_iter().map(|record| self.verify(record)).collect();
+        for arrived in arrived.iter().flatten() {
+            if let Some(drop) = &arrived.drop {
+                self.hear_drop(sender, drop, &[arrived.manifest.id()]);
+            }
+        }
+        let mut outcomes: Vec<Option<Outcome>> = vec![None; arrived.len()];
+        for _ in 0..ATTEMPTS_MAX {
+            let (mut writes, mut places) = (Vec::new(), Vec::new());
+            for (place, arrived) in arrived.iter().enumerate() {
+                if outcomes[place].is_some() {
+                    continue;
+                }
+                let verdict = match arrived {
+                    Ok(arrived) => self.judge(sender, arrived),
+                    Err(refusal) => Err((*refusal).into()),
+                };
+                match verdict {
+                    Ok(Verdict::Known) => outcomes[place] = Some(Ok(())),
+                    Ok(Verdict::Write(write)) => {
+                        writes.push(write);
+                        places.push(place);
+                    }
+                    Err(error) => outcomes[place] = Some(Err(error.refusal())),
+                }
+            }
+            if writes.is_empty() {
+                break;
+            }
+            match self.commit(writes) {
+                // What conflicts is judged again, against what is kept now.
+                Ok(done) => {
+                    for (place, _) in places.into_iter().zip(done).filter(|(_, done)| *done) {
+                        outcomes[place] = Some(Ok(()));
+                    }
+                }
+                Err(error) => {
+                    let refusal = KeepError::from(error).refusal();
+                    places.into_iter().for_each(|place| outcomes[place] = Some(Err(refusal)));
+                }
+            }
+        }
+        outcomes.into_iter().map(|outcome| outcome.unwrap_or(Err(Refusal::Busy))).collect()
+    }
+
+    fn verify(&self, record: Record) -> Result<Arrived, Refusal> {
+        let manifest = record.manifest.clone().verify(&self.network).map_err(|_| Refusal::Invalid)?;
+        let drop = record.drop.clone().map(|drop| drop.verify(&self.network)).transpose();
+        Ok(Arrived { manifest, drop: drop.map_err(|_| Refusal::Invalid)?, record })
+    }
+
+    fn judge(&self, sender: &Sender, arrived: &Arrived) -> Result<Verdict, KeepError> {
+        let segment = arrived.manifest.id();
+        let kept = self.kept_record(&segment)?;
+        let known: &[Claim] = kept.as_ref().map_or(&[], |(_, record)| &record.claims);
+        let mut invalid = false;
+        let fresh: Vec<VerifiedClaim> = arrived
+            .record
+            .claims
+            .iter()
+            .filter(|claim| !known.contains(claim))
+            .filter_map(|claim| {
+                let verified = claim.clone().verify(&self.network);
+                invalid |= verified.is_err();
+                verified.ok()
+            })
+            .collect();
+        let incoming = VerifiedRecord { manifest: arrived.manifest.clone(), claims: fresh, drop: arrived.drop.clone() };
+        let says_nothing_new = incoming.claims.is_empty()
+            && kept.as_ref().is_some_and(|(_, record)| {
+                record.manifest == arrived.record.manifest
+                    && (arrived.record.drop.is_none() || record.drop == arrived.record.drop)
+            });
+        if says_nothing_new {
+            return if invalid { Err(Refusal::Invalid.into()) } else { Ok(Verdict::Known) };
+        }
+        let (state, merged) = match kept.as_ref().and_then(|(_, record)| self.state_of(record)) {
+            Some(mut state) => {
+                let merged = state.merge(incoming);
+                (state, merged)
+            }
+            None => RecordState::first(incoming),
+        };
+        if !merged.changed {
+            return refused(&merged, invalid);
+        }
+        let change = Change {
+            kind: Kind::Segment,
+            key: *segment.as_bytes(),
+            owner: state.vault(),
+            tag: if state.is_dropped() { TAG_DROPPED } else { TAG_WANTED },
+            body: Some(state.to_record().to_bytes()),
+            expected: kept.as_ref().map(|(kept, _)| kept.sequence),
+        };
+        let before = kept.map_or(0, |(kept, _)| kept.body.len() as u64 + ENTRY_BYTES);
+        Ok(Verdict::Write(self.admit(sender, change, before)?))
+    }
+
+    /// What is kept of a segment. A record that cannot be read any more is replaced by the next that arrives.
+    pub(super) fn kept_record(&self, segment: &SegmentId) -> Result<Option<(Kept, Record)>, KeepError> {
+        match self.records.get(Kind::Segment, segment.as_bytes()) {
+            Ok(kept) => Ok(kept.and_then(|kept| {
+                let record = Record::from_bytes(kept.body.clone().into()).ok()?;
+                Some((kept, record))
+            })),
+            Err(error @ RecordsError::Damaged { .. }) => {
+                tracing::warn!(%segment, %error, "a record is damaged; other stewards have it");
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// A kept record as the rules see it. What does not verify (any more) is left out.
+    pub(super) fn state_of(&self, record: &Record) -> Option<RecordState> {
+        let manifest = record.manifest.clone().verify(&self.network).ok()?;
+        let drop = record.drop.clone().and_then(|drop| drop.verify(&self.network).ok());
+        let claims = record.claims.iter().filter_map(|claim| claim.clone().verify(&self.network).ok()).collect();
+        Some(RecordState::first(VerifiedRecord { manifest, claims, drop }).0)
+    }
+}
+
+/// The outcome of a merge that changed nothing.
+fn refused(merged: &Merged, invalid: bool) -> Result<Verdict, KeepError> {
+    match merged.refused.first() {
+        Some(refused) => {
+            tracing::debug!(%refused, "part of a record is not kept");
+            Err(refused.refusal().into())
+        }
+        None if invalid => Err(Refusal::Invalid.into()),
+        None => Ok(Verdict::Known),
+    }
+}

@@ -1,0 +1,59 @@
+//! Leases: the newest one of each vault, whoever brings it.
+
+use commonhold_policy::leases::{self, LeaseRefusal};
+use commonhold_protocol::{
+    Lease, Unverified, VaultId,
+    ask::{Outcome, Refusal},
+};
+
+use super::{Sender, Steward, TAG_WANTED};
+use crate::records::{Change, ENTRY_BYTES, Kind, RecordsError};
+
+impl Steward {
+    pub(crate) fn keep_lease(&self, sender: &Sender, lease: Unverified<Lease>) -> Outcome {
+        let lease = lease.verify(&self.network).map_err(|_| Refusal::Invalid)?;
+        let kept = self.change_one(sender, || {
+            let before = match self.records.get(Kind::Lease, lease.vault.as_bytes()) {
+                Err(RecordsError::Damaged { .. }) => None,
+                kept => kept?,
+            };
+            let mut newest = before
+                .as_ref()
+                .and_then(|kept| Unverified::from_bytes(kept.body.clone().into()).ok())
+                .and_then(|kept: Unverified<Lease>| kept.verify(&self.network).ok());
+            let changed = leases::merge(&mut newest, lease.clone()).map_err(|refused| match refused {
+                LeaseRefusal::OtherVault => Refusal::Invalid,
+                LeaseRefusal::Outdated => Refusal::Outdated,
+            })?;
+            if !changed {
+                return Ok(None);
+            }
+            let change = Change {
+                kind: Kind::Lease,
+                key: *lease.vault.as_bytes(),
+                owner: lease.vault,
+                tag: TAG_WANTED,
+                body: Some(lease.to_bytes().to_vec()),
+                expected: before.as_ref().map(|kept| kept.sequence),
+            };
+            Ok(Some((change, before.map_or(0, |kept| kept.body.len() as u64 + ENTRY_BYTES))))
+        });
+        kept.map_err(|error| error.refusal())
+    }
+
+    /// A lease that came along with something else: kept if it is newer; nobody waits for its outcome.
+    pub(crate) fn keep_lease_beside(&self, sender: &Sender, lease: Option<Unverified<Lease>>) {
+        let Some(lease) = lease else { return };
+        match self.keep_lease(sender, lease) {
+            Ok(()) | Err(Refusal::Outdated) => {}
+            Err(refusal) => tracing::debug!(%refusal, from = %sender.node, "a lease that came along is not kept"),
+        }
+    }
+
+    pub(super) fn kept_lease(&self, vault: &VaultId) -> Result<Option<Unverified<Lease>>, RecordsError> {
+        match self.records.get(Kind::Lease, vault.as_bytes()) {
+            Err(RecordsError::Damaged { .. }) => Ok(None),
+            kept => Ok(kept?.and_then(|kept| Unverified::from_bytes(kept.body.into()).ok())),
+        }
+    }
+}

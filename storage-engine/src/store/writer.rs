@@ -1,0 +1,169 @@
+//! Writing one shard into its region: data as it arrives, then the outboard, then the header that makes it a record.
+
+use std::sync::Arc;
+
+use commonhold_protocol::{ClaimLeaf, Manifest, ShardIndex, Verified};
+
+use super::{
+    ShardStore,
+    disk::VolumeFile,
+    error::StoreError,
+    index::{Place, VaultNumber},
+    record::{Header, UNIT_BYTES},
+    space::{Phase, Region, Volume},
+};
+use crate::prove::RootBuilder;
+
+/// A region that was given out; given back when dropped, unless its record was committed.
+pub(crate) struct Reservation {
+    pub(crate) store: Arc<ShardStore>,
+    pub(crate) leaf: ClaimLeaf,
+    pub(crate) vault: VaultNumber,
+    pub(crate) region: Region,
+    pub(crate) file: Arc<dyn VolumeFile>,
+    header_written: bool,
+    pub(crate) committed: bool,
+}
+
+impl Reservation {
+    /// Where the record is, once it is one.
+    pub(crate) fn place(&self) -> Place {
+        Place {
+            volume: self.region.volume,
+            // A volume has at most 2^16 units, so both fit.
+            unit: self.region.unit as u16,
+            units: self.region.units as u16,
+            vault: self.vault,
+            quarantined: false,
+        }
+    }
+
+    fn give_back(&mut self) {
+        let offset = u64::from(self.region.unit) * UNIT_BYTES;
+        if self.header_written
+            && let Err(error) = self.file.write(offset, &[0; UNIT_BYTES as usize])
+        {
+            // Should it turn up again after a crash, it is a whole shard that fits its root, or it is erased then.
+            tracing::warn!(volume = %self.region.volume, %error, "a record that was given up could not be erased");
+        }
+        let given_back = self.store.space().give_back(&self.region);
+        let punched = !given_back && self.store.punch(self.file.as_ref(), &self.region);
+        let mut space = self.store.space();
+        if !given_back {
+            space.settle(&self.region, punched);
+        }
+        space.in_flight.remove(&self.leaf);
+        if let Err(error) = space.vaults.subtract(self.vault, self.region.units.into(), &self.store.index) {
+            tracing::error!(%error, "the index failed");
+        }
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        if !self.committed {
+            self.give_back();
+        }
+    }
+}
+
+/// A shard that is being written. Dropping it gives its space back.
+pub struct ShardWriter {
+    reservation: Reservation,
+    header: Header,
+    builder: RootBuilder,
+}
+
+impl std::fmt::Debug for ShardWriter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ShardWriter").field("leaf", &self.header.leaf).finish_non_exhaustive()
+    }
+}
+
+/// A shard that is written and fits its root, but is not durable yet: hand it to [`ShardStore::commit`]. Dropping it
+/// gives its space back.
+pub struct WrittenShard {
+    pub(crate) reservation: Reservation,
+}
+
+impl std::fmt::Debug for WrittenShard {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WrittenShard").field("leaf", &self.reservation.leaf).finish_non_exhaustive()
+    }
+}
+
+impl ShardStore {
+    /// Reserves space for a shard: against the pledge, the floor of free space and the vault's limit.
+    pub fn begin(
+        self: &Arc<Self>,
+        manifest: &Verified<Manifest>,
+        index: ShardIndex,
+    ) -> Result<ShardWriter, StoreError> {
+        let root = *manifest.root(index).ok_or(StoreError::Index { index, shards: manifest.coding.n() })?;
+        let mut header = Header {
+            volume: super::disk::VolumeNumber(0),
+            unit: 0,
+            leaf: ClaimLeaf { segment: manifest.id(), index },
+            vault: manifest.vault,
+            root,
+            shard_length: manifest.shard_length(),
+            manifest: manifest.to_bytes(),
+        };
+        let (region, vault, file) = self.reserve(&header.leaf, &header.vault, header.units())?;
+        header.volume = region.volume;
+        header.unit = region.unit;
+        let reservation = Reservation {
+            store: self.clone(),
+            leaf: header.leaf,
+            vault,
+            region,
+            file,
+            header_written: false,
+            committed: false,
+        };
+        Ok(ShardWriter { reservation, header, builder: RootBuilder::new() })
+    }
+}
+
+impl ShardWriter {
+    /// The shard's next bytes.
+    pub fn write(&mut self, piece: &[u8]) -> Result<(), StoreError> {
+        let shard_length = self.header.shard_length;
+        let written = self.builder.length();
+        let bytes = written + piece.len() as u64;
+        if bytes > shard_length {
+            return Err(StoreError::Length { bytes, shard_length });
+        }
+        self.put(self.header.data_offset() + written, piece)?;
+        self.builder.update(piece);
+        Ok(())
+    }
+
+    /// Compares the root and writes outboard and header.
+    pub fn finish(mut self) -> Result<WrittenShard, StoreError> {
+        let shard_length = self.header.shard_length;
+        let bytes = self.builder.length();
+        if bytes != shard_length {
+            return Err(StoreError::Length { bytes, shard_length });
+        }
+        let (found, outboard) = std::mem::take(&mut self.builder).finish();
+        if found != self.header.root {
+            return Err(StoreError::Root { expected: self.header.root, found });
+        }
+        self.put(self.header.outboard_offset(), outboard.as_bytes())?;
+        self.reservation.header_written = true;
+        self.put(0, &self.header.to_bytes(&self.reservation.store.label.secret))?;
+        Ok(WrittenShard { reservation: self.reservation })
+    }
+
+    /// Writes at an offset from the record's begin.
+    fn put(&self, offset: u64, bytes: &[u8]) -> Result<(), StoreError> {
+        let Reservation { store, file, region, .. } = &self.reservation;
+        let failed = |volume: &Volume| matches!(volume.phase, Phase::Failed | Phase::Lost);
+        let failed = store.space().volumes.get(&region.volume).is_none_or(failed);
+        if failed {
+            return Err(StoreError::VolumeFailed { volume: region.volume });
+        }
+        file.write(self.header.offset() + offset, bytes).map_err(StoreError::volume("writing", region.volume))
+    }
+}

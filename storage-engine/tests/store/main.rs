@@ -1,0 +1,11 @@
+//! What the shard store promises, one file per promise.
+
+mod crash;
+mod damage;
+mod everyday;
+mod faults;
+mod harness;
+mod kill;
+mod limits;
+mod recovery;
+mod space;
