@@ -1,17 +1,21 @@
 # make test    everything that must hold: format, lints, purity, docs, all tests
+# make build   the binary: target/release/commonhold
 # make demo    the tour: a local network, a backup, a loss, a restore
 # make bench   the speed of every stage and of the whole (PEERS=1: Tahoe-LAFS beside it)
 #
 # Each does all of its own set-up on a fresh Debian with a Rust toolchain. One profile and one target folder serve
 # all checks, so that nothing is built twice.
 
-.PHONY: test demo bench setup format tidy purity dependencies lint doc unit
+.PHONY: test build demo bench setup format tidy purity dependencies lint doc unit
 .NOTPARALLEL:
 
 test: setup format tidy purity dependencies lint doc unit
 
-demo: setup
-	cargo run --release --locked -p commonhold -- demo
+build: setup
+	cargo build --release --locked -p commonhold
+
+demo: build
+	target/release/commonhold demo
 
 bench: setup
 	cargo bench --workspace --locked --bench '*' -- --quick

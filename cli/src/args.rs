@@ -7,27 +7,36 @@ use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use commonhold_protocol::{Coding, NetworkName};
 
-/// What `--help` and the manual say below the options.
-const AFTER_HELP: &str = "\
-Exit codes:
-  0  done
-  1  failed
-  2  usage: the command line is wrong
-  3  done in part: some files could not be read or restored; they are named on stderr
-  4  data unavailable: fewer shards can be reached than are needed
-  5  no network: no node can be reached
-  6  conflict that cannot be merged
-  7  wrong passphrase or recovery phrase
-  130  interrupted
+/// The exit codes, for the help and the manual.
+pub(crate) const EXIT_CODES: [(&str, &str); 9] = [
+    ("0", "done"),
+    ("1", "failed"),
+    ("2", "usage: the command line is wrong"),
+    ("3", "done in part: some files could not be read or restored; they are named on stderr"),
+    ("4", "data unavailable: fewer shards can be reached than are needed"),
+    ("5", "no network: no node can be reached"),
+    ("6", "conflict that cannot be merged"),
+    ("7", "wrong passphrase or recovery phrase"),
+    ("130", "interrupted"),
+];
 
-Environment:
-  COMMONHOLD_HOME        the folder of the vault's keys and config (default: ~/.local/share/commonhold)
-  COMMONHOLD_PASSPHRASE  the passphrase; asked for on the terminal if it is not set
-  RUST_LOG               what to log to stderr, as in `info` or `commonhold_network=debug`";
+/// What is read from the environment, for the help and the manual.
+pub(crate) const ENVIRONMENT: [(&str, &str); 3] = [
+    ("COMMONHOLD_HOME", "the folder of the vault's keys and config (default: ~/.local/share/commonhold)"),
+    ("COMMONHOLD_PASSPHRASE", "the passphrase; asked for on the terminal if it is not set"),
+    ("RUST_LOG", "what to log to stderr, as in `info` or `commonhold_network=debug`"),
+];
+
+fn after_help() -> String {
+    let rows = |rows: &[(&str, &str)]| -> String {
+        rows.iter().map(|(name, text)| format!("  {name:21}  {text}\n")).collect()
+    };
+    format!("Exit codes:\n{}\nEnvironment:\n{}", rows(&EXIT_CODES), rows(&ENVIRONMENT))
+}
 
 /// Store files, encrypted and erasure-coded, on disks that volunteers lend.
 #[derive(Debug, Parser)]
-#[command(name = "commonhold", version, after_help = AFTER_HELP, max_term_width = 110, propagate_version = true)]
+#[command(name = "commonhold", version, after_help = after_help(), max_term_width = 110, propagate_version = true)]
 pub(crate) struct Arguments {
     /// Print facts as JSON on stdout, errors as JSON on stderr; no progress.
     #[arg(long, global = true)]

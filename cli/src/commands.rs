@@ -75,17 +75,16 @@ fn vault_path(text: &OsStr) -> Result<VaultPath, Failure> {
     Ok(VaultPath::parse(text)?)
 }
 
-/// Remarks on how well a new head is kept.
-fn remark_on_head(output: &Output, kept: usize, asked: usize) {
-    if kept < asked {
-        let asked = figures::count(asked as u64, "node", "nodes");
-        output.remark(&format!("the new state of the vault is kept by {kept} of {asked} asked"));
-    }
-}
-
-/// Remarks on a change of the vault.
+/// Remarks on what a change of the vault met with.
 fn remark_on_commit(output: &Output, report: &CommitReport) {
-    remark_on_head(output, report.head_kept, report.head_asked);
+    let CommitReport { head_kept, head_asked, conflicts, .. } = report;
+    if head_kept < head_asked {
+        let asked = figures::count(*head_asked as u64, "node", "nodes");
+        output.remark(&format!("the new state of the vault is kept by {head_kept} of {asked} asked"));
+    }
+    for copy in conflicts {
+        output.warning(&format!("two devices changed the same path; the other version is kept as {copy}"));
+    }
 }
 
 /// Opens a file failure with the path it is about.

@@ -47,6 +47,11 @@ pub(crate) fn grouped(number: u64) -> String {
     text
 }
 
+/// The first 16 digits of an id in hex: enough to tell ids apart, as the libraries' messages do.
+pub(crate) fn short_id(id: &str) -> &str {
+    id.get(..16).unwrap_or(id)
+}
+
 /// `2026-02-03 04:05:06 UTC`, or the bare seconds where the calendar of the format ends.
 pub(crate) fn date(seconds: i64) -> String {
     match rfc3339(seconds, 0) {

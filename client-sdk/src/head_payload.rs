@@ -1,7 +1,7 @@
 //! What a head seals: the drive's root, the segment table, hints to read them without a walk, and how we came here.
 
 use bytes::Bytes;
-use commonhold_protocol::{Coding, DeviceId, SegmentId, Timestamp, Version};
+use commonhold_protocol::{Coding, DeviceId, SegmentId, Timestamp, Version, head::HEAD_SEALED_BYTES_MAX};
 use commonhold_storage_engine::tree::map::TreeRoot;
 
 use crate::{
@@ -13,6 +13,8 @@ use crate::{
 const HISTORY_MAX: usize = 16;
 /// Segments hinted from a head, newest last: those that hold the table itself, so cannot be hinted by it.
 const HINTS_MAX: usize = 96;
+/// What fits under the seal.
+const PAYLOAD_BYTES_MAX: usize = HEAD_SEALED_BYTES_MAX - 64;
 const WHAT: &str = "head payload";
 
 /// The content of a vault at one version.
@@ -120,12 +122,21 @@ impl HeadPayload {
         }
     }
 
-    /// Keeps the newest of history and hints, and the nodes that the hints name.
+    /// Keeps the newest of history and hints, and the nodes that the hints name; fewer if they do not fit in a head.
     pub(crate) fn trim(&mut self) {
-        let surplus = self.history.len().saturating_sub(HISTORY_MAX);
+        self.trim_to(HISTORY_MAX, HINTS_MAX);
+        let (mut history, mut hints) = (self.history.len(), self.hints.len());
+        while self.encode().len() > PAYLOAD_BYTES_MAX && history + hints > 0 {
+            (history, hints) = (history / 2, hints / 2);
+            self.trim_to(history, hints);
+        }
+    }
+
+    fn trim_to(&mut self, history_max: usize, hints_max: usize) {
+        let surplus = self.history.len().saturating_sub(history_max);
         self.history.drain(..surplus);
         // A hint that the table lacks is never dropped: nothing else would lead there without asking stewards.
-        let mut surplus = self.hints.len().saturating_sub(HINTS_MAX);
+        let mut surplus = self.hints.len().saturating_sub(hints_max);
         self.hints.retain(|hint| {
             let drop = surplus > 0 && hint.in_table;
             surplus -= usize::from(drop);

@@ -151,6 +151,24 @@ impl Home {
         write_atomically(&path, text.as_bytes())
     }
 
+    /// Addresses of nodes that were met before, for when those of the config are gone.
+    pub(crate) fn remembered_nodes(&self) -> Vec<String> {
+        let text = fs::read_to_string(self.dir.join("nodes")).unwrap_or_default();
+        text.lines().take(REMEMBERED_NODES_MAX).map(str::to_owned).collect()
+    }
+
+    /// Remembers where nodes are now.
+    pub(crate) fn remember_nodes(&self, addresses: impl Iterator<Item = String>) -> Result<(), Error> {
+        let mut text: Vec<String> = addresses.take(REMEMBERED_NODES_MAX).collect();
+        text.sort();
+        let text = text.join("\n");
+        let path = self.dir.join("nodes");
+        if text.is_empty() || fs::read_to_string(&path).is_ok_and(|known| known == text) {
+            return Ok(());
+        }
+        write_atomically(&path, text.as_bytes())
+    }
+
     fn config_error(&self, key: &str, reason: &impl ToString) -> Error {
         Error::Config { path: self.config_file(), reason: format!("{key}: {}", reason.to_string()) }
     }
@@ -189,6 +207,9 @@ impl Home {
         Ok(flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok().then_some(file))
     }
 }
+
+/// Enough to find a network again in which most nodes have moved.
+const REMEMBERED_NODES_MAX: usize = 40;
 
 /// The most processes that write from one home at once.
 const DEVICES_MAX: usize = 64;

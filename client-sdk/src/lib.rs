@@ -34,6 +34,7 @@ mod vault;
 mod vault_file;
 mod vault_path;
 
+pub use commonhold_storage_engine::tree::entry::{Entry, EntryKind};
 pub use error::{Error, UnavailableSegment};
 pub use get::{GetOptions, GetReport, OpenedFile};
 pub use home::{ClientConfig, ClientSection, Home, NetworkSection};

@@ -116,7 +116,8 @@ impl Packer {
             dedup.placed(segment)
         })?;
         let (coder, full) = mpsc::sync_channel(1);
-        let (report, finished) = mpsc::channel();
+        // Each report stands for a permit, so the channel is never full and the runtime never waits on it.
+        let (report, finished) = mpsc::sync_channel(UNDER_WAY_BYTES_MAX / PERMIT_BYTES + 2);
         let upload = UploadStage {
             session: session.clone(),
             keys: keys.clone(),
@@ -326,7 +327,7 @@ struct UploadStage {
     keys: Arc<VaultKeys>,
     coding: Coding,
     progress: Arc<Progress>,
-    report: mpsc::Sender<Result<Placed, Error>>,
+    report: mpsc::SyncSender<Result<Placed, Error>>,
     records: upload::RecordQueues,
 }
 

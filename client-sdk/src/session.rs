@@ -227,6 +227,12 @@ impl Session {
         self.sample_nodes().await
     }
 
+    /// An address of each known node, with its id.
+    pub(crate) fn node_addresses(&self) -> Vec<String> {
+        let contacts = self.peer.known_contacts();
+        contacts.iter().filter_map(|contact| contact.dialable().map(|address| address.to_string())).collect()
+    }
+
     /// Walks random keys until they bring nothing new.
     async fn sample_nodes(&self) -> Result<BTreeMap<NodeId, Vec<Multiaddr>>, Error> {
         let mut nodes = BTreeMap::new();

@@ -123,8 +123,14 @@ impl Vault {
             network: config.network_name(home)?,
             network_key: config.network_key(home)?,
             local_discovery: config.client.local_discovery,
-            bootstrap: addresses.map(|address| parse_address(address)).collect::<Result<_, _>>()?,
+            bootstrap: addresses
+                .map(|address| parse_address(address))
+                .chain(home.remembered_nodes().iter().map(|address| parse_address(address)))
+                .collect::<Result<_, _>>()?,
         })?);
+        if home.has_vault() {
+            home.remember_nodes(session.node_addresses().into_iter())?;
+        }
         let keys = Arc::new(VaultKeys::derive(secret));
         let reader = Arc::new(Reader::new(session.clone(), keys.clone(), Arc::new(Catalog::default())));
         let seal = Arc::new(LocalSeal::of(secret));

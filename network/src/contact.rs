@@ -12,6 +12,13 @@ pub struct Contact {
     pub addrs: Vec<Multiaddr>,
 }
 
+impl Contact {
+    /// The likeliest address, with `/p2p/ID`: what others can enter the network by.
+    pub fn dialable(&self) -> Option<Multiaddr> {
+        self.addrs.first()?.clone().with_p2p(peer_id(self.node)?).ok()
+    }
+}
+
 /// The libp2p spelling of a node id. None if the 32 bytes are no ed25519 key that libp2p takes.
 pub(crate) fn peer_id(node: NodeId) -> Option<PeerId> {
     PeerId::from_bytes(&node.peer_id_bytes()).ok()

@@ -196,10 +196,10 @@ impl ConnectionHandler for Handler {
         event: ConnectionEvent<Self::InboundProtocol, Self::OutboundProtocol, (), OpenReply>,
     ) {
         match event {
-            ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound { protocol: stream, info: () }) => {
-                if self.accepted.len() < ACCEPTED_WAITING_MAX {
-                    self.accepted.push_back(stream);
-                }
+            ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound { protocol: stream, info: () })
+                if self.accepted.len() < ACCEPTED_WAITING_MAX =>
+            {
+                self.accepted.push_back(stream);
             }
             ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound { protocol: stream, info: reply }) => {
                 let _ = reply.send(Ok(stream));

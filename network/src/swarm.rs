@@ -39,7 +39,7 @@ const STRIKES_MAX: u32 = 3;
 const STRIKES_FOR: Duration = Duration::from_secs(600);
 /// Peers whose nonsense is counted at once.
 const STRIKING_PEERS_MAX: usize = 1024;
-/// Commands taken between two looks at the network, so that neither starves the other.
+/// How often what is no longer needed is let go.
 const TIDY_EVERY: Duration = Duration::from_secs(5);
 
 /// What a handle wants of the task.

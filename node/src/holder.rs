@@ -32,6 +32,7 @@ use crate::{
     neighbours::Neighbours,
     observer::Observer,
     steward::{Holdings, Steward},
+    sweep::ServedVaults,
 };
 
 /// The shards of a store, as a steward has to know of them.
@@ -92,6 +93,7 @@ pub struct Holder {
     store: Arc<ShardStore>,
     steward: Arc<Steward>,
     neighbours: Arc<Neighbours>,
+    served: Arc<ServedVaults>,
     signer: ClaimSigner,
     limits: ExchangeLimits,
     upload: Option<RateLimit>,
@@ -116,6 +118,7 @@ impl Holder {
         store: Arc<ShardStore>,
         steward: Arc<Steward>,
         neighbours: Arc<Neighbours>,
+        served: Arc<ServedVaults>,
         rates: Rates,
         observer: Arc<dyn Observer>,
     ) -> Self {
@@ -126,6 +129,7 @@ impl Holder {
             store,
             steward,
             neighbours,
+            served,
             limits: ExchangeLimits::default(),
             upload: rates.upload.map(RateLimit::new),
             download: rates.download.map(RateLimit::new),
@@ -244,6 +248,7 @@ impl ShardService for Holder {
             // The sender does not know that we have it (it was killed before it heard): let it finish.
             Beginning::Held => while body.next_piece().await.map_err(|_| Refusal::Invalid)?.is_some() {},
         }
+        self.served.serve(manifest.vault);
         self.signer.sign(ClaimLeaf { segment: manifest.id(), index }).await.ok_or(Refusal::Stopping)
     }
 

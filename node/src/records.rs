@@ -236,6 +236,11 @@ impl RecordStore {
         self.bytes_max
     }
 
+    /// The highest sequence that was given so far.
+    pub fn sequence(&self) -> u64 {
+        lock(&self.writer).sequence
+    }
+
     /// How many entries are kept.
     pub fn counts(&self) -> RecordCounts {
         let [segments, heads, leases, drops] = lock(&self.writer).counts;

@@ -20,7 +20,7 @@ pub fn choose(key: &[u8; 32], candidates: &[(NodeId, Domain)]) -> Vec<NodeId> {
     let mut domains = BTreeSet::new();
     let (first, further): (Vec<_>, Vec<_>) =
         by_distance.into_iter().partition(|(_, (_, domain))| domains.insert(domain));
-    let mut chosen: Vec<_> = first.into_iter().take(STEWARDS).collect();
+    let mut chosen: Vec<_> = first.into_iter().chain(further).take(STEWARDS).collect();
     chosen.sort_by_key(|(distance, _)| *distance);
     chosen.into_iter().map(|(_, (node, _))| *node).collect()
 }

@@ -353,6 +353,26 @@ fn on_a_slow_line_no_more_is_asked_than_needed() {
     assert_eq!(run.asks.len(), 7);
 }
 
+/// Before anything has arrived, a slow line looks like so many slow holders.
+#[test]
+fn on_a_line_that_seems_dead_only_a_few_more_are_asked() {
+    let mut scene = calm(7, 14, &[0, 1, 2, 3, 4, 5, 6]);
+    for index in 0..14 {
+        scene.set(index, Behaviour::Gives { after_ms: 10_000 });
+    }
+    assert_eq!(scene.run().asks.len(), 7 + 2);
+}
+
+#[test]
+fn hints_that_just_suffice_spare_the_stewards_even_if_one_failed_lately() {
+    let mut scene = calm(7, 14, &[2]);
+    scene.hints.retain(|index, _| *index != ShardIndex(2) && index.0 < 8);
+    scene.set_standing(3, Standing::RecentlyFailed);
+    let run = scene.run();
+    assert!(matches!(run.outcome, Ok(Complete::Decode { .. })));
+    assert!(!run.stewards_asked);
+}
+
 #[test]
 fn stewards_are_asked_when_hints_do_not_suffice() {
     let mut scene = calm(7, 14, &[2]);

@@ -15,7 +15,9 @@ use commonhold_storage_engine::{
     prove, seal,
     segment::SegmentBuilder,
 };
-use criterion::{BatchSize, BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main, measurement::WallTime};
+use criterion::{
+    BatchSize, BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main, measurement::WallTime,
+};
 use rand::{RngCore, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use reed_solomon_erasure::galois_8::ReedSolomon;

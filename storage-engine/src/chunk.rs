@@ -20,19 +20,23 @@ pub const CHUNK_BYTES_AVERAGE: usize = 128 << 10;
 /// No chunk is longer.
 pub const CHUNK_BYTES_MAX: usize = 512 << 10;
 
-/// Bytes asked of the reader at once, once a file has shown that it is not small.
-const READ_BYTES: usize = 256 << 10;
-/// Bytes asked at first: most files are smaller than this.
-const FIRST_READ_BYTES: usize = 32 << 10;
-/// The most memory of one buffer: a longest chunk that is still being searched, and as much to read ahead. Chunks
-/// are slices of it and return it when they are dropped.
-const BUFFER_BYTES: usize = 2 * CHUNK_BYTES_MAX;
+/// The most bytes asked of the reader at once.
+const READ_BYTES_MAX: usize = 256 << 10;
+/// The fewest: less room than this, and the buffer is changed for another.
+const READ_BYTES_MIN: usize = 4 << 10;
+/// The first buffer of a file: most files are smaller, and ask for no other.
+const FIRST_BUFFER_BYTES: usize = 32 << 10;
+/// The largest buffer: a longest chunk that is still being searched, and as much to read ahead. Chunks are slices of
+/// the buffer; it is used again if they were dropped before it is full, and left to them if not.
+const BUFFER_BYTES_MAX: usize = 2 * CHUNK_BYTES_MAX;
 
 /// Cuts what a reader delivers into chunks.
 pub struct Chunker<R> {
     reader: R,
-    /// Read and not yet cut.
+    /// What was read and is not yet cut, then bytes to read into.
     buffer: BytesMut,
+    /// Bytes of the buffer that were read.
+    filled: usize,
     at_end: bool,
     gear: Cow<'static, [u64]>,
     gear_shifted: Cow<'static, [u64]>,
@@ -45,19 +49,19 @@ impl<R: Read> Chunker<R> {
     pub fn new(reader: R, seed: u64) -> Self {
         let (gear, gear_shifted) = get_gear_with_seed(seed);
         let (mask_small, mask_large) = select_masks(CHUNK_BYTES_AVERAGE, Normalization::Level1);
-        Self { reader, buffer: BytesMut::new(), at_end: false, gear, gear_shifted, mask_small, mask_large }
+        Self { reader, buffer: BytesMut::new(), filled: 0, at_end: false, gear, gear_shifted, mask_small, mask_large }
     }
 
     /// The next chunk; none at the end. After an error the chunker stands where it stood, and can be asked again.
     pub fn next_chunk(&mut self) -> io::Result<Option<Bytes>> {
-        while !self.at_end && self.buffer.len() < CHUNK_BYTES_MAX {
+        while !self.at_end && self.filled < CHUNK_BYTES_MAX {
             self.fill()?;
         }
-        if self.buffer.is_empty() {
+        if self.filled == 0 {
             return Ok(None);
         }
         let (_, length) = cut_gear(
-            &self.buffer,
+            &self.buffer[..self.filled],
             CHUNK_BYTES_MIN,
             CHUNK_BYTES_AVERAGE,
             CHUNK_BYTES_MAX,
@@ -68,29 +72,36 @@ impl<R: Read> Chunker<R> {
             &self.gear,
             &self.gear_shifted,
         );
+        self.filled -= length;
         Ok(Some(self.buffer.split_to(length).freeze()))
     }
 
     /// One read.
     fn fill(&mut self) -> io::Result<()> {
-        let held = self.buffer.len();
-        let wanted = if held == 0 && self.buffer.capacity() == 0 { FIRST_READ_BYTES } else { READ_BYTES };
-        if self.buffer.capacity() < held + wanted && !self.buffer.try_reclaim(wanted) {
-            // Room for many reads at once: what is left over is moved once per buffer, not once per read.
-            let bytes = if wanted == FIRST_READ_BYTES { wanted } else { BUFFER_BYTES };
+        if self.buffer.len() == self.filled {
+            self.make_room();
+        }
+        let read = loop {
+            match self.reader.read(&mut self.buffer[self.filled..]) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                read => break read?,
+            }
+        };
+        self.filled += read;
+        self.at_end = read == 0;
+        Ok(())
+    }
+
+    /// Appends bytes to read into; each is zeroed once, however little a read delivers.
+    fn make_room(&mut self) {
+        let room = |buffer: &BytesMut| buffer.capacity() - buffer.len();
+        if room(&self.buffer) < READ_BYTES_MIN && !self.buffer.try_reclaim(READ_BYTES_MIN) {
+            // Four times as much each time: a small file costs a small buffer, a large one few moves.
+            let bytes = (self.filled * 4).clamp(FIRST_BUFFER_BYTES, BUFFER_BYTES_MAX);
             let full = std::mem::replace(&mut self.buffer, BytesMut::with_capacity(bytes));
             self.buffer.extend_from_slice(&full);
         }
-        self.buffer.resize(held + wanted, 0);
-        let read = loop {
-            match self.reader.read(&mut self.buffer[held..]) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                read => break read,
-            }
-        };
-        self.buffer.truncate(held + read.as_ref().map_or(0, |read| *read));
-        self.at_end = read? == 0;
-        Ok(())
+        self.buffer.resize(self.filled + room(&self.buffer).min(READ_BYTES_MAX), 0);
     }
 }
 

@@ -85,7 +85,10 @@ impl Coder {
         Self::with_kernel(coding, Kernel::detect())
     }
 
-    /// The coder of `coding` with a certain loop (tests and benches), which this processor must have.
+    /// The coder of `coding` with a certain loop, for tests and benches.
+    ///
+    /// # Panics
+    /// If this processor does not have the loop.
     pub fn with_kernel(coding: Coding, kernel: Kernel) -> Self {
         static CACHE: Mutex<Vec<Coder>> = Mutex::new(Vec::new());
         let wanted = |coder: &Self| coder.0.coding == coding && coder.0.kernel == kernel;

@@ -6,11 +6,10 @@
 //! random nonce, because two devices may write different heads of one version.
 
 use chacha20poly1305::{
-    AeadInOut, ChaCha20Poly1305, KeyInit, Nonce, Tag, XChaCha20Poly1305, XNonce,
-    aead::inout::InOutBuf,
+    AeadInOut, ChaCha20Poly1305, KeyInit, Nonce, Tag, XChaCha20Poly1305, XNonce, aead::inout::InOutBuf,
 };
 use commonhold_protocol::{Head, VaultId, Version, head::HEAD_SEALED_BYTES_MAX};
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroizing;
 
 use crate::{
     chunk_ref::ChunkKey,
@@ -98,18 +97,13 @@ pub struct SealedHead {
 }
 
 /// Seals the payload of the head of `vault` at `version`, under a fresh nonce.
-pub fn seal_head(
-    payload: &[u8],
-    vault: &VaultId,
-    version: &Version,
-    key: &HeadKey,
-) -> Result<SealedHead, SealError> {
-    let mut nonce = [0; 24];
-    getrandom::fill(&mut nonce)?;
+pub fn seal_head(payload: &[u8], vault: &VaultId, version: &Version, key: &HeadKey) -> Result<SealedHead, SealError> {
     let bytes_max = HEAD_SEALED_BYTES_MAX - SEAL_BYTES;
     if payload.len() > bytes_max {
         return Err(SealError::TooLong { what: "head", bytes: payload.len(), bytes_max });
     }
+    let mut nonce = [0; 24];
+    getrandom::fill(&mut nonce)?;
     let mut sealed = Vec::with_capacity(payload.len() + SEAL_BYTES);
     sealed.extend_from_slice(payload);
     let tag = XChaCha20Poly1305::new(key.as_bytes().into())
@@ -138,10 +132,7 @@ pub fn open_head(head: &Head, key: &HeadKey) -> Result<Zeroizing<Vec<u8>>, SealE
     );
     match opened {
         Ok(()) => Ok(payload),
-        Err(_) => {
-            payload.zeroize();
-            Err(unopenable)
-        }
+        Err(_) => Err(unopenable),
     }
 }
 

@@ -4,9 +4,7 @@
 //! still being filled. Its n shards are slices of two buffers: the segment itself, zero-padded, and the parity.
 
 use bytes::Bytes;
-use commonhold_protocol::{
-    Coding, Manifest, SegmentId, ShardIndex, ShardRoot, VaultId, manifest::SEGMENT_BYTES_MAX,
-};
+use commonhold_protocol::{Coding, Manifest, SegmentId, ShardIndex, ShardRoot, VaultId, manifest::SEGMENT_BYTES_MAX};
 
 use crate::{
     chunk_ref::ChunkRef,
@@ -14,8 +12,11 @@ use crate::{
     seal::Sealed,
 };
 
-/// Bytes that a segment's buffer takes at first; it doubles until the segment is full.
-const FIRST_BYTES: usize = 256 << 10;
+/// Bytes that a segment's buffer takes at first.
+const BUFFER_BYTES_FIRST: usize = 256 << 10;
+/// And beyond that: a full segment and its padding, so that it is moved once at most. Memory that is not written to
+/// is not taken from the system.
+const BUFFER_BYTES_MAX: usize = SEGMENT_BYTES_MAX as usize + 255 * 64;
 
 /// A segment that is being filled.
 pub struct SegmentBuilder {
@@ -42,12 +43,12 @@ pub enum SegmentError {
         /// The segment.
         segment: SegmentId,
     },
-    /// Shards that are not this segment's.
-    #[error("restoring segment {segment}")]
-    Restore {
+    /// Shards that are not this segment's, or too few.
+    #[error("coding segment {segment}")]
+    Code {
         /// The segment.
         segment: SegmentId,
-        /// What is wrong with them.
+        /// What is wrong with the shards.
         source: CodeError,
     },
 }
@@ -96,8 +97,10 @@ impl SegmentBuilder {
         if !self.fits(bytes) {
             return Err(SegmentError::Full { bytes, free_bytes: self.free_bytes() });
         }
-        if self.bytes.capacity() == 0 {
-            self.bytes.reserve(FIRST_BYTES.max(bytes));
+        if self.bytes.capacity() - self.bytes.len() < bytes {
+            let small = self.bytes.len() + bytes <= BUFFER_BYTES_FIRST;
+            let buffer_bytes = if small { BUFFER_BYTES_FIRST } else { BUFFER_BYTES_MAX };
+            self.bytes.reserve_exact(buffer_bytes - self.bytes.len());
         }
         let place = ChunkRef {
             segment: self.id,
@@ -127,7 +130,7 @@ impl SegmentBuilder {
         let mut outputs: Vec<&mut [u8]> = parity.chunks_exact_mut(shard_length).collect();
         Coder::new(coding)
             .encode(&inputs, &mut outputs)
-            .map_err(|source| SegmentError::Restore { segment: self.id, source })?;
+            .map_err(|source| SegmentError::Code { segment: self.id, source })?;
 
         let shards: Vec<Bytes> =
             [data, parity].into_iter().flat_map(|buffer| slices(buffer.into(), shard_length)).collect();
@@ -173,7 +176,7 @@ fn reconstruct(
     let present: Vec<(ShardIndex, &[u8])> = present.iter().map(|(index, bytes)| (*index, bytes.as_ref())).collect();
     Coder::new(manifest.coding)
         .reconstruct(&present, wanted, outputs)
-        .map_err(|source| SegmentError::Restore { segment: manifest.id(), source })
+        .map_err(|source| SegmentError::Code { segment: manifest.id(), source })
 }
 
 fn check_shard_length(
@@ -185,7 +188,7 @@ fn check_shard_length(
         None => Ok(()),
         Some((_, odd)) => {
             let source = CodeError::Length { bytes: odd.len(), expected };
-            Err(SegmentError::Restore { segment: manifest.id(), source })
+            Err(SegmentError::Code { segment: manifest.id(), source })
         }
     }
 }

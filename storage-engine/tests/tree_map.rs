@@ -40,7 +40,8 @@ fn entries(most: usize) -> impl Strategy<Value = Oracle> {
 /// None takes a key away. Runs of neighbours too, so that whole nodes go.
 fn edits() -> impl Strategy<Value = BTreeMap<Vec<u8>, Option<Vec<u8>>>> {
     let one = (0..2000_u16, prop::option::of(any::<u16>())).prop_map(|(id, seed)| vec![(id, seed)]);
-    let gone = (0..2000_u16, 1..400_u16).prop_map(|(first, count)| (first..first + count).map(|id| (id, None)).collect());
+    let gone =
+        (0..2000_u16, 1..400_u16).prop_map(|(first, count)| (first..first + count).map(|id| (id, None)).collect());
     prop::collection::vec(prop_oneof![8 => one, 1 => gone], 0..12)
         .prop_map(|edits| edits.into_iter().flatten().map(|(id, seed)| (key(id), seed.map(value))).collect())
 }
@@ -54,7 +55,9 @@ fn build(store: &mut Memory, oracle: &Oracle) -> TreeRoot {
 }
 
 fn read(store: &Memory, root: &TreeRoot) -> Oracle {
-    map::range(store, root, Bound::Unbounded).map(|entry| entry.map(|(k, v)| (k.to_vec(), v.to_vec())).unwrap()).collect()
+    map::range(store, root, Bound::Unbounded)
+        .map(|entry| entry.map(|(k, v)| (k.to_vec(), v.to_vec())).unwrap())
+        .collect()
 }
 
 fn apply(store: &mut Memory, root: &TreeRoot, edits: &BTreeMap<Vec<u8>, Option<Vec<u8>>>) -> TreeRoot {
@@ -168,7 +171,7 @@ proptest! {
         }
 
         let source = store.frozen();
-        let merged = map::merge(&source, &mut store, &base_root, &ours_root, &theirs_root, |_, conflict| {
+        let merged = map::merge(&source, &mut store, &base_root, &ours_root, &theirs_root, |conflict| {
             let value = longer(conflict.ours.as_deref(), conflict.theirs.as_deref()).map(Into::into);
             let (key, mark) = beside(&conflict.key);
             Ok(Resolution { value, beside: (key.len() <= KEY_BYTES_MAX).then(|| (key.into(), mark.into())) })
@@ -225,7 +228,8 @@ fn nothing_is_written_where_nothing_changes() {
     let root = build(&mut store, &oracle);
     store.reset();
     assert_eq!(apply(&mut store, &root, &BTreeMap::new()), root);
-    let same: BTreeMap<_, _> = oracle.iter().step_by(5000).map(|(key, value)| (key.clone(), Some(value.clone()))).collect();
+    let same: BTreeMap<_, _> =
+        oracle.iter().step_by(5000).map(|(key, value)| (key.clone(), Some(value.clone()))).collect();
     assert_eq!(apply(&mut store, &root, &same), root);
     assert_eq!(apply(&mut store, &root, &BTreeMap::from([(b"absent".to_vec(), None)])), root);
     assert_eq!(store.puts(), 0);

@@ -19,6 +19,5 @@ pub(super) fn run(args: &args::Cat, _output: &Output) -> Result<(), Failure> {
     let mut out = io::BufWriter::with_capacity(256 << 10, io::stdout().lock());
     vault.cat(&path, range, &mut out, &progress)?;
     io::Write::flush(&mut out).map_err(Failure::Output)?;
-    vault.close();
     Ok(())
 }

@@ -6,7 +6,6 @@ pub(super) fn remove(args: &args::Rm, output: &Output) -> Result<(), Failure> {
     let path = super::vault_path(&args.path)?;
     let vault = super::open(&args.entry)?;
     let report = vault.remove(&path)?;
-    vault.close();
     output.done(&report, Vec::new)?;
     super::remark_on_commit(output, &report);
     Ok(())
@@ -16,7 +15,6 @@ pub(super) fn rename(args: &args::Mv, output: &Output) -> Result<(), Failure> {
     let (from, to) = (super::vault_path(&args.from)?, super::vault_path(&args.to)?);
     let vault = super::open(&args.entry)?;
     let report = vault.rename(&from, &to)?;
-    vault.close();
     output.done(&report, Vec::new)?;
     super::remark_on_commit(output, &report);
     Ok(())
@@ -26,7 +24,6 @@ pub(super) fn make_folder(args: &args::Mkdir, output: &Output) -> Result<(), Fai
     let path = super::vault_path(&args.path)?;
     let vault = super::open(&args.entry)?;
     let report = vault.make_folder(&path)?;
-    vault.close();
     output.done(&report, Vec::new)?;
     super::remark_on_commit(output, &report);
     Ok(())

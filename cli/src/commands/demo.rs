@@ -18,7 +18,7 @@ use commonhold_client_sdk::{
     self as sdk, GetOptions, GetReport, Home, OpenOptions, Progress, PutOptions, PutReport, SegmentHealth, Vault,
     VaultPath,
 };
-use commonhold_protocol::{Coding, NodeId};
+use commonhold_protocol::Coding;
 use rand::seq::SliceRandom;
 use serde::Serialize;
 
@@ -117,7 +117,7 @@ impl Story<'_> {
             nodes: network.nodes().len(),
             ready_seconds,
             stored_bytes: put.bytes,
-            sent_bytes: put.figures.bytes_placed,
+            sent_bytes: put.commit.figures.bytes_placed,
             put_seconds: put.seconds,
             segments: segments.len(),
             killed,
@@ -157,7 +157,6 @@ impl Story<'_> {
         let report = vault.put(source, &target()?, &PutOptions { overwrite: false }, progress);
         drop(reporter);
         let report = report?;
-        vault.close();
         if report.entries.files + report.entries.folders + report.entries.links == 0 {
             return Err(DemoError::NothingStored { path: source.to_owned() }.into());
         }
@@ -167,7 +166,7 @@ impl Story<'_> {
             figures::size(report.bytes),
             figures::span(report.seconds),
             figures::rate(report.bytes, report.seconds),
-            figures::size(report.figures.bytes_placed),
+            figures::size(report.commit.figures.bytes_placed),
         ))?;
         if !report.unreadable.is_empty() {
             let count = figures::count(report.unreadable.len() as u64, "file", "files");
@@ -180,7 +179,6 @@ impl Story<'_> {
     fn show_shards(&self, network: &LocalNetwork) -> Result<Vec<SegmentHealth>, Failure> {
         let vault = open(&network.client_home())?;
         let segments = vault.segments(None)?;
-        vault.close();
         let most =
             segments.iter().max_by_key(|segment| segment.length).ok_or(DemoError::Unknown { what: "a segment" })?;
         self.say(&format!(
@@ -189,11 +187,11 @@ impl Story<'_> {
             most.k,
             most.n
         ))?;
-        let mut held: BTreeMap<NodeId, (u64, u64)> = BTreeMap::new();
+        let mut held: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
         for segment in &segments {
             let bytes = Coding::new(segment.k, segment.n).map_or(0, |coding| coding.shard_length(segment.length));
             for holder in segment.holders.iter().flatten() {
-                let (shards, total) = held.entry(*holder).or_default();
+                let (shards, total) = held.entry(holder.as_str()).or_default();
                 *shards += 1;
                 *total += bytes;
             }
@@ -201,8 +199,8 @@ impl Story<'_> {
         let mut rows = vec![["node", "shards", "bytes", ""].map(str::to_owned).to_vec()];
         let largest = held.values().map(|(_, bytes)| *bytes).max().unwrap_or(0).max(1);
         for node in network.nodes() {
-            let id = commonhold_node::status_of(&node.folder).ok().and_then(|status| NodeId::from_hex(&status.node));
-            let (shards, bytes) = id.and_then(|id| held.get(&id).copied()).unwrap_or_default();
+            let id = commonhold_node::status_of(&node.folder).map(|status| status.node).unwrap_or_default();
+            let (shards, bytes) = held.get(id.as_str()).copied().unwrap_or_default();
             let bar = "#".repeat(usize::try_from(bytes * 24 / largest).unwrap_or_default());
             rows.push(vec![node.name(), figures::grouped(shards), figures::size(bytes), bar]);
         }
@@ -243,7 +241,6 @@ impl Story<'_> {
         let report = vault.get(&target()?, &self.restored(), &GetOptions { overwrite: false }, progress);
         drop(reporter);
         let report = report?;
-        vault.close();
         self.say(&format!(
             "   The vault was found in {}; {} came back in {} ({}).\n",
             figures::span(recover_seconds),

@@ -2,15 +2,15 @@
 //!
 //! Checks go on after a failure as far as they can, so that one run shows everything.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use commonhold_client_sdk::{self as sdk, ClientConfig, Home, OpenOptions, PeerInfo, Vault};
+use commonhold_client_sdk::{self as sdk, ClientConfig, Home, OpenOptions, PeerInfo, Vault, VaultStatus};
 use serde::Serialize;
 
 use crate::{args, escape, exit::Failure, figures, output::Output, passphrase};
 
-/// How far this machine's clock may be from the nodes': they drop nothing by a clock that is further off.
-const CLOCK_OFF_MAX_MS: u64 = 10 * 60 * 1000;
+/// A lease that ends sooner than this is worth a word; it is renewed whenever a client runs.
+const LEASE_LEFT_MIN_MS: u64 = 30 * 86_400_000;
 /// When this program was written: a clock that shows less is wrong.
 const CLOCK_SECONDS_MIN: u64 = 1_735_689_600;
 
@@ -110,12 +110,16 @@ fn examine(args: &args::Doctor, checks: &mut Checks) -> Result<(), Failure> {
     };
     checks.ok("vault", "opens with this passphrase");
     check_network(&vault, &config, &home, checks);
-    vault.close();
     Ok(())
 }
 
+/// Since 1970; nothing if the clock shows an earlier time.
+fn now() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
 fn check_clock(checks: &mut Checks) {
-    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let seconds = now().as_secs();
     let shown = figures::date(i64::try_from(seconds).unwrap_or(i64::MAX));
     if seconds < CLOCK_SECONDS_MIN {
         checks.warn("clock", shown, "this lies in the past: set the clock, or run a time service (NTP)");
@@ -153,7 +157,7 @@ fn check_network(vault: &Vault, config: &ClientConfig, home: &Home, checks: &mut
             return;
         }
     };
-    let reachable: Vec<&PeerInfo> = peers.iter().filter(|peer| peer.reachable).collect();
+    let reachable: Vec<&PeerInfo> = peers.iter().filter(|peer| peer.free_bytes.is_some()).collect();
     let found = format!("{} of {} known nodes answer", reachable.len(), peers.len());
     match reachable.len() * 2 > peers.len() {
         true => checks.ok("network", found),
@@ -161,8 +165,25 @@ fn check_network(vault: &Vault, config: &ClientConfig, home: &Home, checks: &mut
     }
     check_space(&reachable, config, home, checks);
     match vault.status() {
-        Ok(status) => checks.ok("head", format!("version {}", status.version)),
+        Ok(status) => check_lease(&status, checks),
         Err(error) => checks.fail("head", &error.into()),
+    }
+}
+
+fn check_lease(status: &VaultStatus, checks: &mut Checks) {
+    let Some(written_at_ms) = status.written_at_ms else {
+        checks.ok("head", "nothing is stored yet");
+        return;
+    };
+    let date = |ms: u64| figures::date(i64::try_from(ms / 1000).unwrap_or(i64::MAX));
+    checks.ok("head", format!("last change {}", date(written_at_ms)));
+    let now_ms = u64::try_from(now().as_millis()).unwrap_or(u64::MAX);
+    match status.kept_until_ms {
+        Some(until_ms) if until_ms.saturating_sub(now_ms) < LEASE_LEFT_MIN_MS => {
+            checks.warn("lease", format!("ends {}", date(until_ms)), "any put or rm renews it");
+        }
+        Some(until_ms) => checks.ok("lease", format!("kept until {}", date(until_ms))),
+        None => checks.warn("lease", "no node that answered has it", "any put or rm renews it"),
     }
 }
 

@@ -6,7 +6,6 @@ pub(super) fn run(args: &args::Du, output: &Output) -> Result<(), Failure> {
     let path = super::vault_path(&args.path)?;
     let vault = super::open(&args.entry)?;
     let used = vault.disk_use(&path)?;
-    vault.close();
     output.facts(&used, || {
         vec![format!(
             "{} in {} and {}",

@@ -36,7 +36,6 @@ pub(super) fn run(args: &args::Get, output: &Output) -> Result<(), Failure> {
     let got = vault.get(&source, &target, &GetOptions { overwrite: args.overwrite }, &progress);
     drop(reporter);
     let report = got?;
-    vault.close();
     output.done(&restored(&report), || vec![summary(&report, &target)])?;
     for left in &report.not_restored {
         output.warning(&format!("not restored: {} of {}: {}", left.what, left.path.display(), left.reason));

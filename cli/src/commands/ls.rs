@@ -38,7 +38,6 @@ pub(super) fn run(args: &args::Ls, output: &Output) -> Result<(), Failure> {
         printed.map_err(sdk::Error::Output)
     })?;
     list.finish()?;
-    vault.close();
     Ok(())
 }
 

@@ -12,8 +12,7 @@ use crate::{
 pub(super) fn run(args: &args::Peers, output: &Output) -> Result<(), Failure> {
     let vault = super::open(&args.entry)?;
     let mut peers = vault.peers()?;
-    vault.close();
-    peers.sort_by(|a, b| (!a.reachable, &a.domain, a.node).cmp(&(!b.reachable, &b.domain, b.node)));
+    peers.sort_by(|a, b| order(a).cmp(&order(b)));
     if output.is_json() {
         return output.json(&peers);
     }
@@ -22,13 +21,15 @@ pub(super) fn run(args: &args::Peers, output: &Output) -> Result<(), Failure> {
     columns(&rows, &[2]).iter().try_for_each(|line| output.line(line))
 }
 
+/// Those that answer first, then by domain.
+fn order(peer: &PeerInfo) -> (bool, Option<&str>, &str) {
+    (peer.free_bytes.is_none(), peer.domain.as_deref(), &peer.node)
+}
+
 fn row(peer: &PeerInfo) -> Vec<String> {
-    let free = match (peer.reachable, peer.free_bytes) {
-        (true, Some(bytes)) => figures::size(bytes),
-        (true, None) => "?".to_owned(),
-        (false, _) => "unreachable".to_owned(),
-    };
+    let free = peer.free_bytes.map_or_else(|| "no answer".to_owned(), figures::size);
     // Domains and addresses are what strangers say of themselves.
-    let address = peer.addresses.first().map(|address| escape::name(address.as_bytes())).unwrap_or_default();
-    vec![peer.node.to_string(), escape::name(peer.domain.as_bytes()), free, address]
+    let shown = |text: Option<&str>| escape::name(text.unwrap_or("-").as_bytes());
+    let address = shown(peer.addresses.first().map(String::as_str));
+    vec![figures::short_id(&peer.node).to_owned(), shown(peer.domain.as_deref()), free, address]
 }

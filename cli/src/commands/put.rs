@@ -2,7 +2,7 @@
 
 use std::{ffi::OsString, os::unix::ffi::OsStrExt, path::Path, sync::Arc};
 
-use commonhold_client_sdk::{EntryCounts, Progress, PutOptions, PutReport};
+use commonhold_client_sdk::{CommitReport, EntryCounts, Progress, PutOptions, PutReport};
 use serde::Serialize;
 
 use crate::{args, exit::Failure, figures, interrupt, output::Output, reporter::Reporter};
@@ -13,15 +13,8 @@ struct Stored {
     path: String,
     entries: EntryCounts,
     bytes: u64,
-    bytes_new: u64,
-    bytes_sealed: u64,
-    bytes_placed: u64,
-    chunks_new: u64,
-    chunks_known: u64,
-    segments: u64,
-    head_kept: usize,
-    head_asked: usize,
-    domains_shared: bool,
+    coding: String,
+    commit: CommitReport,
     seconds: f64,
     unreadable: Vec<LeftOut>,
 }
@@ -60,17 +53,10 @@ pub(super) fn run(args: &args::Put, output: &Output) -> Result<(), Failure> {
     drop(reporter);
     let report = put?;
     output.done(&stored(&report, target.to_string()), || vec![summary(&report, &target.to_string())])?;
-    if report.domains_shared {
-        output.remark(
-            "some shards of one segment share a failure domain, as there are fewer domains than shards; \
-             `commonhold peers` lists them",
-        );
-    }
-    super::remark_on_head(output, report.head_kept, report.head_asked);
+    super::remark_on_commit(output, &report.commit);
     for unreadable in &report.unreadable {
         output.warning(&format!("not stored: {}: {}", unreadable.path.display(), unreadable.reason));
     }
-    vault.close();
     match report.unreadable.len() {
         0 => Ok(()),
         count => Err(Failure::DoneInPart { count, verb: "stored" }),
@@ -90,21 +76,13 @@ fn name_of(src: &Path) -> Result<OsString, Failure> {
 }
 
 fn stored(report: &PutReport, path: String) -> Stored {
-    let figures = &report.figures;
     let unreadable = report.unreadable.iter().map(|left| LeftOut::new(&left.path, None, &left.reason)).collect();
     Stored {
         path,
         entries: report.entries,
         bytes: report.bytes,
-        bytes_new: figures.bytes_new,
-        bytes_sealed: figures.bytes_sealed,
-        bytes_placed: figures.bytes_placed,
-        chunks_new: figures.chunks_new,
-        chunks_known: figures.chunks_known,
-        segments: figures.segments,
-        head_kept: report.head_kept,
-        head_asked: report.head_asked,
-        domains_shared: report.domains_shared,
+        coding: report.coding.clone(),
+        commit: report.commit.clone(),
         seconds: report.seconds,
         unreadable,
     }
@@ -118,7 +96,7 @@ fn summary(report: &PutReport, target: &str) -> String {
         figures::size(report.bytes),
         figures::span(report.seconds),
         figures::rate(report.bytes, report.seconds),
-        figures::size(report.figures.bytes_placed),
+        figures::size(report.commit.figures.bytes_placed),
     )
 }
 

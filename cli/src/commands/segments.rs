@@ -13,7 +13,6 @@ pub(super) fn run(args: &args::Segments, output: &Output) -> Result<(), Failure>
     let path = args.path.as_ref().map(|path| super::vault_path(path)).transpose()?;
     let vault = super::open(&args.entry)?;
     let segments = vault.segments(path.as_ref())?;
-    vault.close();
     if output.is_json() {
         return output.json(&segments);
     }
@@ -31,7 +30,7 @@ pub(super) fn run(args: &args::Segments, output: &Output) -> Result<(), Failure>
 
 fn row(segment: &SegmentHealth) -> Vec<String> {
     vec![
-        segment.id.to_string(),
+        figures::short_id(&segment.id).to_owned(),
         figures::size(segment.length),
         format!("{}/{}", segment.k, segment.n),
         format!("{} of {}", segment.healthy, segment.n),

@@ -2,7 +2,10 @@
 
 use std::io::{self, Write};
 
-use clap_mangen::Man;
+use clap_mangen::{
+    Man,
+    roff::{Roff, bold, roman},
+};
 
 use crate::{args, exit::Failure};
 
@@ -26,13 +29,30 @@ fn page(names: &[String]) -> Result<Vec<u8>, Failure> {
         command = command.get_subcommands().find(|command| command.get_name() == name).ok_or_else(unknown)?;
     }
     let title = std::iter::once("commonhold").chain(names.iter().map(String::as_str)).collect::<Vec<_>>().join("-");
+    let manual = Man::new(command.clone()).title(title.to_uppercase()).manual("commonhold");
     let mut page = Vec::new();
-    Man::new(command.clone())
-        .title(title.to_uppercase())
-        .manual("commonhold")
-        .render(&mut page)
-        .map_err(Failure::Output)?;
+    write_page(&manual, command.has_subcommands(), &mut page).map_err(Failure::Output)?;
     Ok(page)
+}
+
+/// As `Man::render`, but with the tables of the help as lists: a page would run their lines together.
+fn write_page(manual: &Man, has_subcommands: bool, page: &mut Vec<u8>) -> io::Result<()> {
+    manual.render_title(page)?;
+    manual.render_name_section(page)?;
+    manual.render_synopsis_section(page)?;
+    manual.render_description_section(page)?;
+    manual.render_options_section(page)?;
+    if has_subcommands {
+        manual.render_subcommands_section(page)?;
+    }
+    let mut lists = Roff::new();
+    for (heading, rows) in [("EXIT STATUS", &args::EXIT_CODES[..]), ("ENVIRONMENT", &args::ENVIRONMENT[..])] {
+        lists.control("SH", [heading]);
+        for (name, text) in rows {
+            lists.control("TP", []).text([bold(*name)]).text([roman(*text)]);
+        }
+    }
+    lists.to_writer(page)
 }
 
 fn print(bytes: &[u8]) -> Result<(), Failure> {
@@ -51,7 +71,7 @@ mod tests {
             page(&names).map(|page| String::from_utf8(page).expect("text"))
         };
         let whole = text(&[]).expect("a page");
-        for part in ["COMMONHOLD_PASSPHRASE", "Exit codes", "put"] {
+        for part in ["COMMONHOLD_PASSPHRASE", "EXIT STATUS", "put"] {
             assert!(whole.contains(part), "{part}");
         }
         assert!(text(&["node", "run"]).expect("a page").contains("SIGTERM"));

@@ -127,11 +127,7 @@ impl Task {
                     tracing::debug!("no router that would forward a port");
                 }
             },
-            BehaviourEvent::AutonatClient(event) => {
-                if event.result.is_err() {
-                    self.reachability.unreachable();
-                }
-            }
+            BehaviourEvent::AutonatClient(event) if event.result.is_err() => self.reachability.unreachable(),
             BehaviourEvent::Dcutr(event) => match event.result {
                 Ok(_) => tracing::debug!(peer = %event.remote_peer_id, "punched a hole"),
                 Err(error) => tracing::debug!(peer = %event.remote_peer_id, %error, "could not punch a hole"),

@@ -5,6 +5,7 @@ mod finding;
 mod harness;
 mod hostile;
 mod processes;
+mod relays;
 mod separation;
 mod shards;
 mod stranger;

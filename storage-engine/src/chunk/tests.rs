@@ -98,8 +98,23 @@ fn memory_stays_bounded_when_chunks_are_dropped() {
     let file = random(12 << 20, 9);
     let mut chunker = Chunker::new(&file[..], 3);
     while chunker.next_chunk().unwrap().is_some() {
-        assert!(chunker.buffer.capacity() <= BUFFER_BYTES, "{}", chunker.buffer.capacity());
+        assert!(chunker.buffer.capacity() <= BUFFER_BYTES_MAX, "{}", chunker.buffer.capacity());
     }
+}
+
+#[test]
+fn a_small_file_takes_a_small_buffer() {
+    let file = random(10 << 10, 9);
+    let mut chunker = Chunker::new(&file[..], 3);
+    assert_eq!(chunker.next_chunk().unwrap().unwrap(), file);
+    assert!(chunker.next_chunk().unwrap().is_none());
+    assert!(chunker.buffer.capacity() <= FIRST_BUFFER_BYTES);
+}
+
+#[test]
+fn chunks_that_are_kept_keep_their_bytes() {
+    let file = random(6 << 20, 12);
+    assert_eq!(chunks(&file[..], 3).concat(), file);
 }
 
 #[test]

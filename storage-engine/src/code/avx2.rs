@@ -20,12 +20,7 @@ impl Nibbles {
 
 /// Multiplies whole 32-byte vectors of `column`; gives the place of the first byte that is left over.
 #[target_feature(enable = "avx2")]
-pub(super) fn multiply(
-    tables: &[Nibbles],
-    inputs: &[&[u8]],
-    outputs: &mut [&mut [u8]],
-    column: Range<usize>,
-) -> usize {
+pub(super) fn multiply(tables: &[Nibbles], inputs: &[&[u8]], outputs: &mut [&mut [u8]], column: Range<usize>) -> usize {
     match outputs.len() {
         1 => rows::<1>(tables, inputs, outputs, column),
         2 => rows::<2>(tables, inputs, outputs, column),

@@ -40,12 +40,7 @@ macro_rules! by_rows {
 
 /// Multiplies whole 64-byte vectors of `column`; gives the place of the first byte that is left over.
 #[target_feature(enable = "avx512f,avx512bw,gfni")]
-pub(super) fn multiply_512(
-    tables: &[u64],
-    inputs: &[&[u8]],
-    outputs: &mut [&mut [u8]],
-    column: Range<usize>,
-) -> usize {
+pub(super) fn multiply_512(tables: &[u64], inputs: &[&[u8]], outputs: &mut [&mut [u8]], column: Range<usize>) -> usize {
     by_rows!(outputs.len(), rows_512(tables, inputs, outputs, column))
 }
 
@@ -106,12 +101,7 @@ fn rows_512<const ROWS: usize>(
 
 /// Multiplies whole 32-byte vectors of `column`; gives the place of the first byte that is left over.
 #[target_feature(enable = "avx2,gfni")]
-pub(super) fn multiply_256(
-    tables: &[u64],
-    inputs: &[&[u8]],
-    outputs: &mut [&mut [u8]],
-    column: Range<usize>,
-) -> usize {
+pub(super) fn multiply_256(tables: &[u64], inputs: &[&[u8]], outputs: &mut [&mut [u8]], column: Range<usize>) -> usize {
     by_rows!(outputs.len(), rows_256(tables, inputs, outputs, column))
 }
 

@@ -1,11 +1,6 @@
 use bao_tree::{
     BaoTree, BlockSize, ByteRanges, ChunkRanges,
-    io::{
-        BaoContentItem,
-        outboard::PreOrderMemOutboard,
-        round_up_to_chunks,
-        sync::DecodeResponseIter,
-    },
+    io::{BaoContentItem, outboard::PreOrderMemOutboard, round_up_to_chunks, sync::DecodeResponseIter},
 };
 use proptest::prelude::*;
 use rand::{RngCore, SeedableRng};

@@ -88,7 +88,7 @@ fn too_few_or_wrong_shards_do_not_restore() {
     let (coded, ..) = segment(&[sealed(50_000, 1)], coding(3, 6));
     let numbered: Vec<(ShardIndex, Bytes)> = coded.manifest.coding.indices().zip(coded.shards).collect();
     let source = |error| match error {
-        SegmentError::Restore { source, .. } => source,
+        SegmentError::Code { source, .. } => source,
         other => panic!("{other}"),
     };
     let error = restore(&coded.manifest, &numbered[..2]).unwrap_err();

@@ -9,7 +9,7 @@
 //!                 value  segment id [21..] ‖ volume u24 ‖ unit u16 ‖ units u16 ‖ vault u24 ‖ flags u8
 //! tree "state"    'm'                        format version u8 ‖ store id [16]; written last when rebuilt
 //!                 'n' ‖ vault u32            vault id
-//!                 'v' ‖ volume u32           0 open | 1 sealed
+//!                 'v' ‖ volume u32           0 open | 1 sealed ‖ records u32
 //!                 'f' ‖ volume u32 ‖ unit u32   a record that is being freed: key ‖ value as in "shards"
 //! ```
 //! Numbers are big-endian.
@@ -202,8 +202,10 @@ impl Index {
             .collect()
     }
 
-    pub(crate) fn set_volume(&self, volume: VolumeNumber, sealed: bool) -> Result<(), sled::Error> {
-        self.state.insert(numbered(b'v', [volume.0]), &[u8::from(sealed)])?;
+    /// `records`: how many a sealed volume has; none: the volume is open.
+    pub(crate) fn set_volume(&self, volume: VolumeNumber, records: Option<u32>) -> Result<(), sled::Error> {
+        let value = [&[u8::from(records.is_some())][..], &records.unwrap_or(0).to_be_bytes()].concat();
+        self.state.insert(numbered(b'v', [volume.0]), value)?;
         Ok(())
     }
 
@@ -212,13 +214,15 @@ impl Index {
         Ok(())
     }
 
-    /// The volumes that the index refers to, and whether they are sealed.
-    pub(crate) fn volumes(&self) -> Result<Vec<(VolumeNumber, bool)>, sled::Error> {
+    /// The volumes that the index refers to, and how many records the sealed ones have.
+    pub(crate) fn volumes(&self) -> Result<Vec<(VolumeNumber, Option<u32>)>, sled::Error> {
         self.state
             .scan_prefix(b"v")
             .map(|entry| {
                 let (key, value) = entry?;
-                Ok((VolumeNumber(number_at(&key, 1).ok_or_else(corrupt)?), value[..] == [1]))
+                let records = number_at(&value, 1).ok_or_else(corrupt)?;
+                let volume = VolumeNumber(number_at(&key, 1).ok_or_else(corrupt)?);
+                Ok((volume, (value[0] == 1).then_some(records)))
             })
             .collect()
     }

@@ -2,7 +2,10 @@
 
 use std::io;
 
-use commonhold_protocol::{ClaimLeaf, Manifest, SegmentId, ShardIndex, Unverified, shard_stream::{GroupRange, READ_RANGES_MAX}};
+use commonhold_protocol::{
+    ClaimLeaf, Manifest, SegmentId, ShardIndex, Unverified,
+    shard_stream::{GroupRange, READ_RANGES_MAX},
+};
 
 use super::{
     ShardStore,
@@ -127,11 +130,7 @@ impl ShardStore {
         }
     }
 
-    fn open_record(
-        &self,
-        leaf: &ClaimLeaf,
-        place: &Place,
-    ) -> Result<(std::sync::Arc<dyn VolumeFile>, Header), Fault> {
+    fn open_record(&self, leaf: &ClaimLeaf, place: &Place) -> Result<(std::sync::Arc<dyn VolumeFile>, Header), Fault> {
         let volume = place.volume;
         let file = match self.files.get(volume) {
             Ok(file) => file,

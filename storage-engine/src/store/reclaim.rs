@@ -87,6 +87,11 @@ impl ShardStore {
                     self.index.forget_free(place)?;
                 }
             }
+            if let Some(known) = space.volumes.get(&volume)
+                && known.phase == Phase::Sealed
+            {
+                self.index.set_volume(volume, Some(known.records))?;
+            }
             drop(space);
             erased?;
             self.delete_if_empty(volume)?;
@@ -149,16 +154,13 @@ impl ShardStore {
             };
             let (secret, network) = (self.label.secret.clone(), self.options.network.clone());
             let block = VolumeBlock { volume, sealed: true, secret, network };
-            block
-                .write(file.as_ref())
-                .and_then(|()| file.sync())
-                .map_err(StoreError::volume("sealing", volume))?;
+            block.write(file.as_ref()).and_then(|()| file.sync()).map_err(StoreError::volume("sealing", volume))?;
             // A sealed volume is not looked through at open: its entries must be durable first.
             self.index.flush()?;
-            self.index.set_volume(volume, true)?;
             if let Some(known) = self.space().volumes.get_mut(&volume)
                 && known.phase == Phase::Full
             {
+                self.index.set_volume(volume, Some(known.records))?;
                 known.phase = Phase::Sealed;
             }
         }

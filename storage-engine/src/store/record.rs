@@ -170,8 +170,7 @@ impl Header {
         let header_bytes = HEADER_FIXED_BYTES + self.manifest.len();
         let mut bytes = Vec::with_capacity(header_bytes);
         bytes.extend_from_slice(RECORD_MAGIC);
-        let numbers =
-            [VERSION, header_bytes as u32, self.volume.0, self.unit, self.units(), self.leaf.index.0.into()];
+        let numbers = [VERSION, header_bytes as u32, self.volume.0, self.unit, self.units(), self.leaf.index.0.into()];
         bytes.extend(numbers.iter().flat_map(|number| number.to_le_bytes()));
         bytes.extend_from_slice(&self.shard_length.to_le_bytes());
         bytes.extend_from_slice(self.leaf.segment.as_bytes());

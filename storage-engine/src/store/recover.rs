@@ -83,7 +83,7 @@ impl<'a> Recovery<'a> {
 
     pub(crate) fn run(mut self) -> Result<(Space, Found), StoreError> {
         self.finish_erasing()?;
-        let known: BTreeMap<VolumeNumber, bool> = self.index.volumes()?.into_iter().collect();
+        let known: BTreeMap<VolumeNumber, Option<u32>> = self.index.volumes()?.into_iter().collect();
         let present = self.disk.volumes().map_err(StoreError::volume("listing", VolumeNumber(0)))?;
         let last = known.keys().chain(&present).max();
         self.space.last_volume = last.copied().unwrap_or(VolumeNumber(0));
@@ -95,6 +95,7 @@ impl<'a> Recovery<'a> {
         }
         self.choose_active()?;
         self.count()?;
+        self.look_again(&known)?;
         self.space.vaults.forget_empty(self.index)?;
         Ok((self.space, self.found))
     }
@@ -137,7 +138,7 @@ impl<'a> Recovery<'a> {
             .map_err(StoreError::volume("erasing in", header.volume))
     }
 
-    fn look_at(&mut self, volume: VolumeNumber, sealed_in_index: Option<bool>) -> Result<(), StoreError> {
+    fn look_at(&mut self, volume: VolumeNumber, in_index: Option<Option<u32>>) -> Result<(), StoreError> {
         let failed = |doing| StoreError::volume(doing, volume);
         let file = self.disk.open(volume).map_err(failed("opening"))?;
         let length = file.length().map_err(failed("opening"))?;
@@ -148,7 +149,7 @@ impl<'a> Recovery<'a> {
             return Ok(());
         }
         let sealed = match self.trust {
-            Trust::Index => sealed_in_index == Some(true),
+            Trust::Index => matches!(in_index, Some(Some(_))),
             Trust::Blocks | Trust::Nothing => block.as_ref().is_some_and(|block| block.sealed),
         };
         let mut known = Volume::new(if sealed { Phase::Sealed } else { Phase::Full }, units, units);
@@ -156,7 +157,7 @@ impl<'a> Recovery<'a> {
         if !(sealed && self.trust == Trust::Index) {
             let records_durable = sealed && self.trust == Trust::Blocks;
             (known.next, known.punched) = self.scan(volume, file.as_ref(), units, records_durable)?;
-            if known.next == BLOCK_UNITS && block.is_none() && sealed_in_index.is_none() {
+            if known.next == BLOCK_UNITS && block.is_none() && in_index.is_none() {
                 // We died while making it.
                 self.disk.delete(volume).map_err(failed("deleting"))?;
                 return Ok(());
@@ -171,7 +172,9 @@ impl<'a> Recovery<'a> {
         if sealed {
             known.punched = units.saturating_sub(u32::try_from(after / UNIT_BYTES).unwrap_or(u32::MAX));
         }
-        self.index.set_volume(volume, sealed)?;
+        if !(sealed && self.trust == Trust::Index) {
+            self.index.set_volume(volume, None)?;
+        }
         self.space.volumes.insert(volume, known);
         Ok(())
     }
@@ -270,13 +273,8 @@ impl<'a> Recovery<'a> {
     fn enter(&mut self, header: &Header, quarantined: bool) -> Result<(), StoreError> {
         // Counted with all others later; here only the vault's number is wanted.
         let Some(vault) = self.space.vaults.add(&header.vault, 0, self.index)? else { return Ok(()) };
-        let place = Place {
-            volume: header.volume,
-            unit: header.unit as u16,
-            units: header.units() as u16,
-            vault,
-            quarantined,
-        };
+        let place =
+            Place { volume: header.volume, unit: header.unit as u16, units: header.units() as u16, vault, quarantined };
         self.found.entered += 1;
         self.index.insert(&header.leaf, &place)?;
         Ok(())
@@ -300,7 +298,34 @@ impl<'a> Recovery<'a> {
         Ok(())
     }
 
+    /// sled, damaged, can come up with less than it had and say nothing: a sealed volume of which the index has more or
+    /// fewer records than it said is looked through after all.
+    fn look_again(&mut self, known: &BTreeMap<VolumeNumber, Option<u32>>) -> Result<(), StoreError> {
+        let sealed = self.space.volumes.iter().filter(|(_, volume)| volume.phase == Phase::Sealed);
+        let sealed: Vec<_> = sealed.map(|(number, volume)| (*number, volume.units, volume.records)).collect();
+        let mut recount = false;
+        for &(number, units, records) in &sealed {
+            if self.trust == Trust::Index && known.get(&number) != Some(&Some(records)) {
+                tracing::warn!(volume = %number, records, "the index does not know all of a volume");
+                let file = self.disk.open(number).map_err(StoreError::volume("opening", number))?;
+                self.scan(number, file.as_ref(), units, false)?;
+                recount = true;
+            }
+        }
+        if recount {
+            self.count()?;
+        }
+        for (number, _, _) in sealed {
+            let records = self.space.volumes.get(&number).map(|volume| volume.records);
+            if known.get(&number) != Some(&records) {
+                self.index.set_volume(number, records)?;
+            }
+        }
+        Ok(())
+    }
+
     fn count(&mut self) -> Result<(), StoreError> {
+        self.space.reset();
         let mut lost = Vec::new();
         for entry in self.index.iter_after(None) {
             let (leaf, mut place) = entry?;

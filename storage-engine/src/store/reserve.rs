@@ -133,7 +133,7 @@ impl ShardStore {
             Err(error) if is_full(&error) => return Err(disk_full),
             Err(error) => return Err(StoreError::volume("making", number)(error)),
         };
-        self.index.set_volume(number, false)?;
+        self.index.set_volume(number, None)?;
         self.files.keep(number, &file);
         space.volumes.insert(number, Volume::new(Phase::Active, volume_units, BLOCK_UNITS));
         Ok(())

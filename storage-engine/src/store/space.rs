@@ -53,6 +53,8 @@ pub(crate) struct Volume {
     pub(crate) next: u32,
     /// Units of records in the index.
     pub(crate) live: u32,
+    /// Records in the index.
+    pub(crate) records: u32,
     /// Units given back to the file system.
     pub(crate) punched: u32,
     /// Regions being written or erased: while there are any, the volume is neither sealed nor deleted.
@@ -61,7 +63,7 @@ pub(crate) struct Volume {
 
 impl Volume {
     pub(crate) fn new(phase: Phase, units: u32, next: u32) -> Self {
-        Self { phase, units, next, live: 0, punched: 0, busy: 0 }
+        Self { phase, units, next, live: 0, records: 0, punched: 0, busy: 0 }
     }
 
     /// Units that it takes on the disk.
@@ -182,10 +184,21 @@ impl Space {
         }
     }
 
+    /// Counts nothing any more.
+    pub(crate) fn reset(&mut self) {
+        self.shards = 0;
+        self.quarantined.clear();
+        self.vaults.reset();
+        for volume in self.volumes.values_mut() {
+            (volume.live, volume.records) = (0, 0);
+        }
+    }
+
     /// Counts a record of the index.
     pub(crate) fn count(&mut self, leaf: &ClaimLeaf, place: &Place) {
         if let Some(volume) = self.volumes.get_mut(&place.volume) {
             volume.live += u32::from(place.units);
+            volume.records += u32::from(place.units > 0);
         }
         if place.quarantined {
             self.quarantined.insert(*leaf);
@@ -198,6 +211,7 @@ impl Space {
     pub(crate) fn uncount(&mut self, leaf: &ClaimLeaf, place: &Place) {
         if let Some(volume) = self.volumes.get_mut(&place.volume) {
             volume.live = volume.live.saturating_sub(place.units.into());
+            volume.records = volume.records.saturating_sub((place.units > 0).into());
         }
         if place.quarantined {
             self.quarantined.remove(leaf);

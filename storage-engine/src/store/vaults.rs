@@ -37,6 +37,11 @@ impl Vaults {
         Ok(vaults)
     }
 
+    /// Counts nothing any more.
+    pub(crate) fn reset(&mut self) {
+        self.slots.iter_mut().flatten().for_each(|slot| slot.units = 0);
+    }
+
     /// Forgets those with nothing counted.
     pub(crate) fn forget_empty(&mut self, index: &Index) -> Result<(), sled::Error> {
         let empty = |slot: &Option<Slot>| slot.as_ref().is_some_and(|slot| slot.units == 0);

@@ -27,11 +27,7 @@ pub fn get<S: ChunkSource>(source: &S, root: &TreeRoot, name: &Name) -> Result<O
 
 /// The entry at the end of a path; none if a name does not exist or something on the way is not a directory.
 /// Symbolic links are not followed.
-pub fn lookup<S: ChunkSource>(
-    source: &S,
-    entry: &Entry,
-    path: &[Name],
-) -> Result<Option<Entry>, TreeError<S::Error>> {
+pub fn lookup<S: ChunkSource>(source: &S, entry: &Entry, path: &[Name]) -> Result<Option<Entry>, TreeError<S::Error>> {
     let mut entry = entry.clone();
     for name in path {
         let EntryKind::Directory(root) = &entry.kind else { return Ok(None) };

@@ -36,6 +36,7 @@ pub use cursor::Cursor;
 pub use diff::{Change, Diff};
 pub use edit::{Editor, apply};
 pub use merge::{Conflict, Resolution, merge};
+pub(super) use merge::{Conflicts, Resolved, unopposed};
 
 pub use super::node::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 

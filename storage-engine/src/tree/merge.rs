@@ -19,12 +19,13 @@ use super::{
     directory::decode_name,
     entry::{Entry, EntryKind, FileContent, Xattrs},
     file,
-    map::{self, Conflict, Resolution, TreeRoot},
+    map::{self, Conflict, Conflicts, Resolution, Resolved, TreeRoot},
     name::{NAME_BYTES_MAX, Name},
 };
 
-/// Directories that may lie in each other where both sides changed something.
-pub const DIRECTORY_DEPTH_MAX: usize = 512;
+/// Directories that may lie in each other where both sides changed something: as many as a path can name
+/// (`PATH_MAX` is 4,096 bytes, two for each).
+pub const DIRECTORY_DEPTH_MAX: usize = 2048;
 /// The most bytes of a [`ConflictLabel`].
 pub const LABEL_BYTES_MAX: usize = 64;
 /// A longer ending is not one that tells a program what the file is.
@@ -81,26 +82,64 @@ where
     S: ChunkSource,
     K: ChunkSink<Error = S::Error>,
 {
-    Merge { source, labels, kept_both, path: Vec::new() }.directory(sink, base, ours, theirs)
+    if let Some(merged) = map::unopposed(base, ours, theirs) {
+        return Ok(merged.clone());
+    }
+    // Directories lie as deep in each other as a stranger likes, so this is a stack of our own.
+    let mut merge = Merge { source, kept_both, path: Vec::new() };
+    let mut open = vec![Directory::new(source, [base, ours, theirs])];
+    // The directory that was merged last, for the clash that waits for it.
+    let mut below: Option<TreeRoot> = None;
+    while let Some(directory) = open.last_mut() {
+        if directory.clash.is_none() {
+            let Some(conflict) = directory.conflicts.next().transpose()? else {
+                let Some(Directory { roots, resolved, .. }) = open.pop() else { break };
+                below = Some(resolved.write(source, sink, roots.each_ref())?);
+                merge.path.pop();
+                continue;
+            };
+            let clash = Clash::decode(conflict, labels)?;
+            if let Some([base, ours, theirs]) = clash.directories() {
+                below = map::unopposed(base, ours, theirs).cloned();
+                if below.is_none() {
+                    let inner = Directory::new(source, [base, ours, theirs]);
+                    merge.path.push(clash.name.clone());
+                    directory.clash = Some(clash);
+                    open.push(inner);
+                    if open.len() > DIRECTORY_DEPTH_MAX {
+                        return Err(TreeError::TooDeep { what: "directories", depth_max: DIRECTORY_DEPTH_MAX });
+                    }
+                    continue;
+                }
+            }
+            directory.clash = Some(clash);
+        }
+        if let Some(clash) = directory.clash.take() {
+            merge.settle(directory, clash, below.take())?;
+        }
+    }
+    Ok(below.unwrap_or_default())
 }
 
 /// An entry of one side, as it stands there.
 struct Version<'l> {
-    /// On the heap, as directories that lie deep in each other are merged one call in the other.
-    entry: Box<Entry>,
+    entry: Entry,
     bytes: Bytes,
     label: &'l ConflictLabel,
 }
 
 impl<'l> Version<'l> {
     fn decode<E>(bytes: Bytes, label: &'l ConflictLabel) -> Result<Self, TreeError<E>> {
-        Ok(Self { entry: Box::new(Entry::decode(bytes.clone())?), bytes, label })
+        Ok(Self { entry: Entry::decode(bytes.clone())?, bytes, label })
     }
 
     /// Which of two versions is preferred: the greater. Total, and the same for whoever compares them.
     fn rank(&self, other: &Self) -> Ordering {
         let rank = |version: &Self| (version.entry.directory().is_some(), version.entry.modified, version.entry.size());
-        rank(self).cmp(&rank(other)).then_with(|| self.label.cmp(other.label)).then_with(|| self.bytes.cmp(&other.bytes))
+        rank(self)
+            .cmp(&rank(other))
+            .then_with(|| self.label.cmp(other.label))
+            .then_with(|| self.bytes.cmp(&other.bytes))
     }
 }
 
@@ -147,70 +186,105 @@ fn same_attributes(a: &Entry, b: &Entry) -> bool {
     (a.mode, a.uid, a.gid, &a.xattrs) == (b.mode, b.uid, b.gid, &b.xattrs)
 }
 
+/// An entry that both sides changed.
+struct Clash<'l> {
+    key: Bytes,
+    name: Name,
+    base: Option<Entry>,
+    ours: Option<Version<'l>>,
+    theirs: Option<Version<'l>>,
+}
+
+impl<'l> Clash<'l> {
+    fn decode<E>(conflict: Conflict, labels: &'l Labels) -> Result<Self, TreeError<E>> {
+        Ok(Self {
+            name: decode_name(conflict.key.clone())?,
+            key: conflict.key,
+            base: conflict.base.map(Entry::decode).transpose()?,
+            ours: conflict.ours.map(|bytes| Version::decode(bytes, &labels.ours)).transpose()?,
+            theirs: conflict.theirs.map(|bytes| Version::decode(bytes, &labels.theirs)).transpose()?,
+        })
+    }
+
+    /// The directories to merge first: base, ours and theirs. A directory that one side deleted, or put something
+    /// else in the place of, is an empty one there: what the other side changed below it is what stays.
+    fn directories(&self) -> Option<[&TreeRoot; 3]> {
+        let base = self.base.as_ref().and_then(Entry::directory);
+        let [ours, theirs] =
+            [&self.ours, &self.theirs].map(|side| side.as_ref().and_then(|side| side.entry.directory()));
+        match (base, ours, theirs) {
+            (_, Some(ours), Some(theirs)) => Some([base.unwrap_or(&TreeRoot::EMPTY), ours, theirs]),
+            (Some(base), Some(ours), None) => Some([base, ours, &TreeRoot::EMPTY]),
+            (Some(base), None, Some(theirs)) => Some([base, &TreeRoot::EMPTY, theirs]),
+            _ => None,
+        }
+    }
+}
+
+/// A directory that is being merged.
+struct Directory<'s, 'l, S: ChunkSource> {
+    roots: [TreeRoot; 3],
+    conflicts: Conflicts<'s, S>,
+    resolved: Resolved,
+    /// Names given to conflict copies.
+    given: BTreeSet<Name>,
+    /// The clash that waits for the directory below it.
+    clash: Option<Clash<'l>>,
+}
+
+impl<'s, S: ChunkSource> Directory<'s, '_, S> {
+    fn new(source: &'s S, [base, ours, theirs]: [&TreeRoot; 3]) -> Self {
+        Self {
+            roots: [base.clone(), ours.clone(), theirs.clone()],
+            conflicts: Conflicts::new(source, base, ours, theirs),
+            resolved: Resolved::default(),
+            given: BTreeSet::new(),
+            clash: None,
+        }
+    }
+}
+
 struct Merge<'a, S> {
     source: &'a S,
-    labels: &'a Labels,
     kept_both: &'a mut dyn FnMut(KeptBoth<'_>),
     path: Vec<Name>,
 }
 
-/// Names given to conflict copies in one directory, and the two sides of it.
-struct Names<'a> {
-    ours: &'a TreeRoot,
-    theirs: &'a TreeRoot,
-    given: BTreeSet<Name>,
-}
-
-impl<'a, S: ChunkSource> Merge<'a, S> {
-    fn directory<K: ChunkSink<Error = S::Error>>(
+impl<S: ChunkSource> Merge<'_, S> {
+    /// Resolves a clash; `below` is what became of its [`Clash::directories`].
+    fn settle(
         &mut self,
-        sink: &mut K,
-        base: &TreeRoot,
-        ours: &TreeRoot,
-        theirs: &TreeRoot,
-    ) -> Result<TreeRoot, TreeError<S::Error>> {
-        if self.path.len() > DIRECTORY_DEPTH_MAX {
-            return Err(TreeError::TooDeep { what: "directories", depth_max: DIRECTORY_DEPTH_MAX });
-        }
-        let mut names = Names { ours, theirs, given: BTreeSet::new() };
-        map::merge(self.source, sink, base, ours, theirs, |sink, conflict| self.resolve(sink, &mut names, conflict))
-    }
-
-    fn resolve<K: ChunkSink<Error = S::Error>>(
-        &mut self,
-        sink: &mut K,
-        names: &mut Names<'_>,
-        conflict: Conflict,
-    ) -> Result<Resolution, TreeError<S::Error>> {
-        let name = decode_name(conflict.key)?;
-        let base = conflict.base.map(Entry::decode).transpose()?.map(Box::new);
-        let labels = self.labels;
-        let ours = conflict.ours.map(|bytes| Version::decode(bytes, &labels.ours)).transpose()?;
-        let theirs = conflict.theirs.map(|bytes| Version::decode(bytes, &labels.theirs)).transpose()?;
-        match (ours, theirs) {
-            (Some(ours), Some(theirs)) => self.both(sink, names, name, base.as_deref(), ours, theirs),
-            (Some(changed), None) | (None, Some(changed)) => {
-                let kept = self.changed_or_deleted(sink, name, base.as_deref(), *changed.entry)?;
-                Ok(Resolution { value: kept.map(|entry| entry.encode()).transpose()?.map(Bytes::from), beside: None })
+        directory: &mut Directory<'_, '_, S>,
+        clash: Clash<'_>,
+        below: Option<TreeRoot>,
+    ) -> Result<(), TreeError<S::Error>> {
+        let Clash { key, name, base, ours, theirs } = clash;
+        let ours_bytes = ours.as_ref().map(|ours| ours.bytes.clone());
+        let resolution = match (ours, theirs) {
+            (Some(ours), Some(theirs)) => {
+                let (preferred, other) = if ours.rank(&theirs).is_ge() { (ours, theirs) } else { (theirs, ours) };
+                self.both(directory, &name, base.as_ref(), preferred, other, below)?
             }
-            (None, None) => Ok(Resolution::default()),
-        }
+            (Some(changed), None) | (None, Some(changed)) => {
+                let kept = self.if_changed(base.as_ref(), changed.entry, below)?;
+                kept.map_or(Ok(Resolution::default()), |entry| alone(&entry))?
+            }
+            (None, None) => Resolution::default(),
+        };
+        directory.resolved.add(key, ours_bytes.as_ref(), resolution);
+        Ok(())
     }
 
-    /// One side deleted the entry, or put something else in its place; what the other made of it stays if that is a
-    /// change. Of a directory, only what was changed below it stays.
-    fn changed_or_deleted<K: ChunkSink<Error = S::Error>>(
-        &mut self,
-        sink: &mut K,
-        name: Name,
+    /// What stays of an entry which the other side deleted, or put something else in the place of: nothing, if it is
+    /// as it was; of a directory, what was changed `below` it.
+    fn if_changed(
+        &self,
         base: Option<&Entry>,
         entry: Entry,
+        below: Option<TreeRoot>,
     ) -> Result<Option<Entry>, TreeError<S::Error>> {
         let Some(base) = base else { return Ok(Some(entry)) };
-        if let (EntryKind::Directory(before), EntryKind::Directory(after)) = (&base.kind, &entry.kind) {
-            self.path.push(name);
-            let left = self.directory(sink, before, &TreeRoot::EMPTY, after)?;
-            self.path.pop();
+        if let Some(left) = below {
             let stays = !left.is_empty() || !same_attributes(base, &entry);
             return Ok(stays.then(|| Entry { kind: EntryKind::Directory(left), ..entry }));
         }
@@ -220,43 +294,29 @@ impl<'a, S: ChunkSource> Merge<'a, S> {
         Ok((!unchanged).then_some(entry))
     }
 
-    /// Both sides have the entry.
-    fn both<K: ChunkSink<Error = S::Error>>(
+    /// Both sides have the entry; a directory is preferred to anything else.
+    fn both(
         &mut self,
-        sink: &mut K,
-        names: &mut Names<'_>,
-        name: Name,
+        directory: &mut Directory<'_, '_, S>,
+        name: &Name,
         base: Option<&Entry>,
-        ours: Version<'_>,
-        theirs: Version<'_>,
+        preferred: Version<'_>,
+        other: Version<'_>,
+        below: Option<TreeRoot>,
     ) -> Result<Resolution, TreeError<S::Error>> {
-        let directories = ours.entry.directory().zip(theirs.entry.directory());
-        let below = match directories {
-            Some((ours, theirs)) => {
-                let before = base.and_then(Entry::directory).unwrap_or(&TreeRoot::EMPTY);
-                self.path.push(name.clone());
-                let merged = self.directory(sink, before, ours, theirs)?;
-                self.path.pop();
-                Some(EntryKind::Directory(merged))
-            }
-            None => None,
-        };
-        let (preferred, other) = if ours.rank(&theirs).is_ge() { (ours, theirs) } else { (theirs, ours) };
-        let alone = |entry: &Entry| Ok(Resolution { value: Some(entry.encode()?.into()), beside: None });
-        if let Some(kind) = below {
+        if other.entry.directory().is_some() {
             let base = base.filter(|base| base.directory().is_some());
-            return alone(&merge_attributes(base, &preferred.entry, &other.entry, kind));
+            let kind = EntryKind::Directory(below.unwrap_or_default());
+            return Ok(alone(&merge_attributes(base, &preferred.entry, &other.entry, kind))?);
         }
         if preferred.entry.directory().is_some() {
-            if self.changed_or_deleted(sink, name.clone(), base, (*other.entry).clone())?.is_none() {
-                return alone(&preferred.entry);
-            }
-            return match self.changed_or_deleted(sink, name.clone(), base, *preferred.entry)? {
-                None => alone(&other.entry),
-                Some(directory) => self.keep_both(names, &name, &directory.encode()?.into(), &other),
+            let kept = self.if_changed(base, other.entry.clone(), None)?;
+            return match (self.if_changed(base, preferred.entry, below)?, kept) {
+                (Some(first), Some(_)) => self.keep_both(directory, name, first.encode()?.into(), &other),
+                (Some(only), None) | (None, Some(only)) => Ok(alone(&only)?),
+                (None, None) => Ok(Resolution::default()),
             };
         }
-        // A directory always has the name, so what is kept beside another is never one.
         let (first, second) = (&preferred.entry.kind, &other.entry.kind);
         let kind = if self.same_content(first, second)? {
             Some(first)
@@ -268,26 +328,27 @@ impl<'a, S: ChunkSource> Merge<'a, S> {
             }
         };
         match kind {
-            Some(kind) => alone(&merge_attributes(base, &preferred.entry, &other.entry, kind.clone())),
-            None => self.keep_both(names, &name, &preferred.bytes, &other),
+            Some(kind) => Ok(alone(&merge_attributes(base, &preferred.entry, &other.entry, kind.clone()))?),
+            None => self.keep_both(directory, name, preferred.bytes, &other),
         }
     }
 
     /// `first` under its name, `second` beside it.
     fn keep_both(
         &mut self,
-        names: &mut Names<'_>,
+        directory: &mut Directory<'_, '_, S>,
         name: &Name,
-        first: &Bytes,
+        first: Bytes,
         second: &Version<'_>,
     ) -> Result<Resolution, TreeError<S::Error>> {
+        let [_, ours, theirs] = &directory.roots;
         // Ends: each number is taken by an entry of one of two directories, or by an earlier conflict.
         let mut number = 1;
         let copy = loop {
             let copy = conflict_name(name, second.label, number)?;
-            let taken = names.given.contains(&copy)
-                || map::get(self.source, names.ours, copy.as_bytes())?.is_some()
-                || map::get(self.source, names.theirs, copy.as_bytes())?.is_some();
+            let taken = directory.given.contains(&copy)
+                || map::get(self.source, ours, copy.as_bytes())?.is_some()
+                || map::get(self.source, theirs, copy.as_bytes())?.is_some();
             if !taken {
                 break copy;
             }
@@ -295,8 +356,8 @@ impl<'a, S: ChunkSource> Merge<'a, S> {
         };
         (self.kept_both)(KeptBoth { directory: &self.path, name, copy: &copy });
         let beside = (Bytes::copy_from_slice(copy.as_bytes()), second.bytes.clone());
-        names.given.insert(copy);
-        Ok(Resolution { value: Some(first.clone()), beside: Some(beside) })
+        directory.given.insert(copy);
+        Ok(Resolution { value: Some(first), beside: Some(beside) })
     }
 
     /// True if two entries that are no directories are the same thing with the same bytes, wherever those lie.
@@ -308,6 +369,11 @@ impl<'a, S: ChunkSource> Merge<'a, S> {
             _ => Ok(a == b),
         }
     }
+}
+
+/// One entry and nothing beside it.
+fn alone(entry: &Entry) -> Result<Resolution, FormatError> {
+    Ok(Resolution { value: Some(entry.encode()?.into()), beside: None })
 }
 
 /// `report.txt` → `report (conflict, LABEL).txt`, or `report (conflict, LABEL, 2).txt`; a name that gets too long

@@ -172,8 +172,7 @@ impl Leaf {
                 return Err(field("items"));
             }
             // At most NODE_BYTES_MAX, and both lengths were read from a u16.
-            let place =
-                Place { start: at as u32, key_length: key_length as u16, value_length: value_length as u16 };
+            let place = Place { start: at as u32, key_length: key_length as u16, value_length: value_length as u16 };
             take_bytes(&items, &mut at, key_length + value_length)?;
             check_ascending(&items, &places, place)?;
             places.push(place);

@@ -141,9 +141,7 @@ impl FileBuilder {
             if self.open[at + 1..].iter().all(|open| open.draft.len() == 0) {
                 let open = &mut self.open[at];
                 return match open.last.take() {
-                    Some(only) if open.draft.len() == 1 => {
-                        Ok(FileRoot { length, top: Top::Node(level - 1, only) })
-                    }
+                    Some(only) if open.draft.len() == 1 => Ok(FileRoot { length, top: Top::Node(level - 1, only) }),
                     _ => {
                         let node = sink.put(&open.draft.take(level)).map_err(TreeError::Chunk)?;
                         Ok(FileRoot { length, top: Top::Node(level, node) })

@@ -67,7 +67,13 @@ impl<'s, S: ChunkSource> Editor<'s, S> {
         Ok(root)
     }
 
-    fn open(&mut self, chunk: &ChunkRef, level: u8, last_key: Option<&[u8]>, rightmost: bool) -> Result<(), TreeError<S::Error>> {
+    fn open(
+        &mut self,
+        chunk: &ChunkRef,
+        level: u8,
+        last_key: Option<&[u8]>,
+        rightmost: bool,
+    ) -> Result<(), TreeError<S::Error>> {
         let (bytes, node) = open(self.source, &Place { chunk, level, last_key })?;
         self.writer.remember(level, Known { bytes, chunk: chunk.clone() });
         self.frames.push(Frame { node, next: 0, rightmost });
@@ -128,12 +134,7 @@ impl<'s, S: ChunkSource> Editor<'s, S> {
 }
 
 /// Applies edits, sorted by key, to the map under `root`: only the nodes that they touch are read and written.
-pub fn apply<'e, S, K, E>(
-    source: &S,
-    sink: &mut K,
-    root: &TreeRoot,
-    edits: E,
-) -> Result<TreeRoot, TreeError<S::Error>>
+pub fn apply<'e, S, K, E>(source: &S, sink: &mut K, root: &TreeRoot, edits: E) -> Result<TreeRoot, TreeError<S::Error>>
 where
     S: ChunkSource,
     K: ChunkSink<Error = S::Error>,

@@ -63,11 +63,85 @@ impl<S: ChunkSource> Iterator for Changes<'_, S> {
     }
 }
 
+/// The merged map where one side has not changed, or both are the same.
+pub(in crate::tree) fn unopposed<'r>(
+    base: &TreeRoot,
+    ours: &'r TreeRoot,
+    theirs: &'r TreeRoot,
+) -> Option<&'r TreeRoot> {
+    if ours == theirs || theirs == base { Some(ours) } else { (ours == base).then_some(theirs) }
+}
+
+/// What both sides changed, and not alike, in order of keys.
+pub(in crate::tree) struct Conflicts<'s, S: ChunkSource>(Changes<'s, S>);
+
+impl<'s, S: ChunkSource> Conflicts<'s, S> {
+    pub(in crate::tree) fn new(source: &'s S, base: &TreeRoot, ours: &TreeRoot, theirs: &TreeRoot) -> Self {
+        Self(Changes::new(source, base, ours, theirs))
+    }
+}
+
+impl<S: ChunkSource> Iterator for Conflicts<'_, S> {
+    type Item = Result<Conflict, TreeError<S::Error>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            match self.0.next()? {
+                Err(error) => return Some(Err(error)),
+                Ok(Changed { ours: Some(ours), theirs: Some(theirs) }) if ours.after != theirs.after => {
+                    let Change { key, before: base, after: ours } = ours;
+                    return Some(Ok(Conflict { key, base, ours, theirs: theirs.after }));
+                }
+                Ok(_) => {}
+            }
+        }
+    }
+}
+
+/// How conflicts were resolved, by key: what differs from ours.
+#[derive(Default)]
+pub(in crate::tree) struct Resolved(BTreeMap<Bytes, Option<Bytes>>);
+
+impl Resolved {
+    pub(in crate::tree) fn add(&mut self, key: Bytes, ours: Option<&Bytes>, resolution: Resolution) {
+        if resolution.value.as_ref() != ours {
+            self.0.insert(key, resolution.value);
+        }
+        self.0.extend(resolution.beside.map(|(key, value)| (key, Some(value))));
+    }
+
+    /// Writes ours, with what only theirs changed and what was resolved, in one pass over the changes.
+    pub(in crate::tree) fn write<S, K>(
+        self,
+        source: &S,
+        sink: &mut K,
+        [base, ours, theirs]: [&TreeRoot; 3],
+    ) -> Result<TreeRoot, TreeError<S::Error>>
+    where
+        S: ChunkSource,
+        K: ChunkSink<Error = S::Error>,
+    {
+        let mut editor = Editor::new(source, ours);
+        let mut resolved = self.0.into_iter().peekable();
+        for changed in Changes::new(source, base, ours, theirs) {
+            let Changed { ours: None, theirs: Some(change) } = changed? else { continue };
+            while let Some((key, value)) = resolved.next_if(|(key, _)| *key < change.key) {
+                editor.edit(sink, &key, value.as_deref())?;
+            }
+            editor.edit(sink, &change.key, change.after.as_deref())?;
+        }
+        for (key, value) in resolved {
+            editor.edit(sink, &key, value.as_deref())?;
+        }
+        editor.finish(sink)
+    }
+}
+
 /// Merges `theirs` into `ours`, as seen from `base`.
 ///
 /// A key that one side changed has that side's value; one that both changed alike has that; for the others `resolve`
-/// is asked, in order of keys, and may write to the sink itself. Reads and writes only what is near a change; memory
-/// grows with the number of conflicts, not with the maps.
+/// is asked, in order of keys. Reads and writes only what is near a change; memory grows with the number of
+/// conflicts, not with the maps.
 pub fn merge<S, K, R>(
     source: &S,
     sink: &mut K,
@@ -79,57 +153,18 @@ pub fn merge<S, K, R>(
 where
     S: ChunkSource,
     K: ChunkSink<Error = S::Error>,
-    R: FnMut(&mut K, Conflict) -> Result<Resolution, TreeError<S::Error>>,
+    R: FnMut(&Conflict) -> Result<Resolution, TreeError<S::Error>>,
 {
-    if ours == theirs || theirs == base {
-        return Ok(ours.clone());
+    if let Some(merged) = unopposed(base, ours, theirs) {
+        return Ok(merged.clone());
     }
-    if ours == base {
-        return Ok(theirs.clone());
+    // A resolution may add an entry anywhere (`beside`), and the map is written in order of keys, in one pass that
+    // reads nothing back: so all conflicts come first, and the changes are walked a second time.
+    let mut resolved = Resolved::default();
+    for conflict in Conflicts::new(source, base, ours, theirs) {
+        let conflict = conflict?;
+        let resolution = resolve(&conflict)?;
+        resolved.add(conflict.key, conflict.ours.as_ref(), resolution);
     }
-    // What is resolved may stand anywhere in the order of keys (`beside`), and the tree is written in that order, in
-    // one pass that reads nothing back: so conflicts come first, and the changes are walked a second time.
-    let mut resolved: BTreeMap<Bytes, Option<Bytes>> = BTreeMap::new();
-    // On the heap: `resolve` may merge maps that lie in this one, one call in the other.
-    for changed in Box::new(Changes::new(source, base, ours, theirs)) {
-        let Changed { ours: Some(ours), theirs: Some(theirs) } = changed? else { continue };
-        if ours.after == theirs.after {
-            continue;
-        }
-        let (key, before) = (ours.key.clone(), ours.after.clone());
-        let conflict = Conflict { key: ours.key, base: ours.before, ours: ours.after, theirs: theirs.after };
-        let Resolution { value, beside } = resolve(sink, conflict)?;
-        if value != before {
-            resolved.insert(key, value);
-        }
-        resolved.extend(beside.map(|(key, value)| (key, Some(value))));
-    }
-    write(source, sink, [base, ours, theirs], resolved)
-}
-
-/// Ours, with what only theirs changed and what was resolved.
-#[inline(never)]
-fn write<S, K>(
-    source: &S,
-    sink: &mut K,
-    [base, ours, theirs]: [&TreeRoot; 3],
-    resolved: BTreeMap<Bytes, Option<Bytes>>,
-) -> Result<TreeRoot, TreeError<S::Error>>
-where
-    S: ChunkSource,
-    K: ChunkSink<Error = S::Error>,
-{
-    let mut editor = Editor::new(source, ours);
-    let mut resolved = resolved.into_iter().peekable();
-    for changed in Changes::new(source, base, ours, theirs) {
-        let Changed { ours: None, theirs: Some(change) } = changed? else { continue };
-        while let Some((key, value)) = resolved.next_if(|(key, _)| *key < change.key) {
-            editor.edit(sink, &key, value.as_deref())?;
-        }
-        editor.edit(sink, &change.key, change.after.as_deref())?;
-    }
-    for (key, value) in resolved {
-        editor.edit(sink, &key, value.as_deref())?;
-    }
-    editor.finish(sink)
+    resolved.write(source, sink, [base, ours, theirs])
 }
