@@ -29,7 +29,8 @@ pub(crate) const ENVIRONMENT: [(&str, &str); 3] = [
 
 fn after_help() -> String {
     let rows = |rows: &[(&str, &str)]| -> String {
-        rows.iter().map(|(name, text)| format!("  {name:21}  {text}\n")).collect()
+        let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or_default();
+        rows.iter().map(|(name, text)| format!("  {name:width$}  {text}\n")).collect()
     };
     format!("Exit codes:\n{}\nEnvironment:\n{}", rows(&EXIT_CODES), rows(&ENVIRONMENT))
 }

@@ -77,8 +77,8 @@ pub(crate) enum Failure {
     NodeRun(#[from] node::NodeError),
     #[error(transparent)]
     NodeFsck(#[from] node::FsckError),
-    #[error("{damaged} of the shards are damaged; they are no longer served")]
-    ShardsDamaged { damaged: u64 },
+    #[error("shards damaged or missing: {lost}; they are no longer served")]
+    ShardsLost { lost: u64 },
 }
 
 /// A segment that cannot be read, in JSON.

@@ -208,6 +208,11 @@ impl Packer {
         Ok(chunk_ref)
     }
 
+    /// The next chunks are of another file: what was learned of how well the last one compresses is forgotten.
+    pub(crate) fn begin_file(&mut self) {
+        self.compressor.begin_file();
+    }
+
     fn filling(&mut self, content: Content) -> &mut Option<OpenSegment> {
         match content {
             Content::File => &mut self.files,

@@ -234,6 +234,7 @@ impl<'p> Putter<'p> {
             Progress::add(&self.progress.bytes_done, bytes.len() as u64);
             return Ok(FileContent::Inline(bytes.into()));
         }
+        self.packer.begin_file();
         let mut builder = FileBuilder::new();
         for stretch in local_files::stretches(&file, &metadata)? {
             match stretch {

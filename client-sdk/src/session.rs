@@ -295,7 +295,10 @@ fn run(
 impl Drop for Session {
     fn drop(&mut self) {
         drop(self.stop.take());
-        if let Some(thread) = self.thread.take() {
+        // The last one to let go may be a task on that very thread; it ends with it.
+        if let Some(thread) = self.thread.take()
+            && thread.thread().id() != std::thread::current().id()
+        {
             let _ = thread.join();
         }
     }

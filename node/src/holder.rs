@@ -22,9 +22,10 @@ use commonhold_protocol::{
     ask::Refusal,
     shard_stream::GroupRange,
 };
-use commonhold_storage_engine::store::{ShardStore, ShardWriter, StoreError};
+use commonhold_storage_engine::store::{Held, ShardStore, ShardWriter, StoreError};
 
 pub use self::trash::TrashReport;
+pub(crate) use self::trash::empty_trash;
 use self::{claims::ClaimSigner, limits::ExchangeLimits, rate::RateLimit};
 use crate::{
     config::Rate,
@@ -47,22 +48,22 @@ impl Holdings for HeldShards {
     }
 
     fn vault_of(&self, segment: &SegmentId) -> Option<VaultId> {
-        let held = held_of(&self.0, segment).next()?;
-        held.map_err(|error| tracing::warn!(%error, "the shards of a segment cannot be listed")).ok().map(|held| held.vault)
+        match held_of(&self.0, segment) {
+            Ok(held) => held.first().map(|held| held.vault),
+            Err(error) => {
+                tracing::warn!(%error, "the shards of a segment cannot be listed");
+                None
+            }
+        }
     }
 }
 
-/// The shards of one segment that are held.
-fn held_of(
-    store: &ShardStore,
-    segment: &SegmentId,
-) -> impl Iterator<Item = Result<commonhold_storage_engine::store::Held, StoreError>> {
-    let segment = *segment;
+/// The shards of one segment that are held; at most 255.
+fn held_of(store: &ShardStore, segment: &SegmentId) -> Result<Vec<Held>, StoreError> {
     // Shards come in the order of segment and index: begin behind the last index of the segment before.
-    let before = id_before(&segment).map(|before| ClaimLeaf { segment: before, index: ShardIndex(u8::MAX) });
-    store
-        .held_after(before.as_ref())
-        .take_while(move |held| held.as_ref().map_or(true, |held| held.leaf.segment == segment))
+    let before = id_before(segment).map(|before| ClaimLeaf { segment: before, index: ShardIndex(u8::MAX) });
+    let of_segment = |held: &Result<Held, _>| held.as_ref().map_or(true, |held| held.leaf.segment == *segment);
+    store.held_after(before.as_ref()).take_while(of_segment).collect()
 }
 
 /// The id before this one in the order of bytes.
@@ -141,6 +142,11 @@ impl Holder {
     /// Refuses all that is new; what has begun may end.
     pub fn stop(&self) {
         self.stopping.store(true, Relaxed);
+    }
+
+    /// Waits until no shard is being received any more. After [`Self::stop`], that is for good.
+    pub async fn idle(&self) {
+        self.limits.idle().await;
     }
 
     fn check_running(&self) -> Result<(), Refusal> {

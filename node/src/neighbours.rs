@@ -91,12 +91,27 @@ impl Neighbours {
             neighbour.connected_at.get_or_insert(now);
             neighbour.observed = domain_of(address).map(Domain::new).or(neighbour.observed.take());
         }
+        Self::forget_some(&mut known);
+    }
+
+    fn forget_some(known: &mut BTreeMap<NodeId, Neighbour>) {
         while known.len() > NEIGHBOURS_MAX {
             let away_longest =
                 known.iter().min_by_key(|(_, neighbour)| (neighbour.connected_at.is_some(), neighbour.seen_at));
             let Some(node) = away_longest.map(|(node, _)| *node) else { break };
             known.remove(&node);
         }
+    }
+
+    /// A peer is connected, from the address that we observe.
+    pub fn connected(&self, node: NodeId, address: &Multiaddr) {
+        let now = Instant::now();
+        let mut known = self.known();
+        let neighbour = known.entry(node).or_insert_with(|| Neighbour::seen(now));
+        neighbour.seen_at = now;
+        neighbour.connected_at.get_or_insert(now);
+        neighbour.observed = domain_of(address).map(Domain::new).or(neighbour.observed.take());
+        Self::forget_some(&mut known);
     }
 
     /// A node's connection has ended: even if it is back already, it may have missed something.

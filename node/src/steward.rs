@@ -161,7 +161,7 @@ impl Steward {
 
     /// The records of these segments, as many as fit one answer: a shorter list says that the rest is to be asked for
     /// again.
-    fn fetch_records(&self, segments: &[SegmentId]) -> Result<Vec<Option<Record>>, RecordsError> {
+    pub(crate) fn fetch_records(&self, segments: &[SegmentId]) -> Result<Vec<Option<Record>>, RecordsError> {
         let mut records = Vec::with_capacity(segments.len());
         let mut bytes = 0;
         for segment in segments {

@@ -121,8 +121,10 @@ impl Sweep {
         let unknown = contacts.into_iter().map(|contact| contact.node).filter(|node| {
             *node != self.peer.node_id() && self.neighbours.wants_about(node) && !self.silent.contains_key(node)
         });
-        let asked: Vec<(NodeId, bool)> = stream::iter(unknown.collect::<Vec<_>>())
-            .map(|node| async move { (node, self.ask_about(node).await) })
+        let unknown: Vec<NodeId> = unknown.collect();
+        let this = &*self;
+        let asked: Vec<(NodeId, bool)> = stream::iter(unknown)
+            .map(|node| async move { (node, this.ask_about(node).await) })
             .buffer_unordered(ABOUT_AT_ONCE)
             .collect()
             .await;

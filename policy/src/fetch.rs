@@ -415,7 +415,7 @@ impl Fetch {
     }
 
     fn mark_slow(&mut self, now: Timestamp) {
-        let due = self.slow_from().into_iter().filter(|(at, ..)| *at <= now).take(99);
+        let due = self.slow_from().into_iter().filter(|(at, ..)| *at <= now).take(SLOW_AT_ONCE);
         for (_, index, node) in due {
             self.sources.mark_slow(index, node);
             self.slow_marked_at = Some(now);

@@ -137,12 +137,18 @@ fn fsck(args: &NodeConfigFile, output: &Output) -> Result<(), Failure> {
     output.facts(&report, || {
         vec![
             format!(
-                "{} in {}: all verified against their roots, index rebuilt",
+                "{} in {} verified against their roots; both indexes are built anew",
                 figures::count(report.shards, "shard", "shards"),
                 figures::size(report.bytes)
             ),
-            format!("{} damaged", figures::count(report.damaged, "shard is", "shards are")),
+            format!(
+                "{} damaged, {} missing; {} given back that belonged to no shard",
+                figures::grouped(report.damaged),
+                figures::grouped(report.missing),
+                figures::size(report.orphaned_bytes)
+            ),
         ]
     })?;
-    if report.damaged > 0 { Err(Failure::ShardsDamaged { damaged: report.damaged }) } else { Ok(()) }
+    let lost = report.damaged + report.missing;
+    if lost > 0 { Err(Failure::ShardsLost { lost }) } else { Ok(()) }
 }

@@ -43,7 +43,7 @@ impl Failure {
             Self::NodeStatus(_) => (Code::Failed, "check --config; the node's log says more"),
             Self::NodeRun(_) => (Code::Failed, "check the config and the data folder; RUST_LOG=debug says more"),
             Self::NodeFsck(_) => (Code::Failed, "stop the node before the check; nothing was changed"),
-            Self::ShardsDamaged { .. } => (Code::Failed, "check the disk; the network repairs what was lost"),
+            Self::ShardsLost { .. } => (Code::Failed, "check the disk; the network repairs what was lost"),
         };
         (code, help.to_owned())
     }

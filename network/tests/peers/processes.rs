@@ -64,7 +64,7 @@ async fn shards_move_between_two_processes() {
     let network = network();
     let process = HolderProcess::start(&network);
     let (client, _inbound) = Peer::start(client_config(&network, 2)).unwrap();
-    assert_eq!(client.bootstrap(&[process.address.clone()]).await.unwrap(), 1);
+    assert_eq!(client.bootstrap(std::slice::from_ref(&process.address)).await.unwrap(), 1);
     let (holder, _) = client.connected().remove(0);
 
     let manifest = manifest(&network, 1, 16 * MIB);
@@ -92,7 +92,7 @@ async fn a_frozen_process_costs_one_time_out() {
     let mut config = client_config(&network, 2);
     config.limits.streams.progress = Duration::from_secs(1);
     let (client, _inbound) = Peer::start(config).unwrap();
-    assert_eq!(client.bootstrap(&[holder_process.address.clone()]).await.unwrap(), 1);
+    assert_eq!(client.bootstrap(std::slice::from_ref(&holder_process.address)).await.unwrap(), 1);
     let (holder, _) = client.connected().remove(0);
     let manifest = manifest(&network, 1, 64);
     let read = || client.read_shard(holder, manifest.id(), ShardIndex(0), vec![GroupRange::whole(64)], false);

@@ -98,6 +98,12 @@ impl ExchangeLimits {
         take([(own, 1), (self.read_bytes.clone(), bytes.div_ceil(PERMIT_BYTES) as u32)]).await
     }
 
+    /// Waits until no shard is being received.
+    pub(super) async fn idle(&self) {
+        // An error means that the semaphore is closed: then nobody has a turn either.
+        let _ = self.stores.acquire_many(STORES_MAX as u32).await;
+    }
+
     fn share(&self, from: NodeId, pick: impl FnOnce(&PeerShare) -> Arc<Semaphore>) -> Arc<Semaphore> {
         const KEPT_IDLE_MAX: usize = 256;
         let mut peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);

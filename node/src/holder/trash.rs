@@ -107,13 +107,9 @@ fn find_room(
 }
 
 fn empty_one(store: &ShardStore, steward: &Steward, segment: &SegmentId) -> Result<TrashReport, TrashError> {
-    let mut leaves: Vec<ClaimLeaf> = Vec::new();
-    let mut bytes = 0;
-    for held in held_of(store, segment) {
-        let held = held?;
-        leaves.push(held.leaf);
-        bytes += held.bytes;
-    }
+    let held = held_of(store, segment)?;
+    let leaves: Vec<ClaimLeaf> = held.iter().map(|held| held.leaf).collect();
+    let bytes = held.iter().map(|held| held.bytes).sum();
     let shards = store.remove_all(&leaves)? as u64;
     steward.note_emptied(segment)?;
     Ok(TrashReport { segments: 1, shards, bytes })

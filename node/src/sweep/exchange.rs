@@ -141,7 +141,8 @@ impl Exchange {
         steward: &Arc<Steward>,
         summaries: Vec<Summary>,
     ) -> Result<(), RecordsError> {
-        for summary in summaries.into_iter().filter(|summary| summary.sequence > self.after) {
+        let after = self.after;
+        for summary in summaries.into_iter().filter(|summary| summary.sequence > after) {
             let own = steward.clone();
             let vault = VaultId::from_bytes(summary.key);
             let (heads, lease) = blocking(move || own.fetch_heads(&vault)).await?;
@@ -158,7 +159,8 @@ impl Exchange {
         steward: &Arc<Steward>,
         summaries: Vec<Summary>,
     ) -> Result<(), RecordsError> {
-        for summary in summaries.into_iter().filter(|summary| summary.sequence > self.after) {
+        let after = self.after;
+        for summary in summaries.into_iter().filter(|summary| summary.sequence > after) {
             let own = steward.clone();
             let kept = blocking(move || own.records().get(Kind::Lease, &summary.key)).await;
             if let Ok(Some(kept)) = kept

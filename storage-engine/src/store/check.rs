@@ -104,7 +104,8 @@ impl IndexFolders {
     }
 
     fn remove(path: &Path) -> Result<(), StoreError> {
-        match fs::remove_dir_all(path) {
+        let removed = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+        match removed {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 Err(StoreError::file("removing", path)(error))
             }

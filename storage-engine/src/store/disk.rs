@@ -53,6 +53,8 @@ pub trait VolumeFile: Send + Sync {
     fn length(&self) -> io::Result<u64>;
     /// The bytes that it takes on the disk.
     fn disk_bytes(&self) -> io::Result<u64>;
+    /// When the file was written to last, in nanoseconds of whatever clock: other after a write than before.
+    fn modified(&self) -> io::Result<u64>;
     /// Fills the buffer, or fails.
     fn read(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()>;
     /// Writes all of it, or fails.
@@ -174,6 +176,12 @@ impl VolumeFile for FolderFile {
 
     fn disk_bytes(&self) -> io::Result<u64> {
         Ok(self.file.metadata()?.blocks() * 512)
+    }
+
+    fn modified(&self) -> io::Result<u64> {
+        let metadata = self.file.metadata()?;
+        // Wraps for times before 1970; only equality is asked for.
+        Ok((metadata.mtime() as u64).wrapping_mul(1_000_000_000).wrapping_add(metadata.mtime_nsec() as u64))
     }
 
     fn read(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {

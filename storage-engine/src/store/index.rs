@@ -9,7 +9,7 @@
 //!                 value  segment id [21..] ‖ volume u24 ‖ unit u16 ‖ units u16 ‖ vault u24 ‖ flags u8
 //! tree "state"    'm'                        format version u8 ‖ store id [16]; written last when rebuilt
 //!                 'n' ‖ vault u32            vault id
-//!                 'v' ‖ volume u32           0 open | 1 sealed ‖ records u32
+//!                 'v' ‖ volume u32           0 open | 1 sealed ‖ records u32 ‖ modified u64
 //!                 'f' ‖ volume u32 ‖ unit u32   a record that is being freed: key ‖ value as in "shards"
 //! ```
 //! Numbers are big-endian.
@@ -65,6 +65,16 @@ impl Place {
     pub(crate) fn is_at(&self, other: &Self) -> bool {
         (self.volume, self.unit) == (other.volume, other.unit)
     }
+}
+
+/// A sealed volume, as the index last saw it. Should it look otherwise, one of the two has changed behind the other's
+/// back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct SealedState {
+    /// Its entries in the index.
+    pub(crate) records: u32,
+    /// [`VolumeFile::modified`](super::disk::VolumeFile::modified).
+    pub(crate) modified: u64,
 }
 
 fn shard_key(leaf: &ClaimLeaf) -> [u8; ENTRY_BYTES] {
@@ -202,9 +212,10 @@ impl Index {
             .collect()
     }
 
-    /// `records`: how many a sealed volume has; none: the volume is open.
-    pub(crate) fn set_volume(&self, volume: VolumeNumber, records: Option<u32>) -> Result<(), sled::Error> {
-        let value = [&[u8::from(records.is_some())][..], &records.unwrap_or(0).to_be_bytes()].concat();
+    /// None: the volume is open.
+    pub(crate) fn set_volume(&self, volume: VolumeNumber, seal: Option<SealedState>) -> Result<(), sled::Error> {
+        let SealedState { records, modified } = seal.unwrap_or_default();
+        let value = [&[u8::from(seal.is_some())][..], &records.to_be_bytes(), &modified.to_be_bytes()].concat();
         self.state.insert(numbered(b'v', [volume.0]), value)?;
         Ok(())
     }
@@ -214,15 +225,17 @@ impl Index {
         Ok(())
     }
 
-    /// The volumes that the index refers to, and how many records the sealed ones have.
-    pub(crate) fn volumes(&self) -> Result<Vec<(VolumeNumber, Option<u32>)>, sled::Error> {
+    /// The volumes that the index refers to, and how it last saw the sealed ones.
+    pub(crate) fn volumes(&self) -> Result<Vec<(VolumeNumber, Option<SealedState>)>, sled::Error> {
         self.state
             .scan_prefix(b"v")
             .map(|entry| {
                 let (key, value) = entry?;
-                let records = number_at(&value, 1).ok_or_else(corrupt)?;
                 let volume = VolumeNumber(number_at(&key, 1).ok_or_else(corrupt)?);
-                Ok((volume, (value[0] == 1).then_some(records)))
+                let records = number_at(&value, 1).ok_or_else(corrupt)?;
+                let modified = value.get(5..).and_then(|value| value.try_into().ok()).ok_or_else(corrupt)?;
+                let state = SealedState { records, modified: u64::from_be_bytes(modified) };
+                Ok((volume, (value[0] == 1).then_some(state)))
             })
             .collect()
     }
@@ -265,6 +278,8 @@ pub(crate) fn folder_bytes(folder: &Path) -> io::Result<u64> {
     use std::os::unix::fs::MetadataExt;
     let entries = match fs::read_dir(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        // Whatever was moved aside in the index's place.
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => return Ok(fs::metadata(folder)?.blocks() * 512),
         other => other?,
     };
     let mut bytes = 0;

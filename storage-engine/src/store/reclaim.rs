@@ -13,7 +13,7 @@ use super::{
     ShardStore,
     disk::{Punched, VolumeFile, VolumeNumber},
     error::StoreError,
-    index::Place,
+    index::{Place, SealedState},
     record::{Header, UNIT_BYTES, VolumeBlock},
     space::{Phase, Region},
 };
@@ -82,7 +82,7 @@ impl ShardStore {
             let mut space = self.space();
             for (at, place) in places.iter().enumerate() {
                 let region = Region { volume, unit: place.unit.into(), units: place.units.into() };
-                space.settle(&region, erased.as_ref().is_ok_and(|punched| punched[at]));
+                space.settle(&region, erased.as_ref().is_ok_and(|(punched, _)| punched[at]));
                 if erased.is_ok() {
                     self.index.forget_free(place)?;
                 }
@@ -90,7 +90,9 @@ impl ShardStore {
             if let Some(known) = space.volumes.get(&volume)
                 && known.phase == Phase::Sealed
             {
-                self.index.set_volume(volume, Some(known.records))?;
+                if let Ok((_, modified)) = &erased {
+                    self.index.set_volume(volume, Some(SealedState { records: known.records, modified: *modified }))?;
+                }
             }
             drop(space);
             erased?;
@@ -99,9 +101,9 @@ impl ShardStore {
         Ok(())
     }
 
-    /// Which of the records were punched; all are durably erased.
-    fn erase_in(&self, volume: VolumeNumber, places: &[&Place]) -> Result<Vec<bool>, StoreError> {
-        let Some(file) = self.own_file(volume)? else { return Ok(vec![false; places.len()]) };
+    /// Which of the records were punched, and when the volume was written to last; all are durably erased.
+    fn erase_in(&self, volume: VolumeNumber, places: &[&Place]) -> Result<(Vec<bool>, u64), StoreError> {
+        let Some(file) = self.own_file(volume)? else { return Ok((vec![false; places.len()], 0)) };
         let length = file.length().map_err(StoreError::volume("opening", volume))?;
         let mut punched = Vec::with_capacity(places.len());
         for place in places.iter() {
@@ -115,7 +117,8 @@ impl ShardStore {
             punched.push(within && self.punch(file.as_ref(), &region));
         }
         file.sync().map_err(StoreError::volume("syncing", volume))?;
-        Ok(punched)
+        let modified = file.modified().map_err(StoreError::volume("erasing in", volume))?;
+        Ok((punched, modified))
     }
 
     /// Gives the space of a region back, if the file system can.
@@ -160,7 +163,8 @@ impl ShardStore {
             if let Some(known) = self.space().volumes.get_mut(&volume)
                 && known.phase == Phase::Full
             {
-                self.index.set_volume(volume, Some(known.records))?;
+                let modified = file.modified().map_err(StoreError::volume("sealing", volume))?;
+                self.index.set_volume(volume, Some(SealedState { records: known.records, modified }))?;
                 known.phase = Phase::Sealed;
             }
         }

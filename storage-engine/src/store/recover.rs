@@ -5,14 +5,17 @@
 //! acknowledged or its entry was not yet flushed, so it is read whole and believed only if it fits its root. Without an
 //! index, the blocks of sealed volumes say that all in them is durable. `fsck` believes nothing.
 
-use std::{collections::BTreeMap, io};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+};
 
 use commonhold_protocol::ClaimLeaf;
 
 use super::{
     disk::{Disk, Punched, VolumeFile, VolumeNumber},
     error::StoreError,
-    index::{Index, Place},
+    index::{Index, Place, SealedState},
     read,
     record::{BLOCK_UNITS, Header, Secret, UNIT_BYTES, VOLUME_UNITS_MAX, VolumeBlock},
     space::{Phase, Space, Volume},
@@ -50,6 +53,8 @@ pub(crate) struct Recovery<'a> {
     trust: Trust,
     space: Space,
     found: Found,
+    /// Records that stay, in the volumes that were looked through.
+    met: BTreeMap<VolumeNumber, u32>,
 }
 
 fn own(block: &VolumeBlock, volume: VolumeNumber, secret: &Secret) -> bool {
@@ -78,12 +83,12 @@ impl<'a> Recovery<'a> {
         trust: Trust,
     ) -> Result<Self, StoreError> {
         let space = Space::new(Vaults::load(index)?);
-        Ok(Self { disk, secret, index, trust, space, found: Found::default() })
+        Ok(Self { disk, secret, index, trust, space, found: Found::default(), met: BTreeMap::new() })
     }
 
     pub(crate) fn run(mut self) -> Result<(Space, Found), StoreError> {
         self.finish_erasing()?;
-        let known: BTreeMap<VolumeNumber, Option<u32>> = self.index.volumes()?.into_iter().collect();
+        let known: BTreeMap<VolumeNumber, Option<SealedState>> = self.index.volumes()?.into_iter().collect();
         let present = self.disk.volumes().map_err(StoreError::volume("listing", VolumeNumber(0)))?;
         let last = known.keys().chain(&present).max();
         self.space.last_volume = last.copied().unwrap_or(VolumeNumber(0));
@@ -95,7 +100,7 @@ impl<'a> Recovery<'a> {
         }
         self.choose_active()?;
         self.count()?;
-        self.look_again(&known)?;
+        self.compare(&known)?;
         self.space.vaults.forget_empty(self.index)?;
         Ok((self.space, self.found))
     }
@@ -138,7 +143,7 @@ impl<'a> Recovery<'a> {
             .map_err(StoreError::volume("erasing in", header.volume))
     }
 
-    fn look_at(&mut self, volume: VolumeNumber, in_index: Option<Option<u32>>) -> Result<(), StoreError> {
+    fn look_at(&mut self, volume: VolumeNumber, in_index: Option<Option<SealedState>>) -> Result<(), StoreError> {
         let failed = |doing| StoreError::volume(doing, volume);
         let file = self.disk.open(volume).map_err(failed("opening"))?;
         let length = file.length().map_err(failed("opening"))?;
@@ -188,7 +193,7 @@ impl<'a> Recovery<'a> {
         units: u32,
         records_durable: bool,
     ) -> Result<(u32, u32), StoreError> {
-        let (mut unit, mut end, mut punched) = (BLOCK_UNITS, BLOCK_UNITS, 0);
+        let (mut unit, mut end, mut punched, mut met) = (BLOCK_UNITS, BLOCK_UNITS, 0, 0);
         while unit < units {
             // An unreadable unit is no header: what the index knows to begin there is found damaged when it is read.
             let header = Header::read(file, self.secret, volume, unit).ok().flatten();
@@ -197,11 +202,13 @@ impl<'a> Recovery<'a> {
                 continue;
             };
             if self.meet(file, &header, records_durable)? {
+                met += 1;
                 punched += self.punch_gap(file, end, unit);
                 end = unit + header.units();
             }
             unit += header.units();
         }
+        self.met.insert(volume, met);
         Ok((end, punched))
     }
 
@@ -298,28 +305,56 @@ impl<'a> Recovery<'a> {
         Ok(())
     }
 
-    /// sled, damaged, can come up with less than it had and say nothing: a sealed volume of which the index has more or
-    /// fewer records than it said is looked through after all.
-    fn look_again(&mut self, known: &BTreeMap<VolumeNumber, Option<u32>>) -> Result<(), StoreError> {
-        let sealed = self.space.volumes.iter().filter(|(_, volume)| volume.phase == Phase::Sealed);
-        let sealed: Vec<_> = sealed.map(|(number, volume)| (*number, volume.units, volume.records)).collect();
-        let mut recount = false;
-        for &(number, units, records) in &sealed {
-            if self.trust == Trust::Index && known.get(&number) != Some(&Some(records)) {
-                tracing::warn!(volume = %number, records, "the index does not know all of a volume");
-                let file = self.disk.open(number).map_err(StoreError::volume("opening", number))?;
-                self.scan(number, file.as_ref(), units, false)?;
-                recount = true;
+    /// sled, damaged, can come up as it was some time ago and say nothing. Where the index and a volume do not agree,
+    /// both are looked through: what the index lacks is entered, what the volume lacks is quarantined.
+    fn compare(&mut self, known: &BTreeMap<VolumeNumber, Option<SealedState>>) -> Result<(), StoreError> {
+        let mut sealed = BTreeMap::new();
+        let mut differ = BTreeSet::new();
+        let volumes: Vec<_> = self.space.volumes.iter().map(|(&number, volume)| (number, volume.clone())).collect();
+        for (number, volume) in volumes.iter().filter(|(_, volume)| volume.phase != Phase::Lost) {
+            let failed = || StoreError::volume("comparing", *number);
+            let file = self.disk.open(*number).map_err(failed())?;
+            if volume.phase == Phase::Sealed {
+                let state = SealedState { records: volume.records, modified: file.modified().map_err(failed())? };
+                if known.get(number) == Some(&Some(state)) {
+                    continue;
+                }
+                sealed.insert(*number, file.clone());
+                if self.trust == Trust::Index {
+                    self.scan(*number, file.as_ref(), volume.units, false)?;
+                }
+            }
+            if self.met.get(number) != Some(&volume.records) {
+                tracing::warn!(volume = %number, records = volume.records, "index and volume do not agree");
+                differ.insert(*number);
             }
         }
-        if recount {
+        if !differ.is_empty() {
+            self.quarantine_absent(&differ)?;
             self.count()?;
         }
-        for (number, _, _) in sealed {
-            let records = self.space.volumes.get(&number).map(|volume| volume.records);
-            if known.get(&number) != Some(&records) {
-                self.index.set_volume(number, records)?;
+        for (number, file) in sealed {
+            let modified = file.modified().map_err(StoreError::volume("comparing", number))?;
+            let records = self.space.volumes.get(&number).map_or(0, |volume| volume.records);
+            self.index.set_volume(number, Some(SealedState { records, modified }))?;
+        }
+        Ok(())
+    }
+
+    /// Quarantines the shards whose headers are not where the index says, in these volumes.
+    fn quarantine_absent(&mut self, volumes: &BTreeSet<VolumeNumber>) -> Result<(), StoreError> {
+        let mut absent = Vec::new();
+        for entry in self.index.iter_after(None) {
+            let (leaf, place) = entry?;
+            if !place.quarantined && volumes.contains(&place.volume) {
+                let file = self.disk.open(place.volume).map_err(StoreError::volume("comparing", place.volume))?;
+                if self.header_of(file.as_ref(), &leaf, &place).is_none() {
+                    absent.push((leaf, Place { quarantined: true, ..place }));
+                }
             }
+        }
+        for (leaf, place) in absent {
+            self.index.insert(&leaf, &place)?;
         }
         Ok(())
     }

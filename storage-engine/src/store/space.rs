@@ -44,7 +44,7 @@ pub(crate) enum Phase {
 }
 
 /// One volume file, as counted.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Volume {
     pub(crate) phase: Phase,
     /// Units of the file.

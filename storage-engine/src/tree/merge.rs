@@ -91,31 +91,29 @@ where
     // The directory that was merged last, for the clash that waits for it.
     let mut below: Option<TreeRoot> = None;
     while let Some(directory) = open.last_mut() {
-        if directory.clash.is_none() {
-            let Some(conflict) = directory.conflicts.next().transpose()? else {
-                let Some(Directory { roots, resolved, .. }) = open.pop() else { break };
-                below = Some(resolved.write(source, sink, roots.each_ref())?);
-                merge.path.pop();
-                continue;
-            };
-            let clash = Clash::decode(conflict, labels)?;
-            if let Some([base, ours, theirs]) = clash.directories() {
-                below = map::unopposed(base, ours, theirs).cloned();
-                if below.is_none() {
-                    let inner = Directory::new(source, [base, ours, theirs]);
-                    merge.path.push(clash.name.clone());
-                    directory.clash = Some(clash);
-                    open.push(inner);
-                    if open.len() > DIRECTORY_DEPTH_MAX {
-                        return Err(TreeError::TooDeep { what: "directories", depth_max: DIRECTORY_DEPTH_MAX });
-                    }
-                    continue;
-                }
-            }
-            directory.clash = Some(clash);
-        }
         if let Some(clash) = directory.clash.take() {
             merge.settle(directory, clash, below.take())?;
+            continue;
+        }
+        let Some(conflict) = directory.conflicts.next().transpose()? else {
+            let Some(Directory { roots, resolved, .. }) = open.pop() else { break };
+            below = Some(resolved.write(source, sink, roots.each_ref())?);
+            merge.path.pop();
+            continue;
+        };
+        let clash = Clash::decode(conflict, labels)?;
+        let mut inner = None;
+        if let Some([base, ours, theirs]) = clash.directories() {
+            below = map::unopposed(base, ours, theirs).cloned();
+            if below.is_none() {
+                merge.path.push(clash.name.clone());
+                inner = Some(Directory::new(source, [base, ours, theirs]));
+            }
+        }
+        directory.clash = Some(clash);
+        open.extend(inner);
+        if open.len() > DIRECTORY_DEPTH_MAX {
+            return Err(TreeError::TooDeep { what: "directories", depth_max: DIRECTORY_DEPTH_MAX });
         }
     }
     Ok(below.unwrap_or_default())

@@ -305,7 +305,7 @@ impl FileNode {
             let span = match table.slot(at) {
                 Slot::Hole(length) => length,
                 Slot::Ref(chunk) if level == 1 => u64::from(chunk.plain_length),
-                Slot::Ref(_) => u64::from_le_bytes(spans[at]),
+                Slot::Ref(_) => spans.get(at).map_or(0, |span| u64::from_le_bytes(*span)),
             };
             let next = end.checked_add(span).filter(|next| *next > end && *next <= i64::MAX as u64);
             end = next.ok_or(field("spans"))?;

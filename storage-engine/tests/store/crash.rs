@@ -28,6 +28,7 @@ struct Contents {
     durable: Vec<u8>,
     /// Written since the last sync.
     unsynced: Vec<(usize, Vec<u8>)>,
+    writes: u64,
 }
 
 #[derive(Default)]
@@ -85,7 +86,7 @@ impl Disk for CrashDisk {
 
     fn create(&self, volume: VolumeNumber, bytes: u64) -> io::Result<Arc<dyn VolumeFile>> {
         let zeros = vec![0; bytes as usize];
-        let contents = Contents { live: zeros.clone(), durable: zeros, unsynced: Vec::new() };
+        let contents = Contents { live: zeros.clone(), durable: zeros, unsynced: Vec::new(), writes: 0 };
         assert!(self.alive()?.volumes.insert(volume, contents).is_none(), "{volume} exists");
         Ok(self.file(volume))
     }
@@ -128,6 +129,10 @@ impl VolumeFile for CrashFile {
         self.length()
     }
 
+    fn modified(&self) -> io::Result<u64> {
+        self.with(|contents| Ok(contents.writes))
+    }
+
     fn read(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
         self.with(|contents| {
             let bytes = contents.live.get(offset as usize..offset as usize + buffer.len());
@@ -141,6 +146,7 @@ impl VolumeFile for CrashFile {
             let offset = offset as usize;
             contents.live[offset..offset + bytes.len()].copy_from_slice(bytes);
             contents.unsynced.push((offset, bytes.to_vec()));
+            contents.writes += 1;
             Ok(())
         })
     }

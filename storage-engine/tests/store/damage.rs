@@ -188,10 +188,8 @@ fn a_record_inside_a_shard_is_not_found() {
         length: forged.len() as u64,
         roots: vec![prove::root_of(&forged).0],
     };
-    let outer = crate::harness::Segment {
-        manifest: Verified::sign(manifest, &vault, &network()),
-        shards: vec![forged.into()],
-    };
+    let outer =
+        crate::harness::Segment { manifest: Verified::sign(manifest, &vault, &network()), shards: vec![forged.into()] };
     outer.store(&store, 0).unwrap();
     store.remove(inner.manifest.id(), ShardIndex(0)).unwrap();
     drop(store);

@@ -37,7 +37,8 @@ fn a_range_is_proven_without_the_rest() {
     let root = segment.manifest.root(ShardIndex(2)).unwrap();
     let decoded = prove::decode_ranges(root, 256 * KIB as u64, &ranges, &read.encoded).unwrap();
     let shard = &segment.shards[2];
-    let expected = [(3, 5), (9, 10)].map(|(from, to)| (from * 16 * KIB as u64, shard.slice(from as usize * 16 * KIB..to * 16 * KIB)));
+    let expected = [(3, 5), (9, 10)]
+        .map(|(from, to)| (from * 16 * KIB as u64, shard.slice(from as usize * 16 * KIB..to * 16 * KIB)));
     assert_eq!(decoded, expected);
     assert!(read.encoded.len() < 60 * KIB);
 }
@@ -133,7 +134,8 @@ fn held_shards_are_listed_with_their_vaults() {
         }
     }
     let listed = |store: &ShardStore| {
-        let mut held: Vec<_> = store.iter_held().map(|held| held.unwrap()).map(|held| (held.leaf, held.vault)).collect();
+        let mut held: Vec<_> =
+            store.iter_held().map(|held| held.unwrap()).map(|held| (held.leaf, held.vault)).collect();
         let after = held[3].0;
         let rest: Vec<_> = store.held_after(Some(&after)).map(|held| held.unwrap().leaf).collect();
         assert_eq!(rest, held[4..].iter().map(|(leaf, _)| *leaf).collect::<Vec<_>>());

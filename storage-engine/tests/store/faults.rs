@@ -126,6 +126,10 @@ impl VolumeFile for FaultyFile {
         self.file.disk_bytes()
     }
 
+    fn modified(&self) -> io::Result<u64> {
+        self.file.modified()
+    }
+
     fn read(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
         self.faults.pass(Operation::Read)?;
         self.file.read(offset, buffer)

@@ -40,7 +40,8 @@ fn a_deleted_index_is_built_anew() {
     assert_all_held(&store, &segments);
     assert_eq!(store.used().bytes, used.bytes);
     for vault in 0..3 {
-        let of_vault = segments.iter().filter(|segment| segment.manifest.vault == segment_of(vault, 0, 64, 1).manifest.vault);
+        let of_vault =
+            segments.iter().filter(|segment| segment.manifest.vault == segment_of(vault, 0, 64, 1).manifest.vault);
         let bytes = of_vault.count() as u64 * 256 * KIB as u64;
         assert_eq!(store.vault_bytes(&segment_of(vault, 0, 64, 1).manifest.vault), bytes);
     }
@@ -52,11 +53,10 @@ fn a_broken_index_is_moved_aside_and_built_anew() {
     let (store, segments) = filled(folder.path());
     drop(store);
     let index = folder.path().join("index");
-    for damage in 0..4 {
+    for damage in 0..3 {
         match damage {
-            0 => fs::remove_file(index.join("conf")).unwrap(),
-            1 => fs::write(index.join("db"), vec![0x5a; 1 << 20]).unwrap(),
-            2 => fs::write(index.join("db"), b"").unwrap(),
+            0 => fs::write(index.join("db"), vec![0x5a; 1 << 20]).unwrap(),
+            1 => fs::write(index.join("db"), b"").unwrap(),
             _ => {
                 fs::remove_dir_all(&index).unwrap();
                 fs::write(&index, b"a file where a folder should be").unwrap();
@@ -93,9 +93,8 @@ fn an_index_that_silently_lost_entries_is_completed() {
         }
         let (store, report) = open(folder.path());
         silent += u32::from(report.index == IndexFound::Kept && report.recovered > 0);
+        // Entries of removed shards that came back with the old state are in quarantine.
         assert_all_held(&store, &segments);
-        drop(store);
-        fs::create_dir_all(folder.path().join("index")).unwrap();
     }
     assert!(silent > 0, "sled noticed it every time: this tests nothing");
 }

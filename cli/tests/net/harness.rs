@@ -1,0 +1,295 @@
+//! A real local network in one call, taken down whatever happens: its `dev` process, its nodes, and those that a test
+//! started again. Only processes that work in this network's own folder are ever signalled.
+
+mod client;
+mod compare;
+mod process;
+mod spy;
+mod tree;
+mod wait;
+
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::mpsc::{RecvTimeoutError, sync_channel},
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+
+pub(crate) use self::{
+    client::{Finished, Home},
+    compare::{Differs, assert_same, differences},
+    spy::Spy,
+    tree::{Tree, noise, words},
+    wait::{PATIENCE, eventually, poll_until},
+};
+
+/// The program under test.
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_commonhold");
+/// The passphrase of every home that tests make.
+pub(crate) const PASSPHRASE: &str = "a passphrase for tests alone";
+/// More than a loaded machine needs to start any of these networks; then something is wrong.
+const READY_MAX: Duration = Duration::from_secs(90);
+
+/// What a network is to be.
+#[derive(Default)]
+pub(crate) struct Setup<'a> {
+    pub(crate) nodes: usize,
+    /// As many as nodes if none.
+    pub(crate) domains: Option<usize>,
+    /// `K/N`, pinned for every home.
+    pub(crate) coding: Option<&'a str>,
+    /// A config to lay over that of every node.
+    pub(crate) overlay: Option<&'a str>,
+}
+
+/// A running network; gone when dropped.
+pub(crate) struct Network {
+    folder: tempfile::TempDir,
+    coding: Option<String>,
+    dev: Child,
+    started_again: Vec<(usize, Child)>,
+    pub(crate) ready_after: Duration,
+}
+
+impl Network {
+    pub(crate) fn start(setup: &Setup<'_>) -> Self {
+        let folder = tempfile::Builder::new().prefix("commonhold-net-").tempdir().unwrap();
+        let dir = folder.path().join("net");
+        let mut command = process::mortal(PROGRAM);
+        command.args(["dev", "--nodes", &setup.nodes.to_string(), "--dir"]).arg(&dir);
+        if let Some(domains) = setup.domains {
+            command.args(["--domains", &domains.to_string()]);
+        }
+        if let Some(coding) = setup.coding {
+            command.args(["--coding", coding]);
+        }
+        if let Some(overlay) = setup.overlay {
+            let path = folder.path().join("overlay.toml");
+            fs::write(&path, overlay).unwrap();
+            command.arg("--config").arg(path);
+        }
+        command.env("COMMONHOLD_PASSPHRASE", PASSPHRASE).stdin(Stdio::null()).stdout(Stdio::piped());
+        command.stderr(fs::File::create(folder.path().join("dev.log")).unwrap());
+        let started = Instant::now();
+        let mut dev = command.spawn().unwrap();
+        let lines = BufReader::new(dev.stdout.take().unwrap()).lines();
+        let mut network = Self {
+            folder,
+            coding: setup.coding.map(str::to_owned),
+            dev,
+            started_again: Vec::new(),
+            ready_after: Duration::ZERO,
+        };
+        let (ready, is_ready) = sync_channel(1);
+        std::thread::spawn(move || {
+            // Reads to the end, so that `dev` never waits for a reader.
+            for line in lines.map_while(Result::ok) {
+                if line == "ready" {
+                    let _ = ready.try_send(());
+                }
+            }
+        });
+        match is_ready.recv_timeout(READY_MAX) {
+            Ok(()) => network.ready_after = started.elapsed(),
+            Err(RecvTimeoutError::Timeout) => panic!("not ready after {READY_MAX:?}: {}", network.log()),
+            Err(RecvTimeoutError::Disconnected) => panic!("`dev` has ended: {}", network.log()),
+        }
+        network
+    }
+
+    /// What `dev` had to say.
+    fn log(&self) -> String {
+        fs::read_to_string(self.folder.path().join("dev.log")).unwrap_or_default()
+    }
+
+    /// A place for a test's own files, beside the network's.
+    pub(crate) fn scratch(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The folder that was given to `dev`.
+    pub(crate) fn dir(&self) -> PathBuf {
+        self.folder.path().join("net")
+    }
+
+    /// A node's folder: config and data.
+    pub(crate) fn node_dir(&self, node: usize) -> PathBuf {
+        self.dir().join(format!("node-{node:02}"))
+    }
+
+    /// The numbers of all nodes that were ever made here.
+    pub(crate) fn nodes(&self) -> Vec<usize> {
+        let names = fs::read_dir(self.dir()).unwrap().map(|entry| entry.unwrap().file_name());
+        let mut numbers: Vec<usize> =
+            names.filter_map(|name| name.to_str()?.strip_prefix("node-")?.parse().ok()).collect();
+        numbers.sort_unstable();
+        numbers
+    }
+
+    /// The network's name.
+    pub(crate) fn name(&self) -> String {
+        let config = fs::read_to_string(self.dir().join("client/config.toml")).unwrap();
+        let config: toml::Table = config.parse().unwrap();
+        config["network"]["name"].as_str().unwrap().to_owned()
+    }
+
+    /// Where a running node can be dialled.
+    pub(crate) fn address(&self, node: usize) -> String {
+        let path = self.node_dir(node).join("addr");
+        fs::read_to_string(path).unwrap().lines().next().unwrap().to_owned()
+    }
+
+    /// The home that `dev` made.
+    pub(crate) fn dev_home(&self) -> Home {
+        Home::at(self.dir().join("client"), Vec::new())
+    }
+
+    /// A new vault in a home of its own, and its phrase.
+    pub(crate) fn new_home(&self, name: &str) -> (Home, String) {
+        let home = Home::at(self.folder.path().join(name), self.init_arguments(&self.running()));
+        let phrase = home.init();
+        (home, phrase)
+    }
+
+    /// The same vault in another home that knows nothing but the phrase and the addresses of some nodes.
+    pub(crate) fn cold_home(&self, name: &str, phrase: &str, bootstrap: &[usize]) -> Home {
+        let home = self.blank_home(name, bootstrap);
+        home.recover(phrase).expect_code(0);
+        home
+    }
+
+    /// A home without a vault.
+    pub(crate) fn blank_home(&self, name: &str, bootstrap: &[usize]) -> Home {
+        Home::at(self.folder.path().join(name), self.init_arguments(bootstrap))
+    }
+
+    fn init_arguments(&self, bootstrap: &[usize]) -> Vec<String> {
+        let mut arguments = vec!["--network".to_owned(), self.name()];
+        arguments.extend(bootstrap.iter().flat_map(|node| ["--bootstrap".to_owned(), self.address(*node)]));
+        arguments.extend(self.coding.iter().flat_map(|coding| ["--coding".to_owned(), coding.clone()]));
+        arguments
+    }
+
+    /// The nodes that answer.
+    pub(crate) fn running(&self) -> Vec<usize> {
+        self.nodes().into_iter().filter(|node| self.status(*node).is_some()).collect()
+    }
+
+    /// What `node status` says; none if the node does not run.
+    pub(crate) fn status(&self, node: usize) -> Option<Value> {
+        let config = self.node_dir(node).join("node.toml");
+        let output = Command::new(PROGRAM)
+            .args(["--json", "node", "status", "--config"])
+            .arg(config)
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        output.status.success().then(|| serde_json::from_slice(&output.stdout).unwrap())
+    }
+
+    /// One number of a node's status, by its path in the JSON; of a node that must run.
+    pub(crate) fn figure(&self, node: usize, path: &str) -> u64 {
+        let status = self.status(node).unwrap_or_else(|| panic!("node {node} does not run"));
+        status.pointer(path).and_then(Value::as_u64).unwrap_or_else(|| panic!("no {path} in {status}"))
+    }
+
+    /// The sum of a figure over all running nodes.
+    pub(crate) fn figures(&self, path: &str) -> u64 {
+        let statuses = self.nodes().into_iter().filter_map(|node| self.status(node));
+        statuses.map(|status| status.pointer(path).and_then(Value::as_u64).unwrap()).sum()
+    }
+
+    /// A node's id, in hex.
+    pub(crate) fn node_id(&self, node: usize) -> String {
+        let status = self.status(node).unwrap_or_else(|| panic!("node {node} does not run"));
+        status["node"].as_str().unwrap().to_owned()
+    }
+
+    /// Ends a node as a power cut would. It is gone when this returns.
+    pub(crate) fn kill(&mut self, node: usize) {
+        self.end(node, "KILL");
+    }
+
+    /// Asks a node to stop, and waits until it has.
+    pub(crate) fn stop(&mut self, node: usize) {
+        self.end(node, "TERM");
+    }
+
+    fn end(&mut self, node: usize, signal: &str) {
+        let folder = self.node_dir(node);
+        let pid = process::working_in(&folder).unwrap_or_else(|| panic!("node {node} does not run"));
+        process::signal(pid, signal);
+        eventually(&format!("node {node} ends on {signal}"), || {
+            // Ours must be waited for; those of `dev` it waits for itself.
+            for (_, child) in self.started_again.iter_mut().filter(|(number, _)| *number == node) {
+                let _ = child.try_wait();
+            }
+            process::has_ended(pid)
+        });
+        self.started_again.retain(|(number, _)| *number != node);
+    }
+
+    /// Starts a node again that was ended, and returns once it answers and knows `others` other nodes.
+    pub(crate) fn start_again(&mut self, node: usize, others: u64) {
+        self.launch(node);
+        self.await_node(node, others);
+    }
+
+    /// Starts a node again without waiting for it.
+    pub(crate) fn launch(&mut self, node: usize) {
+        let folder = self.node_dir(node);
+        let log = fs::OpenOptions::new().append(true).create(true).open(folder.join("log")).unwrap();
+        let mut command = process::mortal(PROGRAM);
+        command.args(["node", "run", "--config"]).arg(folder.join("node.toml")).stdin(Stdio::null());
+        command.stdout(log.try_clone().unwrap()).stderr(log);
+        self.started_again.push((node, command.spawn().unwrap()));
+    }
+
+    /// Waits until a node answers and knows `others` other nodes.
+    pub(crate) fn await_node(&self, node: usize, others: u64) {
+        eventually(&format!("node {node} runs and knows {others} others"), || {
+            let known = self.status(node).and_then(|status| status["nodes_known"].as_u64());
+            known.is_some_and(|known| known >= others)
+        });
+    }
+
+    /// `dev --add`.
+    pub(crate) fn add(&self, count: usize, overlay: Option<&str>) {
+        let mut command = Command::new(PROGRAM);
+        command.args(["dev", "--add", &count.to_string(), "--dir"]).arg(self.dir());
+        if let Some(overlay) = overlay {
+            let path = self.folder.path().join("added.toml");
+            fs::write(&path, overlay).unwrap();
+            command.arg("--config").arg(path);
+        }
+        Finished::of(&mut command).expect_code(0);
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("`dev` said: {}", self.log());
+        }
+        let _ = self.dev.kill();
+        let _ = self.dev.wait();
+        for (_, child) in &mut self.started_again {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        // Nodes that were added live on their own.
+        for node in self.nodes() {
+            if let Some(pid) = process::working_in(&self.node_dir(node)) {
+                process::signal(pid, "KILL");
+            }
+        }
+        if std::thread::panicking() && std::env::var_os("COMMONHOLD_KEEP").is_some() {
+            let kept = std::mem::replace(&mut self.folder, tempfile::tempdir().unwrap()).keep();
+            eprintln!("the network's folder is kept: {}", kept.display());
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! Processes of the program under test: how they are started so that they cannot outlive a test, found and signalled.
+
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use super::PROGRAM;
+
+/// A command that the kernel ends when the test's thread does, even if the test itself is killed.
+pub(crate) fn mortal(program: &str) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "--", program]);
+    command
+}
+
+/// The node that works in a folder: by its pid file, and only if that process runs our program with that config.
+pub(crate) fn working_in(folder: &Path) -> Option<u32> {
+    let pid: u32 = fs::read_to_string(folder.join("pid")).ok()?.trim().parse().ok()?;
+    let program = fs::read_link(format!("/proc/{pid}/exe")).ok()?;
+    let arguments = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let config = folder.join("node.toml");
+    let works_here =
+        arguments.split(|byte| *byte == 0).any(|argument| argument == config.as_os_str().as_encoded_bytes());
+    (works_here && program == fs::canonicalize(PROGRAM).ok()? && !has_ended(pid)).then_some(pid)
+}
+
+/// True if the process is gone, or dead and not yet waited for.
+pub(crate) fn has_ended(pid: u32) -> bool {
+    let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { return true };
+    // The state follows the name, which is in brackets and may hold anything.
+    stat.rsplit_once(')').is_none_or(|(_, rest)| rest.trim_start().starts_with(['Z', 'X']))
+}
+
+/// Sends a signal by its name.
+pub(crate) fn signal(pid: u32, name: &str) {
+    // One that has just ended needs no signal.
+    let _ = Command::new("kill").args(["-s", name, &pid.to_string()]).stderr(Stdio::null()).status();
+}

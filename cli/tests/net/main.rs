@@ -1,0 +1,19 @@
+//! What must hold of a whole network, each promise with a file of its own. Everything here runs real processes of the
+//! very program that is shipped, started through `commonhold dev`, and looks at them from outside.
+//!
+//! All the promises share one test program, since each links all of the network stack; `cargo nextest run -p
+//! commonhold net_dead_nodes` runs one of them.
+
+mod harness;
+
+mod net_damaged_disks;
+mod net_dead_nodes;
+mod net_full;
+mod net_interrupted;
+mod net_membership;
+mod net_partition;
+mod net_round_trip;
+mod net_secrets;
+mod net_strangers;
+mod net_two_homes;
+mod net_unreadable;

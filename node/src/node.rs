@@ -1,0 +1,404 @@
+//! The node as a whole: opens what lies on the disk, starts the peer, hands inbound work to holder and steward, and ends
+//! in order. It connects parts and decides nothing.
+
+mod background;
+mod bootstrap;
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
+
+use commonhold_network::{
+    Inbound, InboundAsk, InboundStream, Limits, Multiaddr, NetworkError, Peer, PeerConfig, PeerEvent, Role, serve_stream,
+};
+use commonhold_protocol::{
+    NodeId,
+    ask::{Refusal, Response},
+};
+use commonhold_storage_engine::store::{ShardStore, StoreError, StoreOptions};
+use tokio::sync::{Notify, Semaphore};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    clock::Clock,
+    config::{Config, ConfigError},
+    dashboard::{self, StatusSource},
+    data_dir::{ADDRESS_FILE, DASHBOARD_FILE, DataDir, DataDirError, PID_FILE},
+    holder::{HeldShards, Holder, Rates},
+    identity::{Identity, IdentityError},
+    neighbours::Neighbours,
+    observer::{NoObserver, Observer},
+    records::{RecordStore, RecordsError},
+    status::{NodeStatus, PledgeStatus, RecordStatus, ShardStatus, TrafficStatus},
+    steward::Steward,
+    sweep::{ServedVaults, Sweep},
+};
+
+/// The folder of the record store, in the data folder.
+pub(crate) const RECORDS_FOLDER: &str = "records";
+/// Questions that are worked on at once; the others wait in the peer's queue, which is bounded.
+const ASKS_AT_ONCE: usize = 32;
+/// How long stopping waits for shards that are being received.
+const STOP_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Why a node does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// The data folder cannot be used.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    /// The config names a file that cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The identity cannot be used.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The records cannot be opened.
+    #[error("the records cannot be opened: {0}")]
+    Records(#[from] RecordsError),
+    /// The shards cannot be opened.
+    #[error("the shards cannot be opened: {0}")]
+    Store(#[from] StoreError),
+    /// The network cannot be started.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    /// The status page's address cannot be used.
+    #[error("[dashboard] listen: {address}: {source}; choose another address, or port 0 for any")]
+    Dashboard {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A part of the node panicked; the log has more.
+    #[error("a part of the node failed while starting")]
+    Panicked,
+}
+
+/// The volunteer's daemon.
+#[derive(Debug, Clone, Copy)]
+pub struct Node;
+
+impl Node {
+    /// Runs a node until `shutdown` is ready, then stops in order. Runs on the current runtime, which may have one
+    /// thread; work on the disk goes to the runtime's blocking threads.
+    pub async fn run(
+        config: Config,
+        data_dir: impl AsRef<Path>,
+        shutdown: impl Future<Output = ()>,
+    ) -> Result<(), NodeError> {
+        Self::run_observed(config, data_dir, Arc::new(NoObserver), shutdown).await
+    }
+
+    /// As [`Self::run`], with someone who watches all messages.
+    pub async fn run_observed(
+        config: Config,
+        data_dir: impl AsRef<Path>,
+        observer: Arc<dyn Observer>,
+        shutdown: impl Future<Output = ()>,
+    ) -> Result<(), NodeError> {
+        let data_dir = DataDir::lock(data_dir.as_ref())?;
+        for stale in [ADDRESS_FILE, DASHBOARD_FILE] {
+            data_dir.withdraw(stale);
+        }
+        data_dir.publish(PID_FILE, &format!("{}\n", std::process::id()))?;
+        let run = run_in(&config, &data_dir, observer, shutdown).await;
+        for published in [ADDRESS_FILE, DASHBOARD_FILE, PID_FILE] {
+            data_dir.withdraw(published);
+        }
+        run
+    }
+}
+
+async fn run_in(
+    config: &Config,
+    data_dir: &DataDir,
+    observer: Arc<dyn Observer>,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), NodeError> {
+    let identity = Identity::load_or_create(data_dir.path())?;
+    let clock = Arc::new(Clock::default());
+    let (records, store) = open_stores(config, data_dir.path()).await?;
+    let own_domain = config.node.domain.clone();
+    let steward = {
+        let (network, domain) = (config.network_name().clone(), own_domain.clone());
+        let (records, holdings, clock) = (records.clone(), Arc::new(HeldShards(store.clone())), clock.clone());
+        blocking(move || Steward::new(network, domain, records, holdings, clock)).await??
+    };
+    let steward = Arc::new(steward);
+    let neighbours = Arc::new(Neighbours::new(identity.node_id(), own_domain.as_deref(), config.names_domains()));
+    let served = Arc::new(ServedVaults::default());
+
+    let address = config.dashboard.listen;
+    let (listener, dashboard_address) =
+        dashboard::bind(address).await.map_err(|source| NodeError::Dashboard { address, source })?;
+    let limits = Limits::default();
+    let (peer, inbound) = Peer::start(PeerConfig {
+        identity_seed: identity.seed(),
+        network: config.network_name().clone(),
+        network_key: config.network_key()?,
+        listen: config.listen(),
+        role: Role::Node,
+        local_discovery: config.local_discovery(),
+        relay: config.pledge.relay,
+        limits: limits.clone(),
+    })?;
+    let rates = Rates { upload: config.pledge.upload, download: config.pledge.download };
+    let holder = Arc::new(Holder::new(
+        config.network_name().clone(),
+        &identity,
+        store.clone(),
+        steward.clone(),
+        neighbours.clone(),
+        served.clone(),
+        rates,
+        observer.clone(),
+    ));
+    tracing::info!(node = %format!("{:#}", peer.node_id()), network = %config.network_name(), "the node runs");
+
+    let running = Running {
+        peer: peer.clone(),
+        steward: steward.clone(),
+        holder: holder.clone(),
+        neighbours: neighbours.clone(),
+        observer,
+        news: Arc::new(Notify::new()),
+        stop: CancellationToken::new(),
+        tasks: TaskTracker::new(),
+        limits,
+    };
+    let source = Arc::new(Figures {
+        config: config.clone(),
+        node: peer.node_id(),
+        peer: peer.clone(),
+        store: store.clone(),
+        records: records.clone(),
+        clock,
+        addresses: std::sync::Mutex::default(),
+    });
+    let sweep = Sweep::new(peer.clone(), steward.clone(), neighbours, served, config.audit.grace.0);
+    running.tasks.spawn(sweep.run(running.news.clone(), running.stop.clone()));
+    running.tasks.spawn(dashboard::serve(listener, source.clone(), running.stop.clone()));
+    running.tasks.spawn(background::run(store.clone(), steward, config.pledge.trash.as_ms(), running.stop.clone()));
+    let remembered = bootstrap::remembered(data_dir.path());
+    running.tasks.spawn(bootstrap::run(peer.clone(), config.bootstrap(), remembered, running.stop.clone()));
+
+    let served_all = serve(&running, &source, data_dir, dashboard_address, inbound);
+    tokio::select! {
+        served = served_all => served?,
+        () = shutdown => {}
+    }
+    stop(&running, data_dir, records, store).await;
+    Ok(())
+}
+
+/// Opens records and shards, off the runtime's thread: a rebuild of an index takes its time.
+async fn open_stores(config: &Config, folder: &Path) -> Result<(Arc<RecordStore>, Arc<ShardStore>), NodeError> {
+    let records_max = config.pledge.records.of(config.pledge.disk.0);
+    let records_folder = folder.join(RECORDS_FOLDER);
+    let folder: PathBuf = folder.to_owned();
+    let (pledge, network) = (config.pledge.clone(), config.network_name().clone());
+    blocking(move || {
+        let (records, report) = RecordStore::open(&records_folder, records_max)?;
+        if report.rebuilt || report.damaged_bytes > 0 {
+            tracing::warn!(?report, "the index of the records was rebuilt");
+        }
+        let options = StoreOptions {
+            pledge_bytes: pledge.disk.0,
+            keep_free_bytes: pledge.keep_free.0,
+            vault_bytes_max: pledge.vault_max.0,
+            other_bytes: records.used_bytes(),
+            network,
+        };
+        let (store, _) = ShardStore::open(&folder, options)?;
+        Ok((records, store))
+    })
+    .await?
+}
+
+/// What runs.
+struct Running {
+    peer: Peer,
+    steward: Arc<Steward>,
+    holder: Arc<Holder>,
+    neighbours: Arc<Neighbours>,
+    observer: Arc<dyn Observer>,
+    news: Arc<Notify>,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+    limits: Limits,
+}
+
+/// Hands on what comes in. Ends only when the peer does.
+async fn serve(
+    running: &Running,
+    source: &Figures,
+    data_dir: &DataDir,
+    dashboard_address: SocketAddr,
+    mut inbound: Inbound,
+) -> Result<(), NodeError> {
+    publish_addresses(&running.peer, source, data_dir).await?;
+    data_dir.publish(DASHBOARD_FILE, &format!("{dashboard_address}\n"))?;
+    let turns = Arc::new(Semaphore::new(ASKS_AT_ONCE));
+    loop {
+        tokio::select! {
+            Some(ask) = inbound.asks.recv() => {
+                let Ok(turn) = turns.clone().acquire_owned().await else { return Ok(()) };
+                let answer = answer(running.steward.clone(), running.neighbours.clone(), running.observer.clone(), ask);
+                running.tasks.spawn(async move {
+                    answer.await;
+                    drop(turn);
+                });
+            }
+            Some(stream) = inbound.streams.recv() => {
+                if let Some(address) = &stream.from_addr {
+                    running.neighbours.connected(stream.from, address);
+                }
+                let serving = serve_one(stream, running.holder.clone(), running.limits.clone());
+                let stop = running.stop.clone();
+                running.tasks.spawn(async move { stop.run_until_cancelled(serving).await });
+            }
+            Some(event) = inbound.events.recv() => match event {
+                PeerEvent::Connected { node, address } => {
+                    running.neighbours.connected(node, &address);
+                    running.news.notify_one();
+                }
+                PeerEvent::Disconnected { node } => running.neighbours.disconnected(node),
+                PeerEvent::NewContact(_) => running.news.notify_one(),
+                PeerEvent::LostContact { .. } => {}
+                PeerEvent::Listening { .. } => publish_addresses(&running.peer, source, data_dir).await?,
+            },
+            else => return Err(NetworkError::Stopped.into()),
+        }
+    }
+}
+
+async fn answer(steward: Arc<Steward>, neighbours: Arc<Neighbours>, observer: Arc<dyn Observer>, ask: InboundAsk) {
+    let InboundAsk { from, from_addr, request, reply } = ask;
+    if let Some(address) = &from_addr {
+        neighbours.connected(from, address);
+    }
+    observer.asked(from, &request);
+    let sender = neighbours.sender(from);
+    let response = tokio::task::spawn_blocking(move || steward.answer(&sender, request)).await;
+    let response = response.unwrap_or_else(|error| {
+        tracing::error!(%error, %from, "a question could not be answered");
+        Response::Refused(Refusal::Other)
+    });
+    observer.answered(from, &response);
+    reply.send(response);
+}
+
+async fn serve_one(stream: InboundStream, holder: Arc<Holder>, limits: Limits) {
+    if let Err(error) = serve_stream(stream, &*holder, limits.streams).await {
+        tracing::debug!(%error, "a shard stream has ended");
+    }
+}
+
+/// Writes down where the node can be dialled.
+async fn publish_addresses(peer: &Peer, source: &Figures, data_dir: &DataDir) -> Result<(), NodeError> {
+    let addresses = peer.listen_addrs().await;
+    if let Some(address) = most_dialable(&addresses) {
+        data_dir.publish(ADDRESS_FILE, &format!("{address}\n"))?;
+    }
+    source.set_addresses(&addresses);
+    Ok(())
+}
+
+/// TCP before all else, and another machine's way to us before the loopback.
+fn most_dialable(addresses: &[Multiaddr]) -> Option<&Multiaddr> {
+    addresses.iter().min_by_key(|address| {
+        let text = address.to_string();
+        (!text.contains("/tcp/"), text.starts_with("/ip4/127.") || text.starts_with("/ip6/::1/"), text.starts_with("/ip6/"))
+    })
+}
+
+/// Ends in order: refuses what is new, finishes what was begun, syncs, and leaves.
+async fn stop(running: &Running, data_dir: &DataDir, records: Arc<RecordStore>, store: Arc<ShardStore>) {
+    running.holder.stop();
+    if tokio::time::timeout(STOP_PATIENCE, running.holder.idle()).await.is_err() {
+        tracing::warn!("shards that were being received are given up; nothing was answered for them");
+    }
+    bootstrap::remember(&running.peer, data_dir);
+    running.stop.cancel();
+    running.peer.shutdown().await;
+    running.tasks.close();
+    if tokio::time::timeout(STOP_PATIENCE, running.tasks.wait()).await.is_err() {
+        tracing::warn!("some work did not end in time");
+    }
+    let closed = blocking(move || {
+        store.close().map_err(NodeError::from).and(records.checkpoint().map_err(NodeError::from))
+    });
+    match closed.await {
+        Ok(Ok(())) => tracing::info!("the node has stopped"),
+        // What was answered for is on the disk all the same; the next start takes longer.
+        Ok(Err(error)) | Err(error) => tracing::warn!(%error, "an index was not flushed"),
+    }
+}
+
+/// Runs what blocks off the runtime's thread.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, NodeError> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| NodeError::Panicked)
+}
+
+/// What the dashboard shows.
+struct Figures {
+    config: Config,
+    node: NodeId,
+    peer: Peer,
+    store: Arc<ShardStore>,
+    records: Arc<RecordStore>,
+    clock: Arc<Clock>,
+    addresses: std::sync::Mutex<Vec<String>>,
+}
+
+impl Figures {
+    fn set_addresses(&self, addresses: &[Multiaddr]) {
+        let texts = addresses.iter().map(ToString::to_string).collect();
+        *self.addresses.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = texts;
+    }
+}
+
+impl StatusSource for Figures {
+    fn status(&self) -> NodeStatus {
+        let used = self.store.used();
+        let record_bytes = self.records.used_bytes().load(Relaxed);
+        let counts = self.records.counts();
+        let traffic = self.peer.stats().snapshot();
+        NodeStatus {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            node: format!("{:#}", self.node),
+            name: self.config.node.name.clone(),
+            network: self.config.network_name().to_string(),
+            domain: self.config.node.domain.clone(),
+            addresses: self.addresses.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone(),
+            peers: self.peer.connected().len() as u64,
+            nodes_known: self.peer.known_contacts().len() as u64,
+            uptime_ms: self.clock.uptime().as_millis() as u64,
+            pledge: PledgeStatus {
+                bytes_max: self.config.pledge.disk.0,
+                used_bytes: used.disk_bytes + record_bytes,
+                free_bytes: self.store.free_bytes().unwrap_or(0),
+            },
+            shards: ShardStatus {
+                held: used.shards,
+                quarantined: used.quarantined,
+            },
+            records: RecordStatus {
+                segments: counts.segments,
+                heads: counts.heads,
+                leases: counts.leases,
+                drops: counts.drops,
+                used_bytes: record_bytes,
+                bytes_max: self.records.bytes_max(),
+            },
+            traffic: TrafficStatus {
+                shard_bytes_sent: traffic.shard_bytes_sent,
+                shard_bytes_received: traffic.shard_bytes_received,
+            },
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! Finding the network: by the configured addresses and those remembered from the last run, for as long as it takes.
+
+use std::{fmt::Write, path::Path, time::Duration};
+
+use commonhold_network::{Contact, Multiaddr, Peer};
+use commonhold_protocol::NodeId;
+use rand::seq::SliceRandom;
+use tokio_util::sync::CancellationToken;
+
+use crate::data_dir::{self, DataDir, PEERS_FILE};
+
+/// The first wait after a failed attempt; each one doubles it.
+const WAIT_MIN: Duration = Duration::from_millis(250);
+/// The longest wait: a node that finds its network again after a night should not take much longer than this.
+const WAIT_MAX: Duration = Duration::from_secs(60);
+/// A node without any connection looks for its network again after this time.
+const CHECK_EVERY: Duration = Duration::from_secs(20);
+/// Addresses tried at once.
+const ADDRESSES_MAX: usize = 32;
+/// Nodes remembered for the next start, and addresses of each.
+const REMEMBERED_MAX: usize = 256;
+const REMEMBERED_ADDRESSES_MAX: usize = 4;
+
+/// Joins the network, and joins it again when all connections are lost.
+pub(super) async fn run(peer: Peer, configured: Vec<Multiaddr>, remembered: Vec<Contact>, stop: CancellationToken) {
+    for contact in &remembered {
+        peer.add_addresses(contact.node, contact.addrs.clone());
+    }
+    let remembered: Vec<Multiaddr> = remembered.into_iter().flat_map(|contact| contact.addrs).collect();
+    let mut wait = WAIT_MIN;
+    loop {
+        let connected = !peer.connected().is_empty();
+        let next = if connected || (configured.is_empty() && remembered.is_empty()) {
+            wait = WAIT_MIN;
+            CHECK_EVERY
+        } else {
+            let addresses = choose(&configured, &remembered);
+            match stop.run_until_cancelled(peer.bootstrap(&addresses)).await {
+                None => return,
+                Some(Ok(reached)) if reached > 0 => {
+                    tracing::info!(reached, "joined the network");
+                    wait = WAIT_MIN;
+                    CHECK_EVERY
+                }
+                Some(outcome) => {
+                    tracing::debug!(?outcome, ?wait, "nobody could be reached; trying again");
+                    let now = wait;
+                    wait = (wait * 2).min(WAIT_MAX);
+                    // Nodes that lost the same network do not come back all at the same moment.
+                    now.mul_f64(rand::random_range(0.75..1.25))
+                }
+            }
+        };
+        if stop.run_until_cancelled(tokio::time::sleep(next)).await.is_none() {
+            return;
+        }
+    }
+}
+
+/// The configured addresses, and some of those that are remembered.
+fn choose(configured: &[Multiaddr], remembered: &[Multiaddr]) -> Vec<Multiaddr> {
+    let mut remembered = remembered.to_vec();
+    remembered.shuffle(&mut rand::rng());
+    configured.iter().cloned().chain(remembered).take(ADDRESSES_MAX).collect()
+}
+
+/// The nodes that the last run knew. A line that cannot be read is left out.
+pub(super) fn remembered(data_dir: &Path) -> Vec<Contact> {
+    let text = data_dir::read(data_dir, PEERS_FILE).unwrap_or_else(|error| {
+        tracing::warn!(%error, "the nodes of the last run are not known");
+        None
+    });
+    let contact = |line: &str| {
+        let mut parts = line.split_ascii_whitespace();
+        let node = NodeId::from_hex(parts.next()?)?;
+        let addrs = parts.take(REMEMBERED_ADDRESSES_MAX).filter_map(|part| part.parse().ok()).collect();
+        Some(Contact { node, addrs })
+    };
+    text.unwrap_or_default().lines().filter_map(contact).take(REMEMBERED_MAX).collect()
+}
+
+/// Writes down the nodes that are known, for the next start: one a line, its id and its addresses.
+pub(super) fn remember(peer: &Peer, data_dir: &DataDir) {
+    let mut contacts = peer.known_contacts();
+    contacts.shuffle(&mut rand::rng());
+    let mut text = String::new();
+    for contact in contacts.into_iter().take(REMEMBERED_MAX) {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{:#}", contact.node);
+        for address in contact.addrs.iter().take(REMEMBERED_ADDRESSES_MAX) {
+            let _ = write!(text, " {address}");
+        }
+        text.push('\n');
+    }
+    if text.is_empty() {
+        // Whoever knew nobody this time keeps what it knew before.
+        return;
+    }
+    if let Err(error) = data_dir.publish(PEERS_FILE, &text) {
+        tracing::warn!(%error, "the known nodes cannot be remembered");
+    }
+}
