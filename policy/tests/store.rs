@@ -250,6 +250,21 @@ fn a_slow_node_is_cut_off_and_its_shard_given_to_a_spare() {
     assert_eq!(done.ended_at, Timestamp(CUT_MS + 100));
 }
 
+/// One shard's bad luck does not hold up the segment for as long as there are spares.
+#[test]
+fn a_shard_whose_spare_is_slow_too_is_given_up() {
+    let coding = Coding::new(7, 14).unwrap();
+    let domains: Vec<u8> = (0..18).collect();
+    let mut behaviours = taking(18);
+    for slow in [3, 14, 15, 16, 17] {
+        behaviours[slow] = Behaviour::Hangs;
+    }
+    let done = run(coding, plan(coding, &domains), &behaviours);
+    assert_eq!(done.outcome.unwrap().missing, [ShardIndex(3)]);
+    assert_eq!(done.uploads.len(), 14 + 1);
+    assert_eq!(done.ended_at, Timestamp(2 * CUT_MS));
+}
+
 #[test]
 fn without_a_spare_a_slow_node_gets_more_time_and_is_then_cut_off() {
     let coding = Coding::new(7, 14).unwrap();
@@ -324,4 +339,14 @@ fn a_claim_that_comes_after_the_cut_counts() {
     let done = machine.handle(Timestamp(7), claimed(0, 0));
     assert_eq!(done, [Action::Done(Placed { claimed: both, missing: vec![] })]);
     assert_eq!(machine.handle(Timestamp(8), claimed(1, 2)), []);
+}
+
+#[test]
+fn a_failure_reported_after_the_claim_undoes_nothing() {
+    let coding = Coding::new(1, 2).unwrap();
+    let (mut machine, _) = Store::start(plan(coding, &[0, 1, 2]), coding, Timestamp(0));
+    let (index, node) = (ShardIndex(0), node(0));
+    assert_eq!(machine.handle(Timestamp(1), Event::Claimed { index, node }), []);
+    let failure = Failure::Broken;
+    assert_eq!(machine.handle(Timestamp(2), Event::Failed { index, node, failure }), []);
 }

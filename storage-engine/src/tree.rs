@@ -1,7 +1,7 @@
 //! Trees: how chunks become files and directories, and directories a vault's drive and its snapshots.
 //!
 //! Two kinds of copy-on-write B-tree, both made of chunks: a [`map`] from byte strings to byte strings (a
-//! [`directory`] is one, from names to [`entry::Entry`]), and a [`file`], a sequence of chunk refs and holes. A tree
+//! [`directory`] is one, from names to [`entry::Entry`]), and a [`mod@file`], a sequence of chunk refs and holes. A tree
 //! is never changed: an edit writes the nodes that differ and gives a new root, so every old root stays a snapshot,
 //! and the ref of a root opens all that is below it, and nothing else.
 //!

@@ -63,14 +63,17 @@ fn announce(network: &LocalNetwork, passphrase: Option<&str>, output: &Output) -
     let home = network.client_home();
     let started = Started { network: network.network(), nodes: network.nodes(), client_home: home.dir(), passphrase };
     output.done(&started, || {
-        let shown = passphrase.unwrap_or("(as it is set now)");
-        vec![
+        let secret = passphrase.map(|made| format!(" {}={made}", passphrase::VARIABLE)).unwrap_or_default();
+        let mut lines = vec![
             format!("network {}: {}", network.network(), figures::count(network.nodes().len() as u64, "node", "nodes")),
             "its client, in any shell:".to_owned(),
-            format!("  export COMMONHOLD_HOME={} {}={shown}", home.dir().display(), passphrase::VARIABLE),
-            "  commonhold put FOLDER /x".to_owned(),
-            "Ctrl-C ends all of it".to_owned(),
-        ]
+            format!("  export COMMONHOLD_HOME={}{secret}", home.dir().display()),
+        ];
+        if secret.is_empty() {
+            lines.push(format!("  (and {} as it is set now)", passphrase::VARIABLE));
+        }
+        lines.extend(["  commonhold put FOLDER /x", "Ctrl-C ends all of it"].map(str::to_owned));
+        lines
     })
 }
 

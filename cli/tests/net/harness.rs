@@ -22,7 +22,8 @@ use serde_json::Value;
 pub(crate) use self::{
     client::{Finished, Home},
     compare::{Differs, assert_same, differences},
-    spy::Spy,
+    process::mortal,
+    spy::{Spy, claimed_by, hex_id, keys_of},
     tree::{Tree, noise, words},
     wait::{PATIENCE, eventually, poll_until},
 };

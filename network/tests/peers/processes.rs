@@ -9,7 +9,7 @@ use std::{
 use commonhold_network::{Multiaddr, Peer, TransferError};
 use commonhold_protocol::{NetworkName, ShardIndex, shard_stream::GroupRange};
 
-use crate::harness::{client_config, config, manifest, network, noise, start};
+use crate::harness::{client_config, config, eventually, manifest, network, noise, start};
 
 const NETWORK: &str = "COMMONHOLD_TEST_HOLDER_NETWORK";
 const MIB: u64 = 1 << 20;
@@ -98,8 +98,14 @@ async fn a_frozen_process_costs_one_time_out() {
     let read = || client.read_shard(holder, manifest.id(), ShardIndex(0), vec![GroupRange::whole(64)], false);
     assert!(matches!(read().await, Err(TransferError::Refused { .. })));
 
-    let frozen = Command::new("kill").args(["-STOP", &holder_process.child.id().to_string()]).status().unwrap();
-    assert!(frozen.success());
+    let process = holder_process.child.id();
+    assert!(Command::new("kill").args(["-STOP", &process.to_string()]).status().unwrap().success());
+    eventually("the process has stopped", || {
+        // The state is the first field after the name, which stands in brackets.
+        let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
+        stat.rsplit(") ").next().unwrap().starts_with('T')
+    })
+    .await;
     assert_eq!(read().await, Err(TransferError::TimedOut { node: holder }));
     let begin = Instant::now();
     for _ in 0..20 {

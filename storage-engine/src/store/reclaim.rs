@@ -87,12 +87,10 @@ impl ShardStore {
                     self.index.forget_free(place)?;
                 }
             }
-            if let Some(known) = space.volumes.get(&volume)
+            if let (Some(known), Ok((_, modified))) = (space.volumes.get(&volume), &erased)
                 && known.phase == Phase::Sealed
             {
-                if let Ok((_, modified)) = &erased {
-                    self.index.set_volume(volume, Some(SealedState { records: known.records, modified: *modified }))?;
-                }
+                self.index.set_volume(volume, Some(SealedState { records: known.records, modified: *modified }))?;
             }
             drop(space);
             erased?;

@@ -6,8 +6,8 @@
 //! and after an edit the old nodes fit again one or two nodes further on. One change among 100,000 entries rewrites
 //! the nodes on one path.
 //!
-//! Values that hold refs hold them whole (76 bytes, [`packed_ref`](super::packed_ref)), so that a map need not know
-//! what its values mean; the segment ids repeat within a leaf and compress away.
+//! Values that hold refs hold the segment ids too ([`packed_ref`]), so that a map need not know what its values mean;
+//! the ids repeat within a leaf and compress away.
 //!
 //! The names in a stranger's directory can be chosen such that no hash ends a node; nodes then end at the most bytes,
 //! and an edit may rewrite the nodes after it too, as it would in a plain sorted file. Nothing else comes of it.

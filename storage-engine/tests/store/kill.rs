@@ -67,10 +67,13 @@ fn what_was_acknowledged_survives_kill_9() {
         let last = *held.last().unwrap();
         let (store, report) = open(folder.path());
         assert_eq!((report.quarantined, report.lost_volumes), (0, vec![]), "round {round}");
+        // The one that was on its way may be there, or not; the one that was being removed as well.
+        if !store.holds(&segment(last).leaf(0)).unwrap() && last % 4 == 0 {
+            held.pop();
+        }
         for &seed in &held {
             segment(seed).assert_held(&store, 0);
         }
-        // The one that was on its way may be there, or not; the one that was being removed as well.
         let known: Vec<_> = held.iter().map(|&seed| segment(seed).leaf(0)).collect();
         let under_way: Vec<_> = (last..last + 3).map(|seed| segment(seed).leaf(0)).collect();
         for leaf in store.iter_held().map(|held| held.unwrap().leaf) {

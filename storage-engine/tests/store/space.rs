@@ -97,7 +97,7 @@ fn a_full_store_takes_as_much_again_as_was_removed() {
     fill(&mut held);
     let full = held.len();
     for round in 0..5 {
-        let gone: Vec<Segment> = held.drain(..).collect();
+        let gone = std::mem::take(&mut held);
         let (gone, kept): (Vec<_>, Vec<_>) = gone.into_iter().enumerate().partition(|(at, _)| at % 2 == round % 2);
         held.extend(kept.into_iter().map(|(_, segment)| segment));
         store.remove_all(&gone.iter().map(|(_, segment)| segment.leaf(0)).collect::<Vec<_>>()).unwrap();

@@ -1,0 +1,132 @@
+//! Promise: whatever happens to volume files under running holders, no wrong byte is ever handed to a reader. A
+//! holder notices, serves that shard no more and says so.
+
+use std::{
+    fs,
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+};
+
+use super::harness::{Network, Setup, Tree, assert_same, eventually, noise, words};
+
+/// Smaller than any shard of the large file: each of them is hit.
+const FLIP_EVERY: u64 = 16 << 10;
+
+#[test]
+fn lying_disks_are_found_out() {
+    let mut network = Network::start(&Setup { nodes: 10, coding: Some("4/10"), ..Setup::default() });
+    let mut tree = Tree::new(network.scratch().join("source"), 1);
+    tree.small_files(200);
+    tree.file("noise", &noise(2, 20 << 20));
+    tree.file("words", &words(3, 20 << 20));
+    let (home, phrase) = network.new_home("home");
+    home.put(tree.path(), "/x");
+
+    // Five kinds of damage to six of ten nodes; four are left, and four are needed.
+    flip(&network, 0);
+    truncate(&network, 1);
+    swap(&network, 2, 3);
+    delete(&network, 4);
+    zero(&network, 5);
+    for round in 0..2 {
+        let back = network.scratch().join(format!("back-{round}"));
+        let reader = network.cold_home(&format!("cold-{round}"), &phrase, &[9]);
+        reader.get("/x", &back).expect_code(0);
+        assert_same(tree.path(), &back);
+        // Those whose files were taken away may go on with what the kernel keeps for them, or find out: both are right.
+        // The second round finds them started anew, with nothing but what lies in their folders.
+        if round == 0 {
+            for node in [0, 1, 2, 3, 4, 5] {
+                network.kill(node);
+                network.start_again(node, 9);
+            }
+        }
+    }
+
+    // Every shard that these nodes were asked for was found damaged, and is reported. Some were never asked for.
+    let _ = home.run(["get", "/x", network.scratch().join("back-2").to_str().unwrap()]).expect_code(0);
+    for node in [0, 2, 3, 5] {
+        eventually(&format!("node {node} reports damaged shards"), || network.figure(node, "/shards/quarantined") > 0);
+    }
+
+    // Now every disk lies: nothing can be read whole, and nothing wrong is written.
+    for node in 0..10 {
+        flip(&network, node);
+    }
+    let back = network.scratch().join("back-of-lies");
+    let reader = network.cold_home("cold-of-lies", &phrase, &[9]);
+    let failed = reader.get("/x", &back);
+    assert!(matches!(failed.code, Some(1 | 3 | 4)), "exit code {:?}: {}", failed.code, failed.stderr);
+    each_file(&back, &mut |path| {
+        let original = tree.path().join(path.strip_prefix(&back).unwrap());
+        assert_eq!(fs::read(path).unwrap(), fs::read(original).unwrap(), "{}", path.display());
+    });
+}
+
+/// The volume files of a node.
+fn volumes(network: &Network, node: usize) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    each_file(&network.node_dir(node).join("volumes"), &mut |path| {
+        if fs::metadata(path).unwrap().len() > 1 << 20 {
+            found.push(path.to_owned());
+        }
+    });
+    assert!(!found.is_empty(), "node {node} has no volumes: is this still where they lie?");
+    found
+}
+
+/// Visits the regular files below a folder, if there is one.
+fn each_file(folder: &Path, visit: &mut dyn FnMut(&Path)) {
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    for entry in entries.map(Result::unwrap) {
+        match entry.file_type().unwrap() {
+            kind if kind.is_dir() => each_file(&entry.path(), visit),
+            kind if kind.is_file() => visit(&entry.path()),
+            _ => {}
+        }
+    }
+}
+
+fn flip(network: &Network, node: usize) {
+    for path in volumes(network, node) {
+        let file = fs::File::options().read(true).write(true).open(path).unwrap();
+        // In the middle of a chunk group, so that neither a header nor padding alone is hit.
+        let mut at = FLIP_EVERY / 2;
+        let mut byte = [0];
+        while file.read_at(&mut byte, at).unwrap() == 1 {
+            file.write_all_at(&[byte[0] ^ 0x20], at).unwrap();
+            at += FLIP_EVERY;
+        }
+    }
+}
+
+fn zero(network: &Network, node: usize) {
+    for path in volumes(network, node) {
+        let file = fs::File::options().write(true).open(path).unwrap();
+        let length = file.metadata().unwrap().len();
+        // What is beyond stays as it is: holes need no zeros.
+        for at in (4096..length.min(64 << 20)).step_by(1 << 20) {
+            file.write_all_at(&vec![0; 1 << 20], at).unwrap();
+        }
+    }
+}
+
+fn truncate(network: &Network, node: usize) {
+    for path in volumes(network, node) {
+        fs::File::options().write(true).open(path).unwrap().set_len(3 << 20).unwrap();
+    }
+}
+
+fn delete(network: &Network, node: usize) {
+    volumes(network, node).iter().for_each(|path| fs::remove_file(path).unwrap());
+}
+
+/// Exchanges the contents of two nodes' volumes, in place: a node that has them open sees the other's bytes.
+fn swap(network: &Network, one: usize, other: usize) {
+    for (a, b) in volumes(network, one).iter().zip(volumes(network, other)) {
+        let (bytes_a, bytes_b) = (fs::read(a).unwrap(), fs::read(&b).unwrap());
+        for (path, bytes) in [(a, bytes_b), (&b, bytes_a)] {
+            fs::File::options().write(true).open(path).unwrap().write_all_at(&bytes, 0).unwrap();
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! Promise: of 14 nodes that hold a vault coded 7 of 14, any 7 may die. A client that knows nothing but the phrase
+//! reads everything from the other 7, in bounded time. With 8 dead it says which segments lack how many shards; when
+//! one node comes back, all is there again.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use rand::{Rng, SeedableRng, rngs::StdRng, seq::SliceRandom};
+
+use super::harness::{Network, Setup, Tree, assert_same, noise};
+
+const NODES: usize = 14;
+const SETS: usize = 20;
+/// Recovering, finding and reading take well under a second here when all nodes are alive; each of the 7 dead may
+/// cost a few seconds once, but they are tried at the same time.
+const READ_MAX: Duration = Duration::from_secs(15);
+
+#[test]
+fn any_seven_of_fourteen_nodes_are_enough() {
+    let seed: u64 = rand::random();
+    eprintln!("seed {seed}");
+    let mut random = StdRng::seed_from_u64(seed);
+
+    let mut network = Network::start(&Setup { nodes: NODES, coding: Some("7/14"), ..Setup::default() });
+    let mut tree = Tree::new(network.scratch().join("source"), 1);
+    tree.small_files(300);
+    tree.file("large", &noise(2, 40 << 20));
+    let (home, phrase) = network.new_home("home");
+    home.put(tree.path(), "/x");
+
+    let mut dead = BTreeSet::new();
+    let mut slowest = Duration::ZERO;
+    for set in 0..SETS {
+        let mut nodes: Vec<usize> = (0..NODES).collect();
+        nodes.shuffle(&mut random);
+        change_dead(&mut network, &mut dead, nodes[..7].iter().copied().collect());
+        eprintln!("set {set}: {dead:?} are dead");
+
+        let (cold, back) = (format!("cold-{set}"), network.scratch().join(format!("back-{set}")));
+        // The addresses of a few nodes that were alive once, of which some are dead now.
+        let alive = (0..NODES).find(|node| !dead.contains(node)).unwrap();
+        let reader = network.cold_home(&cold, &phrase, &[alive]);
+        let got = reader.get("/x", &back).expect_code(0);
+        assert_same(tree.path(), &back);
+        assert!(got.took < READ_MAX, "reading took {:?} with {dead:?} dead", got.took);
+        slowest = slowest.max(got.took);
+        std::fs::remove_dir_all(&back).unwrap();
+    }
+    eprintln!("the slowest read took {slowest:?}");
+
+    let alive: Vec<usize> = (0..NODES).filter(|node| !dead.contains(node)).collect();
+    let reader = network.cold_home("reader", &phrase, &[alive[0]]);
+    let last = alive[random.random_range(1..alive.len())];
+    network.kill(last);
+    let back = network.scratch().join("back");
+    let failed = reader.get("/x", &back).expect_code(4).expect_said(&["segment ", "6 shards reachable, 7 needed"]);
+    assert!(failed.took < READ_MAX, "failing took {:?}", failed.took);
+    let mut command = reader.command(["get", "/x", "--json", "--overwrite"]);
+    command.arg(&back);
+    let told = super::harness::Finished::of(&mut command).expect_code(4);
+    let told: serde_json::Value = serde_json::from_str(told.stderr.trim()).unwrap();
+    let segments = told["segments"].as_array().unwrap();
+    assert!(!segments.is_empty(), "{told}");
+    for segment in segments {
+        assert_eq!((segment["reachable"].as_u64(), segment["needed"].as_u64()), (Some(6), Some(7)), "{told}");
+    }
+
+    network.start_again(last, 6);
+    let back = network.scratch().join("back again");
+    reader.get("/x", &back).expect_code(0);
+    assert_same(tree.path(), &back);
+}
+
+/// Brings back those that are dead and shall live, and kills those that live and shall be dead.
+fn change_dead(network: &mut Network, dead: &mut BTreeSet<usize>, shall_be: BTreeSet<usize>) {
+    for node in shall_be.difference(dead) {
+        network.kill(*node);
+    }
+    for node in dead.difference(&shall_be) {
+        network.launch(*node);
+    }
+    for node in dead.difference(&shall_be) {
+        network.await_node(*node, 6);
+    }
+    *dead = shall_be;
+}
