@@ -7,6 +7,9 @@ mod error;
 mod sample;
 mod units;
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     fmt,
     path::{Path, PathBuf},

@@ -67,18 +67,23 @@ impl Default for ExchangeLimits {
 
 /// A turn; given back when dropped.
 #[derive(Debug)]
-pub(super) struct Turn([OwnedSemaphorePermit; 2]);
+pub(super) struct Turn {
+    _permits: [OwnedSemaphorePermit; 2],
+}
 
 impl Turn {
     /// Ties the turn to the bytes that were read, until they are sent.
     pub(super) fn attach(self, bytes: Vec<u8>) -> Bytes {
-        struct Held(Vec<u8>, #[allow(dead_code, reason = "held for its drop")] Turn);
+        struct Held {
+            bytes: Vec<u8>,
+            _turn: Turn,
+        }
         impl AsRef<[u8]> for Held {
             fn as_ref(&self) -> &[u8] {
-                &self.0
+                &self.bytes
             }
         }
-        Bytes::from_owner(Held(bytes, self))
+        Bytes::from_owner(Held { bytes, _turn: self })
     }
 }
 
@@ -121,7 +126,7 @@ async fn take([(own, one), (all, part)]: [(Arc<Semaphore>, u32); 2]) -> Result<T
     let both = async move {
         let own = own.acquire_many_owned(one).await.map_err(|_| Refusal::Stopping)?;
         let all = all.acquire_many_owned(part).await.map_err(|_| Refusal::Stopping)?;
-        Ok(Turn([own, all]))
+        Ok(Turn { _permits: [own, all] })
     };
     timeout(WAIT_MAX, both).await.unwrap_or(Err(Refusal::Busy))
 }
