@@ -26,6 +26,9 @@ use self::{
 };
 use crate::interrupt::Stop;
 
+/// Other nodes named in a node's config: enough that some of them live.
+const BOOTSTRAP_MAX: usize = 16;
+
 /// What a local network is to be.
 pub(crate) struct Setup<'a> {
     /// New or empty.
@@ -88,7 +91,19 @@ impl LocalNetwork {
             let address = ready::address(process, stop)?;
             self.nodes.push(LocalNode { number: process.number, folder: process.folder.clone(), address });
         }
+        self.name_others()?;
         ready::all_know_each_other(&mut self.processes, usize::from(count), stop)
+    }
+
+    /// Names some of the others in each node's config, so that one that is started again finds the network though
+    /// the first node may be dead.
+    fn name_others(&self) -> Result<(), LocalNetworkError> {
+        for (position, node) in self.nodes.iter().enumerate() {
+            let others = self.nodes.iter().cycle().skip(position + 1).take(self.nodes.len() - 1);
+            let addresses: Vec<String> = others.take(BOOTSTRAP_MAX).map(|node| node.address.clone()).collect();
+            self.layout.write_config(node.number, &node.folder, &addresses)?;
+        }
+        Ok(())
     }
 
     fn spawn(&mut self, number: u16, bootstrap: &[String]) -> Result<(), LocalNetworkError> {
@@ -197,7 +212,7 @@ fn join(
     stop: &Stop,
 ) -> Result<Vec<LocalNode>, LocalNetworkError> {
     for number in numbers {
-        let folder = layout.write_node(number, running)?;
+        let folder = layout.write_node(number, &running[..running.len().min(BOOTSTRAP_MAX)])?;
         added.push(NodeProcess::spawn(number, folder, Life::OfItsOwn)?);
     }
     let mut nodes = Vec::new();

@@ -75,6 +75,8 @@ pub struct PackFigures {
     pub segments: u64,
     /// Shard bytes that holders took.
     pub bytes_placed: u64,
+    /// Shards that share a failure domain with another of their segment, because there are too few.
+    pub shards_sharing: u64,
 }
 
 /// Packs chunks and has their segments placed.
@@ -242,12 +244,13 @@ impl Packer {
 
     fn keep(&mut self, finished: Result<Placed, Error>) -> Result<(), Error> {
         self.under_way -= 1;
-        let Placed { segment, bytes_placed } = finished?;
+        let Placed { segment, bytes_placed, shared } = finished?;
         self.reader.catalog().learn_info(segment.id, segment.info.clone());
         let journaled = self.journal.append(&segment, &self.seal)?;
         self.dedup.placed(&segment)?;
         self.figures.segments += 1;
         self.figures.bytes_placed += bytes_placed;
+        self.figures.shards_sharing += shared as u64;
         self.placed.push(journaled);
         Ok(())
     }

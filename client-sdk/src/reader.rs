@@ -14,6 +14,10 @@ use commonhold_storage_engine::{
     seal,
     tree::{ChunkSource, map},
 };
+use futures::{
+    FutureExt,
+    future::{BoxFuture, Shared},
+};
 use tokio::task::JoinHandle;
 
 use crate::{
@@ -27,6 +31,8 @@ use crate::{
 
 /// Plain chunks kept in memory: the upper nodes of trees, and what a reader goes back to.
 const CACHE_BYTES_MAX: usize = 24 << 20;
+/// Chunks fetched ahead of a scan at once; what is never asked for stays until the vault is closed.
+const AHEAD_MAX: usize = 64;
 /// Two chunks of a segment that lie no farther apart are fetched in one go: proofs go by 16 KiB anyway.
 const GAP_BYTES_MAX: u64 = 32 << 10;
 
@@ -36,6 +42,14 @@ pub(crate) struct Reader {
     keys: Arc<VaultKeys>,
     catalog: Arc<Catalog>,
     cache: Mutex<ChunkCache>,
+    ahead: Mutex<HashMap<Place, Ahead>>,
+}
+
+/// Sealed bytes that somebody will ask for soon, on their way: the range of the segment, and nothing if it failed.
+#[derive(Clone)]
+struct Ahead {
+    range: Range<u64>,
+    sealed: Shared<BoxFuture<'static, Option<Bytes>>>,
 }
 
 /// Which sealed bytes hold a chunk: the same place has the same content for ever.
@@ -75,7 +89,7 @@ pub(crate) struct Fetched(BTreeMap<SegmentId, Vec<(Range<u64>, Bytes)>>);
 
 impl Reader {
     pub(crate) fn new(session: Arc<Session>, keys: Arc<VaultKeys>, catalog: Arc<Catalog>) -> Self {
-        Self { session, keys, catalog, cache: Mutex::default() }
+        Self { session, keys, catalog, cache: Mutex::default(), ahead: Mutex::default() }
     }
 
     /// Keeps a chunk that was just packed at hand.
@@ -142,11 +156,21 @@ impl Reader {
         if let Some(plain) = self.cache.lock().unwrap_or_else(PoisonError::into_inner).chunks.get(&place) {
             return Ok(plain.clone());
         }
-        if locate {
-            self.locate(chunk.segment)?;
-        }
-        let download = self.download(chunk.segment, chunk.bytes(), None);
-        let sealed = self.session.block_on(download.run())?;
+        let ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner).remove(&place);
+        let sealed = ahead.and_then(|ahead| {
+            let at = (chunk.bytes().start - ahead.range.start) as usize;
+            let sealed = self.session.block_on(ahead.sealed)?;
+            Some(sealed.slice(at..at + chunk.sealed_length as usize))
+        });
+        let sealed = match sealed {
+            Some(sealed) => sealed,
+            None => {
+                if locate {
+                    self.locate(chunk.segment)?;
+                }
+                self.session.block_on(self.download(chunk.segment, chunk.bytes(), None).run())?
+            }
+        };
         let plain = open(chunk, &sealed)?;
         self.cache.lock().unwrap_or_else(PoisonError::into_inner).insert(place, plain.clone());
         Ok(plain)
@@ -158,6 +182,36 @@ impl ChunkSource for Reader {
 
     fn get(&self, chunk: &ChunkRef) -> Result<Bytes, Error> {
         self.chunk(chunk, true)
+    }
+
+    fn hint(&self, soon: &[ChunkRef]) {
+        let mut wanted: BTreeMap<SegmentId, Vec<&ChunkRef>> = BTreeMap::new();
+        {
+            let cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+            let ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
+            let room = AHEAD_MAX.saturating_sub(ahead.len());
+            for chunk in soon.iter().take(room) {
+                let place = (chunk.segment, chunk.offset);
+                if !cache.chunks.contains_key(&place) && !ahead.contains_key(&place) {
+                    wanted.entry(chunk.segment).or_default().push(chunk);
+                }
+            }
+        }
+        for (segment, chunks) in wanted {
+            // Finding out where a segment is would make whoever hints wait.
+            if self.catalog.info(&segment).is_none() {
+                continue;
+            }
+            for range in joined(chunks.iter().map(|chunk| chunk.bytes()).collect()) {
+                let download = self.session.handle().spawn(self.download(segment, range.clone(), None).run());
+                let sealed = async move { download.await.ok()?.ok() }.boxed().shared();
+                let mut ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
+                for chunk in chunks.iter().filter(|chunk| range.contains(&chunk.bytes().start)) {
+                    let place = (segment, chunk.offset);
+                    ahead.insert(place, Ahead { range: range.clone(), sealed: sealed.clone() });
+                }
+            }
+        }
     }
 }
 

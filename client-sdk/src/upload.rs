@@ -47,6 +47,8 @@ pub(crate) struct SegmentUpload {
 pub(crate) struct Placed {
     pub(crate) segment: PlacedSegment,
     pub(crate) bytes_placed: u64,
+    /// Shards that share a failure domain, or even a node, with another of the segment.
+    pub(crate) shared: usize,
 }
 
 /// How a failed transfer looks to the policy.
@@ -67,7 +69,7 @@ pub(crate) async fn run(
     upload: SegmentUpload,
     progress: &Progress,
 ) -> Result<Placed, Error> {
-    let claims = place(session, &upload, progress).await?;
+    let (claims, shared) = place(session, &upload, progress).await?;
     let coding = upload.manifest.coding;
     let mut holders = vec![None; usize::from(coding.n())];
     for claim in &claims {
@@ -81,16 +83,23 @@ pub(crate) async fn run(
     records.keep(upload.id, record).await?;
     let info = SegmentInfo { coding, length: upload.manifest.length, holders };
     let bytes_placed = claims.len() as u64 * upload.manifest.shard_length();
-    Ok(Placed { segment: PlacedSegment { id: upload.id, info, chunks: upload.chunks }, bytes_placed })
+    Ok(Placed { segment: PlacedSegment { id: upload.id, info, chunks: upload.chunks }, bytes_placed, shared })
 }
 
 /// Drives the store machine until enough shards are claimed.
-async fn place(session: &Arc<Session>, upload: &SegmentUpload, progress: &Progress) -> Result<Vec<VerifiedClaim>, Error> {
+///
+/// Gives the claims, and how many shards share a failure domain with another.
+async fn place(
+    session: &Arc<Session>,
+    upload: &SegmentUpload,
+    progress: &Progress,
+) -> Result<(Vec<VerifiedClaim>, usize), Error> {
     let coding = upload.manifest.coding;
     let candidates = session.candidates().await?;
     let mut rng = rand_chacha::ChaCha12Rng::from_os_rng();
     let plan = placement::plan(&mut rng, coding, upload.manifest.shard_length(), &candidates);
     let plan = plan.map_err(|PlacementError::TooFewNodes { have, need, .. }| Error::TooFewHolders { have, need })?;
+    let shared = plan.domains_shared().max(plan.nodes_shared());
     let (mut machine, mut actions) = Store::start(plan, coding, now());
     let mut running = FuturesUnordered::new();
     let mut cancels: BTreeMap<(ShardIndex, NodeId), AbortHandle> = BTreeMap::new();
@@ -117,7 +126,7 @@ async fn place(session: &Arc<Session>, upload: &SegmentUpload, progress: &Progre
                     timer.as_mut().reset(tokio::time::Instant::now() + wait);
                 }
                 Action::Done(placed) => {
-                    return Ok(placed.claimed.iter().filter_map(|held| claims.remove(held)).collect());
+                    return Ok((placed.claimed.iter().filter_map(|held| claims.remove(held)).collect(), shared));
                 }
                 Action::Failed(failed) => {
                     let text = |failure: Failure| failure.to_string();

@@ -25,7 +25,7 @@ fn lines(status: &VaultStatus) -> Vec<String> {
             "nodes",
             format!(
                 "{} answer, with {} free",
-                figures::count(status.nodes as u64, "node", "nodes"),
+                figures::grouped(status.nodes as u64),
                 figures::size(status.free_bytes)
             ),
         ),

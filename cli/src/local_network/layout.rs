@@ -146,15 +146,25 @@ impl Layout {
     pub(super) fn write_node(&self, number: u16, bootstrap: &[String]) -> Result<PathBuf, LocalNetworkError> {
         let folder = self.dir.join(node_name(number));
         fs::create_dir(&folder).doing("create", &folder)?;
+        self.write_config(number, &folder, bootstrap)?;
+        Ok(folder)
+    }
+
+    /// Writes a node's config, anew if there is one: it counts from the node's next start.
+    pub(super) fn write_config(
+        &self,
+        number: u16,
+        folder: &Path,
+        bootstrap: &[String],
+    ) -> Result<(), LocalNetworkError> {
         let path = folder.join(commonhold_node::CONFIG_FILE);
         let mut text = config::sample(&self.config(number, bootstrap, &path)?);
         if let Some(overlay) = &self.overlay {
             text = config::overlay(&text, overlay, &self.dir.join(OVERLAY_FILE))?;
         }
         // Each node refuses a bad config as well, but only in its log.
-        Config::parse(&text, &path, &folder)?;
-        fs::write(&path, text).doing("write", &path)?;
-        Ok(folder)
+        Config::parse(&text, &path, folder)?;
+        fs::write(&path, text).doing("write", &path)
     }
 
     fn config(&self, number: u16, bootstrap: &[String], path: &Path) -> Result<Config, LocalNetworkError> {

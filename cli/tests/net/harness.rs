@@ -3,6 +3,7 @@
 
 mod client;
 mod compare;
+mod owner;
 mod process;
 mod spy;
 mod tree;
@@ -22,6 +23,7 @@ use serde_json::Value;
 pub(crate) use self::{
     client::{Finished, Home},
     compare::{Differs, assert_same, differences},
+    owner::Owner,
     process::mortal,
     spy::{Spy, claimed_by, hex_id, keys_of},
     tree::{Tree, noise, words},
@@ -256,6 +258,15 @@ impl Network {
             let known = self.status(node).and_then(|status| status["nodes_known"].as_u64());
             known.is_some_and(|known| known >= others)
         });
+    }
+
+    /// Lets a node that does not run enter the network by another address from now on.
+    pub(crate) fn set_bootstrap(&self, node: usize, address: &str) {
+        let path = self.node_dir(node).join("node.toml");
+        let mut config: toml::Table = fs::read_to_string(&path).unwrap().parse().unwrap();
+        let section = config["node"].as_table_mut().unwrap();
+        section.insert("bootstrap".to_owned(), toml::Value::Array(vec![address.into()]));
+        fs::write(path, config.to_string()).unwrap();
     }
 
     /// `dev --add`.

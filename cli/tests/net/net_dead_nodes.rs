@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::SliceRandom};
 
-use super::harness::{Network, Setup, Tree, assert_same, noise};
+use super::harness::{Finished, Network, Setup, Tree, assert_same, noise};
 
 const NODES: usize = 14;
 const SETS: usize = 20;
@@ -56,7 +56,7 @@ fn any_seven_of_fourteen_nodes_are_enough() {
     assert!(failed.took < READ_MAX, "failing took {:?}", failed.took);
     let mut command = reader.command(["get", "/x", "--json", "--overwrite"]);
     command.arg(&back);
-    let told = super::harness::Finished::of(&mut command).expect_code(4);
+    let told = Finished::of(&mut command).expect_code(4);
     let told: serde_json::Value = serde_json::from_str(told.stderr.trim()).unwrap();
     let segments = told["segments"].as_array().unwrap();
     assert!(!segments.is_empty(), "{told}");

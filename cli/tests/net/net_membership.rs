@@ -1,8 +1,7 @@
 //! Promise: nodes join, leave and come back at other addresses between a put and a get, and everything is still found:
 //! through the hints of the head, through stale ones, and with no hints at all.
 
-use super::harness::{Network, Setup, Spy, Tree, assert_same, eventually, keys_of, noise};
-use crate::net_unreadable::rewrite_head;
+use super::harness::{Finished, Network, Owner, Setup, Tree, assert_same, eventually, keys_of, noise};
 
 #[test]
 fn a_network_that_changes_still_finds_everything() {
@@ -38,7 +37,7 @@ fn a_network_that_changes_still_finds_everything() {
     let back = network.scratch().join("back-home");
     let mut get = home.command(["get", "/x", "--bootstrap", &network.address(9)]);
     get.arg(&back);
-    super::harness::Finished::of(&mut get).expect_code(0);
+    Finished::of(&mut get).expect_code(0);
     assert_same(tree.path(), &back);
 
     // It shrinks: of the holders only as many as are needed are left, none of those through which it began among them.
@@ -48,8 +47,7 @@ fn a_network_that_changes_still_finds_everything() {
     read_whole(&network, &tree, &phrase, "shrunk", 9);
 
     // The head's hints are gone: only the stewards' records say who holds what.
-    let keys = keys_of(&phrase);
-    rewrite_head(&Spy::on(&network), &network, &keys, |content| content.forget_hints());
+    Owner::new(&network, keys_of(&phrase)).forget_hints();
     read_whole(&network, &tree, &phrase, "without hints", 10);
 }
 

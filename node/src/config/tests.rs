@@ -87,7 +87,7 @@ fn errors_name_the_file_the_line_the_key_and_what_is_allowed() {
         ),
         (
             "[node]\nlisten = [\"/ip4/0.0.0.0/tcp/4400\",\n  \"0.0.0.0:4400\"]\n",
-            "node.toml, line 3: `[node] listen`: expected a multiaddress, as in \"/ip4/0.0.0.0/tcp/4400\"",
+            "node.toml, line 2: `[node] listen`: expected a multiaddress, as in \"/ip4/0.0.0.0/tcp/4400\"",
         ),
         (
             "[network]\nname = \"Main Net\"\n",

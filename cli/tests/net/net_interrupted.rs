@@ -1,0 +1,171 @@
+//! Promise: a client or a node that is killed at any moment leaves nothing half-made behind. A put that is run again
+//! does not send again what was placed, and a node that starts again holds all that it had answered for, even without
+//! its index.
+
+use std::{fs, path::Path, time::Duration};
+
+use serde_json::Value;
+
+use super::harness::{
+    Finished, Home, Network, PROGRAM, Setup, Spy, Tree, assert_same, claimed_by, hex_id, noise, poll_until,
+};
+
+const MIB: u64 = 1 << 20;
+/// The source of an interrupted put, incompressible. Twice that travels, as n is 2k.
+const BYTES: u64 = 320 * MIB;
+/// What may be under way when a client is stopped: four segments of 16 MiB being sent, and one or two being filled.
+const UNDER_WAY: u64 = 6 * 16 * MIB;
+
+#[test]
+fn a_put_that_is_cut_off_goes_on_where_it_was() {
+    let network = Network::start(&Setup { nodes: 8, coding: Some("4/8"), ..Setup::default() });
+    let mut before = Tree::new(network.scratch().join("before"), 1);
+    before.small_files(20);
+    let (home, phrase) = network.new_home("home");
+    home.put(before.path(), "/before");
+
+    for (number, signal) in ["KILL", "INT"].into_iter().enumerate() {
+        let path = format!("/cut-off-by-{signal}");
+        let mut tree = Tree::new(network.scratch().join(format!("source-{signal}")), 2 + number as u64);
+        for part in 0..4 {
+            tree.file(format!("part-{part}"), &noise(100 * (1 + number as u64) + part, (BYTES / 4) as usize));
+        }
+        let start = network.figures("/traffic/shard_bytes_received");
+        let received = || network.figures("/traffic/shard_bytes_received") - start;
+
+        let mut put = home.spawn(["put", tree.path().to_str().unwrap(), &path]);
+        let enough = poll_until(Duration::from_secs(60), || (received() > BYTES).then_some(()));
+        assert!(enough.is_some() && !put.has_ended(), "the put was not caught half-way");
+        put.signal(signal);
+        let ended = put.finish();
+        match signal {
+            "INT" => drop(ended.expect_code(130).expect_said(&["interrupted"])),
+            _ => assert_eq!(ended.code, None, "{}", ended.stderr),
+        }
+
+        // Nothing of it is to be seen: not here, and not by somebody else.
+        let visible = home.names("/");
+        assert!(!visible.iter().any(|name| path.ends_with(name.as_str())), "{visible:?}");
+        assert_eq!(network.cold_home(&format!("cold-{signal}"), &phrase, &[3]).names("/"), visible);
+
+        let sent_before = settled(received);
+        let again = home.put(tree.path(), &path);
+        let sent_again = received() - sent_before;
+        let placed_again = again["bytes_placed"].as_u64().unwrap();
+        eprintln!(
+            "{signal}: {} MiB sent, then {} MiB (the client says {})",
+            sent_before / MIB,
+            sent_again / MIB,
+            placed_again / MIB
+        );
+        // Twice the bytes in all, what was under way, and 2% for trees and proofs.
+        let most = 2 * BYTES - sent_before + 2 * UNDER_WAY + BYTES / 50;
+        assert!(sent_again <= most, "{sent_again} bytes were sent again, at most {most} were due");
+        assert!(placed_again.abs_diff(sent_again) <= BYTES / 50, "{placed_again} reported, {sent_again} received");
+
+        let back = network.scratch().join(format!("back-{signal}"));
+        network.cold_home(&format!("reader-{signal}"), &phrase, &[4]).get(&path, &back).expect_code(0);
+        assert_same(tree.path(), &back);
+        // This much data is looked at no more.
+        fs::remove_dir_all(&back).unwrap();
+        fs::remove_dir_all(tree.path()).unwrap();
+    }
+    assert_eq!(home.names("/"), ["before", "cut-off-by-INT", "cut-off-by-KILL"]);
+}
+
+/// A figure, once it no longer rises: nodes go on to receive what was in the sockets of a client that is gone.
+fn settled(figure: impl Fn() -> u64) -> u64 {
+    let mut last = figure();
+    let mut same = 0;
+    let still = poll_until(Duration::from_secs(60), || {
+        let now = figure();
+        same = if now == last { same + 1 } else { 0 };
+        last = now;
+        (same >= 10).then_some(now)
+    });
+    still.expect("bytes keep coming from a client that is gone")
+}
+
+#[test]
+fn a_node_that_was_killed_holds_what_it_had_answered_for() {
+    let mut network = Network::start(&Setup { nodes: 8, coding: Some("3/6"), ..Setup::default() });
+    let mut tree = Tree::new(network.scratch().join("source"), 7);
+    tree.small_files(500);
+    tree.file("large", &noise(9, 200 << 20));
+    let (home, phrase) = network.new_home("home");
+
+    // Killed twice in the middle of receiving: once it goes on when it is back, and once more.
+    let victim = 2;
+    let id = network.node_id(victim);
+    let mut put = home.spawn(["put", tree.path().to_str().unwrap(), "/x", "--json"]);
+    for _ in 0..2 {
+        let receiving = poll_until(Duration::from_secs(60), || {
+            let received = network.status(victim)?.pointer("/traffic/shard_bytes_received")?.as_u64()?;
+            (received > 8 * MIB).then_some(())
+        });
+        if receiving.is_none() || put.has_ended() {
+            break;
+        }
+        network.kill(victim);
+        network.start_again(victim, 7);
+    }
+    put.finish().expect_code(0);
+    let claimed = holds_what_it_claims(&network, &home, victim, &id);
+
+    // Neither without its index, nor with a broken one, is anything lost.
+    for (name, hurt) in [("removed", remove as fn(&Path)), ("garbled", garble)] {
+        network.kill(victim);
+        let index = network.node_dir(victim).join("index");
+        assert!(index.is_dir(), "is this still where the index lies?");
+        hurt(&index);
+        let report = fsck(&network, victim).expect_code(0).json();
+        let shards = report["shards"].as_u64().unwrap();
+        assert!(shards >= claimed as u64, "{name}: {report}");
+        assert_eq!(report["damaged"], 0, "{name}: {report}");
+        network.start_again(victim, 7);
+        assert_eq!(network.figure(victim, "/shards/held"), shards, "{name}");
+        assert_eq!(holds_what_it_claims(&network, &home, victim, &id), claimed, "{name}");
+    }
+    // It starts without its index on its own, too.
+    network.kill(victim);
+    remove(&network.node_dir(victim).join("index"));
+    network.start_again(victim, 7);
+    assert_eq!(holds_what_it_claims(&network, &home, victim, &id), claimed);
+
+    let back = network.scratch().join("back");
+    network.cold_home("cold", &phrase, &[victim]).get("/x", &back).expect_code(0);
+    assert_same(tree.path(), &back);
+}
+
+/// Reads every shard that the records say a node holds from that node; gives how many there are.
+fn holds_what_it_claims(network: &Network, home: &Home, node: usize, id: &str) -> usize {
+    let segments: Value = home.json(["segments"]);
+    let claimed = claimed_by(&segments, id);
+    assert!(!claimed.is_empty(), "node {node} claims nothing: {segments}");
+    let spy = Spy::on(network);
+    for (segment, index) in &claimed {
+        let whole = spy.whole_shard(hex_id(id), *segment, *index);
+        assert!(whole.is_ok(), "shard {index} of {segment}, which node {node} claims: {whole:?}");
+    }
+    claimed.len()
+}
+
+fn fsck(network: &Network, node: usize) -> Finished {
+    let mut command = super::harness::mortal(PROGRAM);
+    command.args(["--json", "node", "fsck", "--config"]).arg(network.node_dir(node).join("node.toml"));
+    Finished::of(&mut command)
+}
+
+fn remove(index: &Path) {
+    fs::remove_dir_all(index).unwrap();
+}
+
+fn garble(index: &Path) {
+    let mut files = 0;
+    for file in fs::read_dir(index).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file()) {
+        let bytes: Vec<u8> = fs::read(&file).unwrap().iter().map(|byte| byte ^ 0x55).collect();
+        fs::write(&file, bytes).unwrap();
+        files += 1;
+    }
+    assert!(files > 0, "no files in {}", index.display());
+}

@@ -1,0 +1,95 @@
+//! Promise: two homes of one vault that write at the same moment, fifty times, lose nothing of either: both files are
+//! there, and where both wrote to one path, both versions are.
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use super::harness::{Home, Network, Setup, assert_same};
+
+const ROUNDS: usize = 50;
+
+#[test]
+fn writing_at_once_loses_nothing() {
+    let network = Network::start(&Setup { nodes: 5, coding: Some("2/4"), ..Setup::default() });
+    let (ada, phrase) = network.new_home("ada");
+    let local = network.scratch().join("local");
+    fs::create_dir(&local).unwrap();
+    // Heads of a vault that has none yet cannot be recovered: the first write makes the vault known.
+    write(&local, "start", "start");
+    ada.put(&local.join("start"), "/start");
+    let bob = network.cold_home("bob", &phrase, &[0, 1, 2]);
+
+    let mut kept = BTreeMap::from([("start".to_owned(), "start".to_owned())]);
+    let mut clashes = Vec::new();
+    for round in 0..ROUNDS {
+        // What each of them writes: mostly files of their own, sometimes the same one, sometimes over what they had.
+        let [paths, overwrite] = match round % 5 {
+            1 => [["clash", "clash"].map(|name| format!("{name}-{round}")), Default::default()],
+            3 => [["ada's diary", "bob's diary"].map(str::to_owned), ["--overwrite".to_owned(), String::new()]],
+            _ => [["ada", "bob"].map(|name| format!("{name}-{round}")), Default::default()],
+        };
+        let contents = ["ada", "bob"].map(|name| format!("{name} in round {round}"));
+        let started: Vec<_> = [&ada, &bob]
+            .into_iter()
+            .zip(&paths)
+            .zip(&contents)
+            .map(|((home, path), content)| {
+                let file = write(&local, &format!("{}-{round}", &content[..3]), content);
+                let (file, path) = (file.to_str().unwrap().to_owned(), format!("/{path}"));
+                let arguments = ["put", &file, &path].into_iter().chain(overwrite.iter().map(String::as_str));
+                home.spawn(arguments.filter(|argument| !argument.is_empty()))
+            })
+            .collect();
+        started.into_iter().for_each(|put| drop(put.finish().expect_code(0)));
+        if paths[0] == paths[1] {
+            clashes.push((paths[0].clone(), contents));
+        } else {
+            kept.extend(paths.into_iter().zip(contents));
+        }
+        if round % 10 == 9 {
+            check(&ada, &bob, network.scratch(), round, &kept, &clashes);
+        }
+    }
+    let cold = network.cold_home("cold", &phrase, &[3]);
+    check(&cold, &bob, network.scratch(), ROUNDS, &kept, &clashes);
+}
+
+fn write(folder: &Path, name: &str, content: &str) -> std::path::PathBuf {
+    let path = folder.join(name);
+    fs::write(&path, content).unwrap();
+    path
+}
+
+/// Both homes see the same, and it is all that was ever written.
+fn check(
+    one: &Home,
+    other: &Home,
+    scratch: &Path,
+    round: usize,
+    kept: &BTreeMap<String, String>,
+    clashes: &[(String, [String; 2])],
+) {
+    let folders = ["one", "other"].map(|name| scratch.join(format!("seen-by-{name}-{round}")));
+    one.get("/", &folders[0]).expect_code(0);
+    other.get("/", &folders[1]).expect_code(0);
+    assert_same(&folders[0], &folders[1]);
+    let mut seen: BTreeMap<String, String> = fs::read_dir(&folders[0])
+        .unwrap()
+        .map(|entry| entry.unwrap())
+        .map(|entry| (entry.file_name().into_string().unwrap(), fs::read_to_string(entry.path()).unwrap()))
+        .collect();
+    for (name, content) in kept {
+        assert_eq!(seen.remove(name).as_ref(), Some(content), "{name} after round {round}");
+    }
+    for (name, contents) in clashes {
+        // One has the name; the other is beside it, under a name that begins the same and says what it is.
+        let copies: Vec<String> = seen.keys().filter(|seen| seen.starts_with(name.as_str())).cloned().collect();
+        let mut found: Vec<String> = copies.iter().map(|name| seen.remove(name).unwrap()).collect();
+        found.sort_unstable();
+        assert_eq!(found, *contents, "{name} after round {round}: {copies:?}");
+        assert!(copies.contains(name), "{copies:?}");
+        let plain = |copy: &String| copy.contains("conflict") && copy.contains("device");
+        assert!(copies.iter().any(plain), "{copies:?}: no name that a person understands");
+    }
+    assert!(seen.is_empty(), "nobody wrote these: {seen:?}");
+    folders.iter().for_each(|folder| fs::remove_dir_all(folder).unwrap());
+}
