@@ -1,7 +1,5 @@
 //! Sizes, times and rates as people read them.
 
-use std::time::{Duration, SystemTime};
-
 use bytesize::ByteSize;
 
 /// `1.5 MiB`.
@@ -52,24 +50,40 @@ pub(crate) fn short_id(id: &str) -> &str {
     id.get(..16).unwrap_or(id)
 }
 
-/// `2026-02-03 04:05:06 UTC`, or the bare seconds where the calendar of the format ends.
+/// `2026-02-03 04:05:06 UTC`.
 pub(crate) fn date(seconds: i64) -> String {
-    match rfc3339(seconds, 0) {
-        Some(text) => format!("{} UTC", text.trim_end_matches('Z').replacen('T', " ", 1)),
-        None => format!("@{seconds}"),
-    }
+    let (year, month, day) = calendar_date(seconds.div_euclid(DAY_SECONDS));
+    format!("{year:04}-{month:02}-{day:02} {} UTC", clock(seconds))
 }
 
-/// `2026-02-03T04:05:06.000000007Z`, if the format can say it.
-pub(crate) fn rfc3339(seconds: i64, nanoseconds: u32) -> Option<String> {
-    /// 9999-12-31T23:59:59Z.
-    const LAST: u64 = 253_402_300_799;
-    let seconds = u64::try_from(seconds).ok().filter(|seconds| *seconds <= LAST)?;
-    let moment = SystemTime::UNIX_EPOCH.checked_add(Duration::new(seconds, nanoseconds.min(999_999_999)))?;
-    Some(match nanoseconds {
-        0 => humantime::format_rfc3339_seconds(moment).to_string(),
-        _ => humantime::format_rfc3339_nanos(moment).to_string(),
-    })
+/// `2026-02-03T04:05:06.000000007Z`.
+pub(crate) fn rfc3339(seconds: i64, nanoseconds: u32) -> String {
+    let (year, month, day) = calendar_date(seconds.div_euclid(DAY_SECONDS));
+    format!("{year:04}-{month:02}-{day:02}T{}.{nanoseconds:09}Z", clock(seconds))
+}
+
+const DAY_SECONDS: i64 = 86_400;
+
+fn clock(seconds: i64) -> String {
+    let second = seconds.rem_euclid(DAY_SECONDS);
+    format!("{:02}:{:02}:{:02}", second / 3600, second / 60 % 60, second % 60)
+}
+
+/// The Gregorian date of a day counted from 1970-01-01, for any day of any file system: years are counted from
+/// March, so that the leap day is the last, in eras of 400 years, which are all of one length.
+fn calendar_date(day: i64) -> (i64, i64, i64) {
+    const ERA_DAYS: i64 = 146_097;
+    /// From 0000-03-01 to 1970-01-01.
+    const EPOCH_DAYS: i64 = 719_468;
+    let day = day + EPOCH_DAYS;
+    let (era, day_of_era) = (day.div_euclid(ERA_DAYS), day.rem_euclid(ERA_DAYS));
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    // Months from March have 31, 30, 31, 30, 31 days and so on: 153 in five.
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day_of_month = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    (era * 400 + year_of_era + i64::from(month <= 2), month, day_of_month)
 }
 
 #[cfg(test)]
@@ -89,8 +103,24 @@ mod tests {
         assert_eq!(count(1, "file", "files"), "1 file");
         assert_eq!(count(1_234_567, "file", "files"), "1,234,567 files");
         assert_eq!(date(1_770_091_506), "2026-02-03 04:05:06 UTC");
-        assert_eq!(date(-1), "@-1");
-        assert_eq!(date(i64::MAX), format!("@{}", i64::MAX));
-        assert_eq!(rfc3339(1_770_091_506, 7).as_deref(), Some("2026-02-03T04:05:06.000000007Z"));
+        assert_eq!(rfc3339(1_770_091_506, 7), "2026-02-03T04:05:06.000000007Z");
+    }
+
+    #[test]
+    fn dates_are_right_on_both_sides_of_1970() {
+        // By GNU date, `date -u -d @SECONDS`.
+        for (seconds, text) in [
+            (0, "1970-01-01 00:00:00 UTC"),
+            (-1, "1969-12-31 23:59:59 UTC"),
+            (-315_619_200, "1960-01-01 00:00:00 UTC"),
+            (951_782_400, "2000-02-29 00:00:00 UTC"),
+            (4_107_542_400, "2100-03-01 00:00:00 UTC"),
+            (15_032_385_535, "2446-05-10 22:38:55 UTC"),
+            (-62_135_596_800, "0001-01-01 00:00:00 UTC"),
+        ] {
+            assert_eq!(date(seconds), text);
+        }
+        // No time that an entry can hold is out of range.
+        assert!(date(i64::MAX).ends_with("UTC") && date(i64::MIN).ends_with("UTC"));
     }
 }

@@ -158,7 +158,14 @@ mod tests {
             uptime_ms: 61_500,
             pledge: PledgeStatus { bytes_max: 200 << 30, used_bytes: 1 << 30, free_bytes: 199 << 30 },
             shards: ShardStatus { held: 4096, quarantined: 1 },
-            records: RecordStatus { segments: 7, heads: 2, leases: 2, drops: 0, used_bytes: 50_000, bytes_max: 4 << 30 },
+            records: RecordStatus {
+                segments: 7,
+                heads: 2,
+                leases: 2,
+                drops: 0,
+                used_bytes: 50_000,
+                bytes_max: 4 << 30,
+            },
             traffic: TrafficStatus { shard_bytes_sent: 5, shard_bytes_received: 1 << 30 },
         }
     }

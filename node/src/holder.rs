@@ -19,8 +19,7 @@ use commonhold_network::{RangeReply, ShardService, StoreBody};
 use commonhold_policy::admission::admit_shard;
 use commonhold_protocol::{
     Claim, ClaimLeaf, Lease, Manifest, NetworkName, NodeId, SegmentId, ShardIndex, Unverified, VaultId, Verified,
-    ask::Refusal,
-    shard_stream::GroupRange,
+    ask::Refusal, shard_stream::GroupRange,
 };
 use commonhold_storage_engine::store::{Held, ShardStore, ShardWriter, StoreError};
 
@@ -103,29 +102,30 @@ pub struct Holder {
     stopping: AtomicBool,
 }
 
-/// How the storing of a shard begins.
-enum Beginning {
-    /// Space is reserved.
-    New(ShardWriter),
-    /// It is held already, whole and the same.
-    Held,
+/// All that a holder works with.
+pub struct HolderParts {
+    /// The network that it is part of.
+    pub network: NetworkName,
+    /// Its shards.
+    pub store: Arc<ShardStore>,
+    /// The steward of the same node: it knows of drops and keeps leases.
+    pub steward: Arc<Steward>,
+    /// Who the peers are.
+    pub neighbours: Arc<Neighbours>,
+    /// The vaults whose heads are to be kept.
+    pub served: Arc<ServedVaults>,
+    /// The pledge's rates.
+    pub rates: Rates,
+    /// Who watches.
+    pub observer: Arc<dyn Observer>,
 }
 
 impl Holder {
-    /// A holder over `store`. Runs a task that signs claims on the current runtime.
-    pub fn new(
-        network: NetworkName,
-        identity: &Identity,
-        store: Arc<ShardStore>,
-        steward: Arc<Steward>,
-        neighbours: Arc<Neighbours>,
-        served: Arc<ServedVaults>,
-        rates: Rates,
-        observer: Arc<dyn Observer>,
-    ) -> Self {
-        let clock = steward.clock().clone();
+    /// A holder that signs with `identity`. Runs a task that signs claims on the current runtime.
+    pub fn new(identity: &Identity, parts: HolderParts) -> Self {
+        let HolderParts { network, store, steward, neighbours, served, rates, observer } = parts;
         Self {
-            signer: ClaimSigner::start(identity.signing_key(), network.clone(), clock),
+            signer: ClaimSigner::start(identity.signing_key(), network.clone(), steward.clock().clone()),
             network,
             store,
             steward,
@@ -153,14 +153,14 @@ impl Holder {
         if self.stopping.load(Relaxed) { Err(Refusal::Stopping) } else { Ok(()) }
     }
 
-    /// Verifies what was offered and reserves space for it.
+    /// Verifies what was offered and reserves space for it. No writer: the shard is held already, whole and the same.
     async fn begin(
         &self,
         from: NodeId,
         manifest: Unverified<Manifest>,
         index: ShardIndex,
         lease: Option<Unverified<Lease>>,
-    ) -> Result<(Verified<Manifest>, Beginning), Refusal> {
+    ) -> Result<(Verified<Manifest>, Option<ShardWriter>), Refusal> {
         let (network, store, steward) = (self.network.clone(), self.store.clone(), self.steward.clone());
         let sender = self.neighbours.sender(from);
         blocking(move || {
@@ -169,18 +169,22 @@ impl Holder {
             admit_shard(&manifest, index, newest_drop.as_deref())?;
             steward.keep_lease_beside(&sender, lease);
             let begun = match store.begin(&manifest, index) {
-                Err(error @ (StoreError::PledgeFull { .. } | StoreError::DiskFull { .. } | StoreError::VaultLimit { .. })) => {
+                Err(
+                    error @ (StoreError::PledgeFull { .. }
+                    | StoreError::DiskFull { .. }
+                    | StoreError::VaultLimit { .. }),
+                ) => {
                     trash::make_room(&store, &steward, &manifest, &error);
                     store.begin(&manifest, index)
                 }
                 begun => begun,
             };
-            let beginning = match begun {
-                Ok(writer) => Beginning::New(writer),
+            let writer = match begun {
+                Ok(writer) => Some(writer),
                 Err(StoreError::AlreadyHeld { leaf }) => check_held(&store, &manifest, leaf, &network)?,
                 Err(error) => return Err(refusal(&error)),
             };
-            Ok((manifest, beginning))
+            Ok((manifest, writer))
         })
         .await
     }
@@ -199,7 +203,11 @@ impl Holder {
                 Ok(piece) => piece,
                 Err(refusal) => {
                     // Giving space back touches the disk.
-                    blocking(move || Ok(drop(writer))).await?;
+                    blocking(move || {
+                        drop(writer);
+                        Ok(())
+                    })
+                    .await?;
                     return Err(refusal);
                 }
             };
@@ -244,15 +252,15 @@ impl ShardService for Holder {
         self.check_running()?;
         self.observer.offered(from, &manifest, index, lease.as_ref());
         let _permits = self.limits.store(from).await?;
-        let (manifest, beginning) = self.begin(from, manifest, index, lease).await?;
+        let (manifest, writer) = self.begin(from, manifest, index, lease).await?;
         let shard_length = manifest.shard_length();
         if body.go(shard_length).await.is_err() {
             return Err(Refusal::Invalid);
         }
-        match beginning {
-            Beginning::New(writer) => self.receive(from, writer, shard_length, body).await?,
+        match writer {
+            Some(writer) => self.receive(from, writer, shard_length, body).await?,
             // The sender does not know that we have it (it was killed before it heard): let it finish.
-            Beginning::Held => while body.next_piece().await.map_err(|_| Refusal::Invalid)?.is_some() {},
+            None => while body.next_piece().await.map_err(|_| Refusal::Invalid)?.is_some() {},
         }
         self.served.serve(manifest.vault);
         self.signer.sign(ClaimLeaf { segment: manifest.id(), index }).await.ok_or(Refusal::Stopping)
@@ -291,7 +299,7 @@ fn check_held(
     manifest: &Verified<Manifest>,
     leaf: ClaimLeaf,
     network: &NetworkName,
-) -> Result<Beginning, Refusal> {
+) -> Result<Option<ShardWriter>, Refusal> {
     let first = GroupRange { first: 0, count: 1 };
     let held = store.read(leaf.segment, leaf.index, &[first]).and_then(|read| {
         store.verify(leaf.segment, leaf.index)?;
@@ -301,12 +309,10 @@ fn check_held(
         Ok(held) => {
             let held = held.verify(network).map_err(|_| Refusal::Damaged)?;
             let same = held.root(leaf.index) == manifest.root(leaf.index);
-            if same { Ok(Beginning::Held) } else { Err(Refusal::Invalid) }
+            if same { Ok(None) } else { Err(Refusal::Invalid) }
         }
         // It was quarantined by this look: what is offered takes its place.
-        Err(StoreError::Damaged { .. }) => {
-            store.begin(manifest, leaf.index).map(Beginning::New).map_err(|error| refusal(&error))
-        }
+        Err(StoreError::Damaged { .. }) => store.begin(manifest, leaf.index).map(Some).map_err(|error| refusal(&error)),
         Err(error) => Err(refusal(&error)),
     }
 }
@@ -322,9 +328,7 @@ fn refusal(error: &StoreError) -> Refusal {
 }
 
 /// Runs what blocks off the runtime's thread. A panic there is a refusal to the peer, not the end of the node.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
-) -> Result<T, Refusal> {
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Refusal> + Send + 'static) -> Result<T, Refusal> {
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
         tracing::error!(%error, "work on the disk failed");
         Err(Refusal::Other)

@@ -93,12 +93,12 @@ impl Identity {
         let fresh = data_dir.join(format!("{FILE}.{}", std::process::id()));
         let _ = fs::remove_file(&fresh);
         let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&fresh).map_err(failed)?;
-        let linked = file
-            .write_all(text.as_bytes())
-            .and_then(|()| file.sync_all())
-            .and_then(|()| match fs::hard_link(&fresh, &path) {
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-                linked => linked,
+        let linked =
+            file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).and_then(|()| {
+                match fs::hard_link(&fresh, &path) {
+                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+                    linked => linked,
+                }
             });
         let _ = fs::remove_file(&fresh);
         linked.and_then(|()| data_dir::sync_folder(data_dir)).map_err(failed)

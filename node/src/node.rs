@@ -12,7 +12,8 @@ use std::{
 };
 
 use commonhold_network::{
-    Inbound, InboundAsk, InboundStream, Limits, Multiaddr, NetworkError, Peer, PeerConfig, PeerEvent, Role, serve_stream,
+    Inbound, InboundAsk, InboundStream, Limits, Multiaddr, NetworkError, Peer, PeerConfig, PeerEvent, Role,
+    serve_stream,
 };
 use commonhold_protocol::{
     NodeId,
@@ -27,7 +28,7 @@ use crate::{
     config::{Config, ConfigError},
     dashboard::{self, StatusSource},
     data_dir::{ADDRESS_FILE, DASHBOARD_FILE, DataDir, DataDirError, PID_FILE},
-    holder::{HeldShards, Holder, Rates},
+    holder::{HeldShards, Holder, HolderParts, Rates},
     identity::{Identity, IdentityError},
     neighbours::Neighbours,
     observer::{NoObserver, Observer},
@@ -146,17 +147,16 @@ async fn run_in(
         relay: config.pledge.relay,
         limits: limits.clone(),
     })?;
-    let rates = Rates { upload: config.pledge.upload, download: config.pledge.download };
-    let holder = Arc::new(Holder::new(
-        config.network_name().clone(),
-        &identity,
-        store.clone(),
-        steward.clone(),
-        neighbours.clone(),
-        served.clone(),
-        rates,
-        observer.clone(),
-    ));
+    let parts = HolderParts {
+        network: config.network_name().clone(),
+        store: store.clone(),
+        steward: steward.clone(),
+        neighbours: neighbours.clone(),
+        served: served.clone(),
+        rates: Rates { upload: config.pledge.upload, download: config.pledge.download },
+        observer: observer.clone(),
+    };
+    let holder = Arc::new(Holder::new(&identity, parts));
     tracing::info!(node = %format!("{:#}", peer.node_id()), network = %config.network_name(), "the node runs");
 
     let running = Running {
@@ -183,8 +183,8 @@ async fn run_in(
     running.tasks.spawn(sweep.run(running.news.clone(), running.stop.clone()));
     running.tasks.spawn(dashboard::serve(listener, source.clone(), running.stop.clone()));
     running.tasks.spawn(background::run(store.clone(), steward, config.pledge.trash.as_ms(), running.stop.clone()));
-    let remembered = bootstrap::remembered(data_dir.path());
-    running.tasks.spawn(bootstrap::run(peer.clone(), config.bootstrap(), remembered, running.stop.clone()));
+    let folder = data_dir.path().to_owned();
+    running.tasks.spawn(bootstrap::run(peer.clone(), config.bootstrap(), folder, running.stop.clone()));
 
     let served_all = serve(&running, &source, data_dir, dashboard_address, inbound);
     tokio::select! {
@@ -312,7 +312,11 @@ async fn publish_addresses(peer: &Peer, source: &Figures, data_dir: &DataDir) ->
 fn most_dialable(addresses: &[Multiaddr]) -> Option<&Multiaddr> {
     addresses.iter().min_by_key(|address| {
         let text = address.to_string();
-        (!text.contains("/tcp/"), text.starts_with("/ip4/127.") || text.starts_with("/ip6/::1/"), text.starts_with("/ip6/"))
+        (
+            !text.contains("/tcp/"),
+            text.starts_with("/ip4/127.") || text.starts_with("/ip6/::1/"),
+            text.starts_with("/ip6/"),
+        )
     })
 }
 
@@ -322,16 +326,15 @@ async fn stop(running: &Running, data_dir: &DataDir, records: Arc<RecordStore>, 
     if tokio::time::timeout(STOP_PATIENCE, running.holder.idle()).await.is_err() {
         tracing::warn!("shards that were being received are given up; nothing was answered for them");
     }
-    bootstrap::remember(&running.peer, data_dir);
+    bootstrap::remember(&running.peer, data_dir.path(), &mut String::new());
     running.stop.cancel();
     running.peer.shutdown().await;
     running.tasks.close();
     if tokio::time::timeout(STOP_PATIENCE, running.tasks.wait()).await.is_err() {
         tracing::warn!("some work did not end in time");
     }
-    let closed = blocking(move || {
-        store.close().map_err(NodeError::from).and(records.checkpoint().map_err(NodeError::from))
-    });
+    let closed =
+        blocking(move || store.close().map_err(NodeError::from).and(records.checkpoint().map_err(NodeError::from)));
     match closed.await {
         Ok(Ok(())) => tracing::info!("the node has stopped"),
         // What was answered for is on the disk all the same; the next start takes longer.
@@ -383,10 +386,7 @@ impl StatusSource for Figures {
                 used_bytes: used.disk_bytes + record_bytes,
                 free_bytes: self.store.free_bytes().unwrap_or(0),
             },
-            shards: ShardStatus {
-                held: used.shards,
-                quarantined: used.quarantined,
-            },
+            shards: ShardStatus { held: used.shards, quarantined: used.quarantined },
             records: RecordStatus {
                 segments: counts.segments,
                 heads: counts.heads,

@@ -322,9 +322,9 @@ impl RecordStore {
             let mut entries = Vec::with_capacity(changes.len());
             for change in changes {
                 let kept = self.newest(&writer, change.kind, &change.key)?;
-                let twice = entries.iter().any(|(entry, _): &(Entry, u32)| {
-                    entry.kind == change.kind && entry.key == change.key
-                });
+                let twice = entries
+                    .iter()
+                    .any(|(entry, _): &(Entry, u32)| entry.kind == change.kind && entry.key == change.key);
                 if twice || kept.map(|location| location.entry.sequence) != change.expected {
                     outcomes.push(Committed::Conflict);
                     continue;

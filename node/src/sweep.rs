@@ -17,7 +17,10 @@ use std::{
 
 use commonhold_network::Peer;
 use commonhold_policy::stewards;
-use commonhold_protocol::{NodeId, SegmentId, ask::{ASK_IDS_MAX, Request, Response}};
+use commonhold_protocol::{
+    NodeId, SegmentId,
+    ask::{ASK_IDS_MAX, Request, Response},
+};
 use futures::{StreamExt, stream};
 use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;

@@ -17,8 +17,7 @@ struct Item {
     gid: u32,
     modified_seconds: i64,
     modified_nanoseconds: u32,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    modified: Option<String>,
+    modified: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     target: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -2,7 +2,6 @@
 //! names and links, and no link that lies in wait at the target, makes a restore write outside of it.
 
 use std::{
-    ffi::OsStr,
     fs,
     os::unix::{
         ffi::OsStrExt,
@@ -14,7 +13,7 @@ use std::{
 
 use commonhold_storage_engine::tree::entry::{Entry, EntryKind, FileContent, FileTime, Xattrs};
 
-use super::harness::{Finished, Home, Network, Owner, PASSPHRASE, PROGRAM, Setup, Tree, assert_same, keys_of, noise};
+use super::harness::{Finished, Network, Owner, PASSPHRASE, PROGRAM, Setup, Tree, assert_same, keys_of, noise};
 
 /// Whom we run the client as where we are root, whom nothing is unreadable to.
 const NOBODY: u32 = 65534;
@@ -29,7 +28,6 @@ fn what_cannot_be_read_is_named_and_the_rest_is_stored() {
     // What can be read, as it must come back.
     let readable = network.scratch().join("readable");
     assert!(Command::new("cp").arg("-aT").args([tree.path(), &readable]).status().unwrap().success());
-    let times = ["small", "large", ""].map(|name| (name, fs::metadata(tree.path().join(name)).unwrap().modified().unwrap()));
     tree.file("small/00/locked file", b"nobody's business");
     tree.file("locked folder/inside", b"nobody's business either");
     for name in ["small/00/locked file", "locked folder"] {
@@ -39,7 +37,6 @@ fn what_cannot_be_read_is_named_and_the_rest_is_stored() {
         let modified = fs::metadata(readable.join(folder)).unwrap().modified().unwrap();
         fs::File::open(tree.path().join(folder)).unwrap().set_modified(modified).unwrap();
     }
-    drop(times);
 
     let source = tree.path().to_str().unwrap();
     someone.run(&["init", "--network", &network.name(), "--bootstrap", &network.address(0)]).expect_code(0);

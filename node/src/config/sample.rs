@@ -46,7 +46,12 @@ pub(super) const KEYS: &[KeyDoc] = &[
     doc("node", "bootstrap", "Addresses of nodes to join through, as in \"/dns4/example.org/tcp/4400/p2p/12D3KooW…\"."),
     optional("node", "domain", "The failure domain of this node; private networks only.", "\"rack-3\""),
     doc("network", "name", "The network's name; nodes of other names are not spoken to."),
-    optional("network", "key", "A file with 64 hex digits: makes the network private (TCP only).", "\"file:network.key\""),
+    optional(
+        "network",
+        "key",
+        "A file with 64 hex digits: makes the network private (TCP only).",
+        "\"file:network.key\"",
+    ),
     optional("network", "local-discovery", "Find nodes nearby by mDNS and ask the router for a port (UPnP).", "true"),
     doc("pledge", "disk", "A hard limit, in bytes on disk."),
     doc("pledge", "keep-free", "Never fill the disk beyond this."),

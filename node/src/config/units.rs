@@ -36,7 +36,8 @@ trait Quantity: FromStr<Err = UnitError> + fmt::Display {
 }
 
 const KIB: u64 = 1 << 10;
-const SIZE_UNITS: [(&str, u64); 4] = [("TiB", KIB * KIB * KIB * KIB), ("GiB", KIB * KIB * KIB), ("MiB", KIB * KIB), ("KiB", KIB)];
+const SIZE_UNITS: [(&str, u64); 4] =
+    [("TiB", KIB * KIB * KIB * KIB), ("GiB", KIB * KIB * KIB), ("MiB", KIB * KIB), ("KiB", KIB)];
 const SPAN_UNITS: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("min", 60_000), ("s", 1000), ("ms", 1)];
 const RATE_UNITS: [(&str, u64); 4] = [("Gbit/s", 1_000_000_000), ("Mbit/s", 1_000_000), ("kbit/s", 1000), ("bit/s", 1)];
 
@@ -129,7 +130,8 @@ impl FromStr for Share {
 
     fn from_str(text: &str) -> Result<Self, UnitError> {
         let refused = UnitError { allowed: Self::ALLOWED };
-        let percent: f64 = text.trim().strip_suffix('%').and_then(|text| text.trim().parse().ok()).ok_or(refused.clone())?;
+        let percent: f64 =
+            text.trim().strip_suffix('%').and_then(|text| text.trim().parse().ok()).ok_or(refused.clone())?;
         let hundredths = (percent * 100.0).round();
         if (1.0..=5000.0).contains(&hundredths) { Ok(Self(hundredths as u32)) } else { Err(refused) }
     }

@@ -89,9 +89,8 @@ fn find_room(
     only_vault: Option<VaultId>,
     needed: u64,
 ) -> Result<TrashReport, TrashError> {
-    let in_trash = |summary: &Summary| {
-        summary.tag == TAG_DROPPED && only_vault.is_none_or(|vault| vault == summary.owner)
-    };
+    let in_trash =
+        |summary: &Summary| summary.tag == TAG_DROPPED && only_vault.is_none_or(|vault| vault == summary.owner);
     let mut oldest: Vec<Summary> = steward.records().list(Kind::Drop, None, ROOM_SEARCH_MAX)?;
     oldest.retain(in_trash);
     // Later entries have higher sequences, so this is the order of arrival without reading the bodies.

@@ -28,12 +28,7 @@ pub(super) async fn run(store: Arc<ShardStore>, steward: Arc<Steward>, trash_ms:
     }
 }
 
-fn one_round(
-    store: &ShardStore,
-    steward: &Steward,
-    trash_ms: u64,
-    scrubbed: Option<ClaimLeaf>,
-) -> Option<ClaimLeaf> {
+fn one_round(store: &ShardStore, steward: &Steward, trash_ms: u64, scrubbed: Option<ClaimLeaf>) -> Option<ClaimLeaf> {
     let clock = steward.clock();
     if clock.is_off() {
         tracing::warn!("our clock is far from that of the other nodes; nothing is removed for its age");

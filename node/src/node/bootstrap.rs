@@ -1,18 +1,24 @@
 //! Finding the network: by the configured addresses and those remembered from the last run, for as long as it takes.
 
-use std::{fmt::Write, path::Path, time::Duration};
+use std::{
+    fmt::Write,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use commonhold_network::{Contact, Multiaddr, Peer};
 use commonhold_protocol::NodeId;
 use rand::seq::SliceRandom;
 use tokio_util::sync::CancellationToken;
 
-use crate::data_dir::{self, DataDir, PEERS_FILE};
+use crate::data_dir::{self, PEERS_FILE, write_atomically};
 
 /// The first wait after a failed attempt; each one doubles it.
 const WAIT_MIN: Duration = Duration::from_millis(250);
 /// The longest wait: a node that finds its network again after a night should not take much longer than this.
 const WAIT_MAX: Duration = Duration::from_secs(60);
+/// A node that has just joined soon writes down whom it met, then less and less often.
+const CHECK_MIN: Duration = Duration::from_millis(500);
 /// A node without any connection looks for its network again after this time.
 const CHECK_EVERY: Duration = Duration::from_secs(20);
 /// Addresses tried at once.
@@ -21,8 +27,12 @@ const ADDRESSES_MAX: usize = 32;
 const REMEMBERED_MAX: usize = 256;
 const REMEMBERED_ADDRESSES_MAX: usize = 4;
 
-/// Joins the network, and joins it again when all connections are lost.
-pub(super) async fn run(peer: Peer, configured: Vec<Multiaddr>, remembered: Vec<Contact>, stop: CancellationToken) {
+/// Joins the network, and joins it again when all connections are lost. While there are any, keeps in `folder` who is
+/// known: a node that is killed and comes back need not find those alive that it was configured with.
+pub(super) async fn run(peer: Peer, configured: Vec<Multiaddr>, folder: PathBuf, stop: CancellationToken) {
+    let remembered = remembered(&folder);
+    let mut written = String::new();
+    let mut check = CHECK_MIN;
     for contact in &remembered {
         peer.add_addresses(contact.node, contact.addrs.clone());
     }
@@ -31,8 +41,10 @@ pub(super) async fn run(peer: Peer, configured: Vec<Multiaddr>, remembered: Vec<
     loop {
         let connected = !peer.connected().is_empty();
         let next = if connected || (configured.is_empty() && remembered.is_empty()) {
+            remember(&peer, &folder, &mut written);
             wait = WAIT_MIN;
-            CHECK_EVERY
+            check = (check * 2).min(CHECK_EVERY);
+            check
         } else {
             let addresses = choose(&configured, &remembered);
             match stop.run_until_cancelled(peer.bootstrap(&addresses)).await {
@@ -40,7 +52,8 @@ pub(super) async fn run(peer: Peer, configured: Vec<Multiaddr>, remembered: Vec<
                 Some(Ok(reached)) if reached > 0 => {
                     tracing::info!(reached, "joined the network");
                     wait = WAIT_MIN;
-                    CHECK_EVERY
+                    check = CHECK_MIN;
+                    check
                 }
                 Some(outcome) => {
                     tracing::debug!(?outcome, ?wait, "nobody could be reached; trying again");
@@ -65,7 +78,7 @@ fn choose(configured: &[Multiaddr], remembered: &[Multiaddr]) -> Vec<Multiaddr> 
 }
 
 /// The nodes that the last run knew. A line that cannot be read is left out.
-pub(super) fn remembered(data_dir: &Path) -> Vec<Contact> {
+fn remembered(data_dir: &Path) -> Vec<Contact> {
     let text = data_dir::read(data_dir, PEERS_FILE).unwrap_or_else(|error| {
         tracing::warn!(%error, "the nodes of the last run are not known");
         None
@@ -79,12 +92,17 @@ pub(super) fn remembered(data_dir: &Path) -> Vec<Contact> {
     text.unwrap_or_default().lines().filter_map(contact).take(REMEMBERED_MAX).collect()
 }
 
-/// Writes down the nodes that are known, for the next start: one a line, its id and its addresses.
-pub(super) fn remember(peer: &Peer, data_dir: &DataDir) {
+/// Writes down the nodes that are known, for the next start: one a line, its id and its addresses. `written` is what
+/// stands there already.
+pub(super) fn remember(peer: &Peer, folder: &Path, written: &mut String) {
     let mut contacts = peer.known_contacts();
-    contacts.shuffle(&mut rand::rng());
+    if contacts.len() > REMEMBERED_MAX {
+        contacts.shuffle(&mut rand::rng());
+    }
+    contacts.truncate(REMEMBERED_MAX);
+    contacts.sort_by_key(|contact| contact.node);
     let mut text = String::new();
-    for contact in contacts.into_iter().take(REMEMBERED_MAX) {
+    for contact in contacts {
         // Writing to a string cannot fail.
         let _ = write!(text, "{:#}", contact.node);
         for address in contact.addrs.iter().take(REMEMBERED_ADDRESSES_MAX) {
@@ -92,11 +110,12 @@ pub(super) fn remember(peer: &Peer, data_dir: &DataDir) {
         }
         text.push('\n');
     }
-    if text.is_empty() {
+    if text.is_empty() || text == *written {
         // Whoever knew nobody this time keeps what it knew before.
         return;
     }
-    if let Err(error) = data_dir.publish(PEERS_FILE, &text) {
-        tracing::warn!(%error, "the known nodes cannot be remembered");
+    match write_atomically(&folder.join(PEERS_FILE), text.as_bytes()) {
+        Ok(()) => *written = text,
+        Err(error) => tracing::warn!(%error, "the known nodes cannot be remembered"),
     }
 }

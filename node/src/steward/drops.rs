@@ -35,7 +35,9 @@ impl Steward {
         // Kept if it counts for any of its segments; else the first reason that is more than "not known here".
         match outcomes.iter().find(|outcome| outcome.is_ok()) {
             Some(_) => Ok(()),
-            None => outcomes.into_iter().find(|outcome| *outcome != Err(Refusal::Unknown)).unwrap_or(Err(Refusal::Unknown)),
+            None => {
+                outcomes.into_iter().find(|outcome| *outcome != Err(Refusal::Unknown)).unwrap_or(Err(Refusal::Unknown))
+            }
         }
     }
 
@@ -78,10 +80,11 @@ impl Steward {
                 Some((kept, held)) => (Some(kept), Some(held.drop)),
                 None => (None, None),
             };
-            let changed = drops::merge(&mut newest, drop.clone(), segment, &vault).map_err(|refused| match refused {
-                DropRefusal::OtherVault | DropRefusal::OtherSegment => Refusal::Invalid,
-                DropRefusal::Outdated => Refusal::Outdated,
-            })?;
+            let changed =
+                drops::merge(&mut newest, drop.clone(), segment, &vault).map_err(|refused| match refused {
+                    DropRefusal::OtherVault | DropRefusal::OtherSegment => Refusal::Invalid,
+                    DropRefusal::Outdated => Refusal::Outdated,
+                })?;
             if !changed {
                 return Ok(None);
             }

@@ -223,8 +223,7 @@ fn strangers_claims_displace_nobody() {
     let world = World::new();
     world.keep(good.clone()).unwrap();
     for stranger in 0..10 {
-        let claims =
-            (0..HOLDERS).map(|index| claim(segment, index, 200 + stranger, 1 << 40, &network())).collect();
+        let claims = (0..HOLDERS).map(|index| claim(segment, index, 200 + stranger, 1 << 40, &network())).collect();
         let _ = world.keep(Record { claims, ..good.clone() });
     }
     let kept = world.record(segment).unwrap();
@@ -269,7 +268,8 @@ fn of_heads_the_newest_stay_and_siblings_stay_together() {
     let owner = key(1);
     let vault = vault_of(&owner);
     let world = World::new();
-    let keep = |world: &World, head: &Unverified<Head>| kept(world.ask(Request::KeepHead { head: head.clone(), lease: None }));
+    let keep =
+        |world: &World, head: &Unverified<Head>| kept(world.ask(Request::KeepHead { head: head.clone(), lease: None }));
     let first = signed(head(&owner, 1, 1), &owner);
     let second = signed(head(&owner, 1, 2), &owner);
     let sibling = signed(head(&owner, 2, 1), &owner);
@@ -416,8 +416,7 @@ fn one_sender_or_one_vault_cannot_use_up_the_space_for_records() {
     let folder = tempfile::tempdir().unwrap();
     let bytes_max = 4 << 20;
     let (records, _) = RecordStore::open(folder.path(), bytes_max).unwrap();
-    let steward =
-        Steward::new(network(), None, records, Arc::new(Held::default()), Arc::default()).unwrap();
+    let steward = Steward::new(network(), None, records, Arc::new(Held::default()), Arc::default()).unwrap();
     let owner = key(1);
     let mut refused = None;
     for number in 0..2000_u32 {

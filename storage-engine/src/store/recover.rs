@@ -55,6 +55,36 @@ pub(crate) struct Recovery<'a> {
     found: Found,
     /// Records that stay, in the volumes that were looked through.
     met: BTreeMap<VolumeNumber, u32>,
+    /// Where the last record of each volume ends, as the index says.
+    ends: BTreeMap<VolumeNumber, u32>,
+}
+
+/// What a look through a volume found.
+struct Scan {
+    /// The end of the last record.
+    end: u32,
+    /// Units that were given back.
+    punched: u32,
+    /// Some of it could not be read: there may be records that were not seen.
+    unreadable: bool,
+}
+
+/// What reading a record's bytes says of it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Intact,
+    /// It does not fit its root.
+    Torn,
+    /// The disk did not say; perhaps it will another time.
+    Unreadable,
+}
+
+fn judge(file: &dyn VolumeFile, header: &Header) -> Verdict {
+    match read::verify(file, header) {
+        Ok(true) => Verdict::Intact,
+        Ok(false) => Verdict::Torn,
+        Err(_) => Verdict::Unreadable,
+    }
 }
 
 fn own(block: &VolumeBlock, volume: VolumeNumber, secret: &Secret) -> bool {
@@ -83,7 +113,16 @@ impl<'a> Recovery<'a> {
         trust: Trust,
     ) -> Result<Self, StoreError> {
         let space = Space::new(Vaults::load(index)?);
-        Ok(Self { disk, secret, index, trust, space, found: Found::default(), met: BTreeMap::new() })
+        Ok(Self {
+            disk,
+            secret,
+            index,
+            trust,
+            space,
+            found: Found::default(),
+            met: BTreeMap::new(),
+            ends: BTreeMap::new(),
+        })
     }
 
     pub(crate) fn run(mut self) -> Result<(Space, Found), StoreError> {
@@ -98,9 +137,9 @@ impl<'a> Recovery<'a> {
         for &volume in known.keys().filter(|volume| !present.contains(volume)) {
             self.lose(volume, 0);
         }
-        self.choose_active()?;
         self.count()?;
         self.compare(&known)?;
+        self.choose_active();
         self.space.vaults.forget_empty(self.index)?;
         Ok((self.space, self.found))
     }
@@ -161,15 +200,19 @@ impl<'a> Recovery<'a> {
         let before = file.disk_bytes().map_err(failed("reading"))?;
         if !(sealed && self.trust == Trust::Index) {
             let records_durable = sealed && self.trust == Trust::Blocks;
-            (known.next, known.punched) = self.scan(volume, file.as_ref(), units, records_durable)?;
-            if known.next == BLOCK_UNITS && block.is_none() && in_index.is_none() {
+            let scan = self.scan(volume, file.as_ref(), units, records_durable)?;
+            (known.next, known.punched) = (scan.end, scan.punched);
+            if scan.unreadable {
+                // Nothing is appended to it, cut off or punched: what was not seen may still be there.
+                known.phase = Phase::Failed;
+            } else if sealed {
+                self.punch_gap(file.as_ref(), scan.end, units);
+                known.next = units;
+            }
+            if scan.end == BLOCK_UNITS && !scan.unreadable && block.is_none() && in_index.is_none() {
                 // We died while making it.
                 self.disk.delete(volume).map_err(failed("deleting"))?;
                 return Ok(());
-            }
-            if sealed {
-                self.punch_gap(file.as_ref(), known.next, units);
-                known.next = units;
             }
         }
         let after = file.disk_bytes().map_err(failed("reading"))?;
@@ -184,32 +227,34 @@ impl<'a> Recovery<'a> {
         Ok(())
     }
 
-    /// Looks for records unit by unit, enters those that the index lacks and punches the gaps between them. The end of
-    /// the last record, and the units punched.
+    /// Looks for records unit by unit, enters those that the index lacks and punches the gaps between them.
     fn scan(
         &mut self,
         volume: VolumeNumber,
         file: &dyn VolumeFile,
         units: u32,
         records_durable: bool,
-    ) -> Result<(u32, u32), StoreError> {
-        let (mut unit, mut end, mut punched, mut met) = (BLOCK_UNITS, BLOCK_UNITS, 0, 0);
+    ) -> Result<Scan, StoreError> {
+        let mut scan = Scan { end: BLOCK_UNITS, punched: 0, unreadable: false };
+        let (mut unit, mut met) = (BLOCK_UNITS, 0);
         while unit < units {
-            // An unreadable unit is no header: what the index knows to begin there is found damaged when it is read.
-            let header = Header::read(file, self.secret, volume, unit).ok().flatten();
-            let Some(header) = header.filter(|header| header.units() <= units - unit) else {
+            let header = Header::read(file, self.secret, volume, unit);
+            scan.unreadable |= matches!(&header, Err(error) if error.kind() != io::ErrorKind::UnexpectedEof);
+            let Some(header) = header.ok().flatten().filter(|header| header.units() <= units - unit) else {
                 unit += 1;
                 continue;
             };
             if self.meet(file, &header, records_durable)? {
                 met += 1;
-                punched += self.punch_gap(file, end, unit);
-                end = unit + header.units();
+                if !scan.unreadable {
+                    scan.punched += self.punch_gap(file, scan.end, unit);
+                }
+                scan.end = unit + header.units();
             }
             unit += header.units();
         }
         self.met.insert(volume, met);
-        Ok((end, punched))
+        Ok(scan)
     }
 
     /// The units that were given back: all or none.
@@ -238,10 +283,10 @@ impl<'a> Recovery<'a> {
         {
             return Ok(true);
         }
-        let intact = durable || matches!(read::verify(file, header), Ok(true));
+        let verdict = if durable { Verdict::Intact } else { judge(file, header) };
         if let Some(known) = known {
             // Two records of one shard: it was being moved, or stored anew after it was damaged.
-            if !intact || self.is_intact(&header.leaf, &known) {
+            if verdict != Verdict::Intact || self.is_intact(&header.leaf, &known) {
                 self.erase_copy(file, header)?;
                 return Ok(false);
             }
@@ -253,11 +298,11 @@ impl<'a> Recovery<'a> {
             }
             return Ok(true);
         }
-        if !intact && self.trust == Trust::Index {
+        if verdict == Verdict::Torn && self.trust == Trust::Index {
             self.erase_copy(file, header)?;
             return Ok(false);
         }
-        self.enter(header, !intact)?;
+        self.enter(header, verdict != Verdict::Intact)?;
         Ok(true)
     }
 
@@ -269,7 +314,7 @@ impl<'a> Recovery<'a> {
     fn is_intact(&self, leaf: &ClaimLeaf, place: &Place) -> bool {
         let Ok(file) = self.disk.open(place.volume) else { return false };
         let header = self.header_of(file.as_ref(), leaf, place);
-        header.is_some_and(|header| matches!(read::verify(file.as_ref(), &header), Ok(true)))
+        header.is_some_and(|header| judge(file.as_ref(), &header) == Verdict::Intact)
     }
 
     fn header_of(&self, file: &dyn VolumeFile, leaf: &ClaimLeaf, place: &Place) -> Option<Header> {
@@ -287,22 +332,27 @@ impl<'a> Recovery<'a> {
         Ok(())
     }
 
-    /// The newest volume that has room goes on; the others give their tails back.
-    fn choose_active(&mut self) -> Result<(), StoreError> {
+    /// The newest volume that has room goes on; the others give their tails back. The index knows of records whose
+    /// headers cannot be read: they are neither overwritten nor cut off.
+    fn choose_active(&mut self) {
         let mut open = self.space.volumes.iter_mut().rev().filter(|(_, volume)| volume.phase == Phase::Full);
-        if let Some((_, volume)) = open.next()
-            && volume.next < volume.units
-        {
-            volume.phase = Phase::Active;
+        let next = |number: &VolumeNumber, volume: &Volume| {
+            self.ends.get(number).map_or(volume.next, |end| volume.next.max(*end).min(volume.units))
+        };
+        if let Some((number, volume)) = open.next() {
+            volume.next = next(number, volume);
+            if volume.next < volume.units {
+                volume.phase = Phase::Active;
+            }
         }
         for (number, volume) in open {
+            volume.next = next(number, volume);
             let cut = self.disk.open(*number).and_then(|file| file.truncate(u64::from(volume.next) * UNIT_BYTES));
             match cut {
                 Ok(()) => volume.units = volume.next,
                 Err(error) => tracing::warn!(volume = %number, %error, "giving the tail of a volume back"),
             }
         }
-        Ok(())
     }
 
     /// sled, damaged, can come up as it was some time ago and say nothing. Where the index and a volume do not agree,
@@ -368,6 +418,8 @@ impl<'a> Recovery<'a> {
                 return Err(StoreError::Sled(sled::Error::Corruption { at: None, bt: () }));
             }
             let end = u32::from(place.unit) + u32::from(place.units);
+            let known_end = self.ends.entry(place.volume).or_default();
+            *known_end = end.max(*known_end);
             let volume = self.space.volumes.get(&place.volume);
             let there = volume.is_some_and(|volume| volume.phase != Phase::Lost && end <= volume.units);
             if !there && !place.quarantined {

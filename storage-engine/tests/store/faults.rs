@@ -24,6 +24,8 @@ pub(crate) enum Operation {
     Create,
     Open,
     Read,
+    /// All but the block at the begin of a volume.
+    ReadRecords,
     Write,
     Sync,
     Delete,
@@ -132,6 +134,9 @@ impl VolumeFile for FaultyFile {
 
     fn read(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
         self.faults.pass(Operation::Read)?;
+        if offset > 0 {
+            self.faults.pass(Operation::ReadRecords)?;
+        }
         self.file.read(offset, buffer)
     }
 
@@ -281,4 +286,33 @@ fn a_removal_that_fails_is_finished_at_the_next_open() {
     // Not even without the index does it come back.
     std::fs::remove_dir_all(folder.path().join("index")).unwrap();
     gone(&open(folder.path()).0, &segment);
+}
+
+/// A cable that is loose while the store opens must not cost what it hides.
+#[test]
+fn nothing_is_given_up_because_the_disk_cannot_be_read_for_a_while() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, _) = open(folder.path());
+    let segments: Vec<_> = (0..40).map(|seed| segment_of(1, seed, 252 * KIB, 1)).collect();
+    for segment in &segments {
+        segment.store(&store, 0).unwrap();
+    }
+    drop(store);
+    for index_lost in [false, true] {
+        if index_lost {
+            std::fs::remove_dir_all(folder.path().join("index")).unwrap();
+        }
+        let disk = FaultyDisk::new(folder.path());
+        // The volumes' blocks, at the very begin, can be read; nothing else can.
+        disk.fail(Operation::ReadRecords, libc::EIO);
+        let (store, _) = ShardStore::open_on(disk.clone(), folder.path(), options(64 * MIB)).unwrap();
+        segments[0].store(&store, 0).unwrap_or_else(|error| assert_eq!(error.refusal(), Refusal::Other));
+        drop(store);
+        commonhold_storage_engine::store::fsck(folder.path(), &crate::harness::network()).unwrap();
+        let (store, report) = open(folder.path());
+        assert_eq!((report.shards, report.quarantined), (40, 0), "index lost: {index_lost}");
+        for segment in &segments {
+            segment.assert_held(&store, 0);
+        }
+    }
 }

@@ -23,12 +23,12 @@ use zeroize::Zeroizing;
 /// Longer than a loaded machine needs.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-pub fn network() -> NetworkName {
+pub(crate) fn network() -> NetworkName {
     "dev-nodes".parse().expect("a name")
 }
 
 /// Looks until `holds`, or fails.
-pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+pub(crate) async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let began = Instant::now();
     while !holds().await {
         assert!(began.elapsed() < PATIENCE, "not in {PATIENCE:?}: {what}");
@@ -43,7 +43,7 @@ enum End {
 }
 
 /// A running node.
-pub struct TestNode {
+pub(crate) struct TestNode {
     folder: Option<TempDir>,
     id: NodeId,
     address: String,
@@ -52,13 +52,13 @@ pub struct TestNode {
 }
 
 impl TestNode {
-    pub async fn start(name: &str, bootstrap: &[&TestNode], overlay: &str) -> Self {
+    pub(crate) async fn start(name: &str, bootstrap: &[&Self], overlay: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         std::fs::write(folder.path().join("name"), name).expect("a name");
         Self::start_in(folder, bootstrap, overlay).await
     }
 
-    pub async fn start_in(folder: TempDir, bootstrap: &[&TestNode], overlay: &str) -> Self {
+    pub(crate) async fn start_in(folder: TempDir, bootstrap: &[&Self], overlay: &str) -> Self {
         let name = std::fs::read_to_string(folder.path().join("name")).expect("a name");
         let mut config = Config::default();
         config.node.domain = Some(name.clone());
@@ -85,12 +85,12 @@ impl TestNode {
     }
 
     /// Runs a node that is expected to end by itself.
-    pub async fn try_run(config: Config) -> Result<(), NodeError> {
+    pub(crate) async fn try_run(config: Config) -> Result<(), NodeError> {
         let data_dir = config.data_dir();
         Node::run(config, data_dir, std::future::pending()).await
     }
 
-    pub fn id(&self) -> NodeId {
+    pub(crate) fn id(&self) -> NodeId {
         self.id
     }
 
@@ -98,18 +98,19 @@ impl TestNode {
         self.folder.as_ref().expect("a running node has its folder")
     }
 
-    pub fn config(&self) -> Config {
+    pub(crate) fn config(&self) -> Config {
         Config::load(&self.folder().path().join("node.toml")).expect("a valid config")
     }
 
-    pub async fn status(&self) -> NodeStatus {
+    pub(crate) async fn status(&self) -> NodeStatus {
         let folder = self.folder().path().to_owned();
         tokio::task::spawn_blocking(move || status_of(&folder)).await.expect("no panic").expect("a status")
     }
 
     /// The body of a page of its dashboard.
-    pub async fn get(&self, path: &str) -> String {
-        let address = data_dir::read(self.folder().path(), data_dir::DASHBOARD_FILE).expect("readable").expect("an address");
+    pub(crate) async fn get(&self, path: &str) -> String {
+        let address =
+            data_dir::read(self.folder().path(), data_dir::DASHBOARD_FILE).expect("readable").expect("an address");
         let request = format!("GET {path} HTTP/1.0\r\n\r\n");
         let get = move || {
             let mut stream = TcpStream::connect(address.trim()).expect("a dashboard");
@@ -125,14 +126,14 @@ impl TestNode {
     }
 
     /// Stops it in order.
-    pub async fn stop(mut self) -> TempDir {
+    pub(crate) async fn stop(mut self) -> TempDir {
         let folder = self.folder.take().expect("a folder");
         tokio::task::spawn_blocking(move || self.end(End::Stop)).await.expect("it stopped without a panic");
         folder
     }
 
     /// Ends it in the middle of whatever it does: nothing is flushed, nobody is told.
-    pub fn kill(mut self) -> TempDir {
+    pub(crate) fn kill(mut self) -> TempDir {
         let folder = self.folder.take().expect("a folder");
         self.end(End::Kill);
         folder
@@ -181,13 +182,13 @@ fn run(config: Config, ending: oneshot::Receiver<End>) {
 }
 
 /// A segment of one shard and its copy.
-pub struct Segment {
-    pub manifest: Verified<Manifest>,
-    pub data: Bytes,
+pub(crate) struct Segment {
+    pub(crate) manifest: Verified<Manifest>,
+    pub(crate) data: Bytes,
 }
 
 impl Segment {
-    pub fn new(owner: &SigningKey, salt: u8, length: u64, network: &NetworkName) -> Self {
+    pub(crate) fn new(owner: &SigningKey, salt: u8, length: u64, network: &NetworkName) -> Self {
         let coding = Coding::new(1, 2).expect("a coding");
         let mut data = vec![0; coding.shard_length(length) as usize];
         blake3::Hasher::new().update(&[salt]).finalize_xof().fill(&mut data[..length as usize]);
@@ -199,13 +200,13 @@ impl Segment {
 }
 
 /// A client's peer.
-pub struct Client {
+pub(crate) struct Client {
     peer: Peer,
     _inbound: Inbound,
 }
 
 impl Client {
-    pub async fn start(nodes: &[&TestNode]) -> Self {
+    pub(crate) async fn start(nodes: &[&TestNode]) -> Self {
         let mut seed = Zeroizing::new([0; 32]);
         getrandom::fill(seed.as_mut()).expect("randomness");
         let (peer, inbound) = Peer::start(PeerConfig {
@@ -224,12 +225,12 @@ impl Client {
         Self { peer, _inbound: inbound }
     }
 
-    pub async fn store(&self, node: &TestNode, segment: &Segment) -> Result<Claim, TransferError> {
+    pub(crate) async fn store(&self, node: &TestNode, segment: &Segment) -> Result<Claim, TransferError> {
         let manifest = segment.manifest.to_unverified();
         self.peer.store_shard(node.id, manifest, ShardIndex(0), None, segment.data.clone()).await
     }
 
-    pub async fn read(
+    pub(crate) async fn read(
         &self,
         node: &TestNode,
         segment: SegmentId,
@@ -239,7 +240,7 @@ impl Client {
         self.peer.read_shard(node.id, segment, ShardIndex(0), ranges, want_manifest).await
     }
 
-    pub async fn ask(&self, node: &TestNode, request: Request) -> Response {
+    pub(crate) async fn ask(&self, node: &TestNode, request: Request) -> Response {
         self.peer.ask(node.id, request, PATIENCE).await.expect("an answer")
     }
 }
