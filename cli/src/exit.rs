@@ -49,7 +49,7 @@ pub(crate) enum Failure {
     PhraseUnreadable(#[source] io::Error),
     #[error("{} has no name of its own", path.display())]
     NeedsTarget { path: PathBuf, argument: &'static str },
-    #[error("{} of the files could not be {verb}", count)]
+    #[error("{count} files or folders could not be {verb}")]
     DoneInPart { count: usize, verb: &'static str },
     #[error("{failed} of the checks failed")]
     ChecksFailed { failed: usize, no_network: bool },

@@ -9,9 +9,12 @@ mod limits;
 mod rate;
 mod trash;
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering::Relaxed},
+use std::{
+    cmp::Ordering,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
 };
 
 use bytes::Bytes;
@@ -59,23 +62,28 @@ impl Holdings for HeldShards {
 
 /// The shards of one segment that are held; at most 255.
 fn held_of(store: &ShardStore, segment: &SegmentId) -> Result<Vec<Held>, StoreError> {
-    // Shards come in the order of segment and index: begin behind the last index of the segment before.
-    let before = id_before(segment).map(|before| ClaimLeaf { segment: before, index: ShardIndex(u8::MAX) });
-    let of_segment = |held: &Result<Held, _>| held.as_ref().map_or(true, |held| held.leaf.segment == *segment);
-    store.held_after(before.as_ref()).take_while(of_segment).collect()
-}
-
-/// The id before this one in the order of bytes.
-fn id_before(segment: &SegmentId) -> Option<SegmentId> {
-    let mut bytes = *segment.as_bytes();
-    for byte in bytes.iter_mut().rev() {
-        let (less, borrowed) = byte.overflowing_sub(1);
-        *byte = less;
-        if !borrowed {
-            return Some(SegmentId::from_bytes(bytes));
+    // Any leaf a little before will do: ids are random, so hardly anything lies between.
+    let before = ClaimLeaf { segment: a_little_before(segment), index: ShardIndex(0) };
+    let mut shards = Vec::new();
+    for held in store.held_after(Some(&before)) {
+        let held = held?;
+        match held.leaf.segment.cmp(segment) {
+            Ordering::Less => {}
+            Ordering::Equal => shards.push(held),
+            Ordering::Greater => break,
         }
     }
-    None
+    Ok(shards)
+}
+
+/// An id before this one, with next to none between; the first of all for those that have none.
+fn a_little_before(segment: &SegmentId) -> SegmentId {
+    let mut bytes = *segment.as_bytes();
+    let (head, tail) = bytes.split_at_mut(8);
+    tail.fill(0);
+    let number = u64::from_be_bytes(std::array::from_fn(|i| head[i]));
+    head.copy_from_slice(&number.saturating_sub(1).to_be_bytes());
+    SegmentId::from_bytes(bytes)
 }
 
 /// How fast the node may send and receive shards.
@@ -333,21 +341,4 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Refusal> +
         tracing::error!(%error, "work on the disk failed");
         Err(Refusal::Other)
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_id_before_borrows_across_bytes() {
-        let id = |last: [u8; 2]| {
-            let mut bytes = [7; 32];
-            bytes[30..].copy_from_slice(&last);
-            SegmentId::from_bytes(bytes)
-        };
-        assert_eq!(id_before(&id([1, 5])), Some(id([1, 4])));
-        assert_eq!(id_before(&id([1, 0])), Some(id([0, 255])));
-        assert_eq!(id_before(&SegmentId::from_bytes([0; 32])), None);
-    }
 }

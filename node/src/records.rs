@@ -31,7 +31,7 @@ use commonhold_protocol::{VaultId, ask::Refusal};
 pub use self::{entry::Kind, open::OpenReport};
 use self::{
     entry::{BODY_BYTES_MAX, ENTRY_HEADER_BYTES, Entry, FILE_HEADER_BYTES, TAG_REMOVED, file_header},
-    index::{Checkpoint, Index, Key, Location, Position, key_of},
+    index::{FILE_NUMBER_MAX, Index, Key, Location, Position},
 };
 use crate::data_dir::sync_folder;
 
@@ -109,7 +109,7 @@ pub struct Kept {
     pub owner: VaultId,
     /// See [`Change::tag`].
     pub tag: u8,
-    /// Names this state of the entry; another change gives another number.
+    /// Names this state of the entry; every change gives a higher number.
     pub sequence: u64,
     /// What was kept.
     pub body: Vec<u8>,
@@ -120,11 +120,9 @@ pub struct Kept {
 pub struct Summary {
     /// The segment or vault.
     pub key: [u8; 32],
-    /// Whose.
-    pub owner: VaultId,
     /// See [`Change::tag`].
     pub tag: u8,
-    /// Names this state of the entry.
+    /// Names this state of the entry; every change gives a higher number.
     pub sequence: u64,
     /// On disk.
     pub bytes: u64,
@@ -184,8 +182,6 @@ struct Writer {
     active: Arc<File>,
     /// Where the next entry goes.
     end: Position,
-    /// The last sequence that was given.
-    sequence: u64,
     /// Appended, but not yet synced and indexed, in the order of the log. Bounded by what callers wait for.
     unsynced: VecDeque<Location>,
     /// The newest of them for each key.
@@ -236,9 +232,9 @@ impl RecordStore {
         self.bytes_max
     }
 
-    /// The highest sequence that was given so far.
+    /// Above all sequences that were given so far.
     pub fn sequence(&self) -> u64 {
-        lock(&self.writer).sequence
+        lock(&self.writer).end.sequence()
     }
 
     /// How many entries are kept.
@@ -251,19 +247,36 @@ impl RecordStore {
     pub fn get(&self, kind: Kind, key: &[u8; 32]) -> Result<Option<Kept>, RecordsError> {
         let Some((location, file)) = self.locate(kind, key)? else { return Ok(None) };
         let mut bytes = vec![0; location.length as usize];
-        let path = || log_path(&self.folder, location.at.file);
-        let damaged = || RecordsError::Damaged { path: path(), offset: location.at.offset };
-        match file.read_exact_at(&mut bytes, location.at.offset.into()) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Err(damaged()),
-            Err(source) => return Err(RecordsError::Io { path: path(), source }),
+        self.read(&file, &location, &mut bytes)?;
+        let (entry, body) = Entry::decode(&bytes).ok_or_else(|| self.damaged(&location))?;
+        if (entry.kind, entry.key, entry.tag) != (kind, *key, location.tag) {
+            return Err(self.damaged(&location));
         }
-        let (entry, body) = Entry::decode(&bytes).ok_or_else(damaged)?;
-        if entry != location.entry {
-            return Err(damaged());
-        }
-        let Entry { owner, tag, sequence, .. } = entry;
-        Ok(Some(Kept { owner, tag, sequence, body: body.to_vec() }))
+        let Entry { owner, tag, .. } = entry;
+        Ok(Some(Kept { owner, tag, sequence: location.at.sequence(), body: body.to_vec() }))
+    }
+
+    /// Whose an entry is, without reading its body.
+    pub fn owner(&self, kind: Kind, key: &[u8; 32]) -> Result<Option<VaultId>, RecordsError> {
+        let Some((location, file)) = self.locate(kind, key)? else { return Ok(None) };
+        self.owner_at(&file, &location).map(Some)
+    }
+
+    fn owner_at(&self, file: &File, location: &Location) -> Result<VaultId, RecordsError> {
+        let mut header = [0; ENTRY_HEADER_BYTES];
+        self.read(file, location, &mut header)?;
+        Ok(Entry::owner_in(&header))
+    }
+
+    fn read(&self, file: &File, location: &Location, bytes: &mut [u8]) -> Result<(), RecordsError> {
+        file.read_exact_at(bytes, location.at.offset.into()).map_err(|source| match source.kind() {
+            io::ErrorKind::UnexpectedEof => self.damaged(location),
+            _ => RecordsError::Io { path: log_path(&self.folder, location.at.file), source },
+        })
+    }
+
+    fn damaged(&self, location: &Location) -> RecordsError {
+        RecordsError::Damaged { path: log_path(&self.folder, location.at.file), offset: location.at.offset }
     }
 
     /// What can be said of an entry without reading it.
@@ -277,12 +290,19 @@ impl RecordStore {
         self.index.iter(kind, after).take(count_max).map(|item| item.map(|location| summary(&location))).collect()
     }
 
-    /// Every entry of a kind, one after another, without holding them all.
-    pub fn for_each(&self, kind: Kind, mut visit: impl FnMut(Summary)) -> Result<(), RecordsError> {
-        self.index.iter(kind, None).try_for_each(|item| {
-            visit(summary(&item?));
-            Ok(())
-        })
+    /// Every entry of a kind with its owner and its bytes on disk, one after another, without holding them all. One
+    /// that cannot be read is left out.
+    pub fn for_each(&self, kind: Kind, mut visit: impl FnMut(VaultId, u64)) -> Result<(), RecordsError> {
+        for location in self.index.iter(kind, None) {
+            let location = location?;
+            match self.owner(kind, &location.key) {
+                Ok(Some(owner)) => visit(owner, location.length.into()),
+                Ok(None) => {}
+                Err(error @ RecordsError::Damaged { .. }) => tracing::warn!(%error, "an entry is not counted"),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     fn locate(&self, kind: Kind, key: &[u8; 32]) -> Result<Option<(Location, Arc<File>)>, RecordsError> {
@@ -296,11 +316,11 @@ impl RecordStore {
 
     /// The newest entry of a key that is not a removal.
     fn newest(&self, writer: &Writer, kind: Kind, key: &[u8; 32]) -> Result<Option<Location>, RecordsError> {
-        let location = match writer.pending.get(&key_of(kind, key)) {
+        let location = match writer.pending.get(&(kind, *key)) {
             Some(location) => Some(*location),
             None => self.index.get(kind, key)?,
         };
-        Ok(location.filter(|location| location.entry.tag != TAG_REMOVED))
+        Ok(location.filter(|location| location.tag != TAG_REMOVED))
     }
 
     /// Does all `changes` whose expectation still holds, and returns when they are durable.
@@ -315,41 +335,42 @@ impl RecordStore {
         let bytes: usize =
             changes.iter().map(|change| ENTRY_HEADER_BYTES + change.body.as_ref().map_or(0, Vec::len)).sum();
         self.make_room(bytes as u64)?;
-        let (outcomes, end) = {
+        let (done, places, end) = {
             let mut writer = lock(&self.writer);
-            let mut batch = Vec::with_capacity(bytes);
-            let mut outcomes = Vec::with_capacity(changes.len());
-            let mut entries = Vec::with_capacity(changes.len());
+            let (mut batch, mut entries) = (Vec::with_capacity(bytes), Vec::with_capacity(changes.len()));
+            let mut done = Vec::with_capacity(changes.len());
             for change in changes {
                 let kept = self.newest(&writer, change.kind, &change.key)?;
-                let twice = entries
-                    .iter()
-                    .any(|(entry, _): &(Entry, u32)| entry.kind == change.kind && entry.key == change.key);
-                if twice || kept.map(|location| location.entry.sequence) != change.expected {
-                    outcomes.push(Committed::Conflict);
-                    continue;
+                let twice = |(entry, _): &(Entry, u32)| (entry.kind, entry.key) == (change.kind, change.key);
+                let stands = kept.map(|location| location.at.sequence()) == change.expected;
+                done.push(stands && !entries.iter().any(twice));
+                if done.last() == Some(&true) {
+                    let tag = if change.body.is_some() { change.tag } else { TAG_REMOVED };
+                    let entry = Entry { kind: change.kind, tag, key: change.key, owner: change.owner };
+                    let before = batch.len();
+                    entry.encode(change.body.as_deref().unwrap_or_default(), &mut batch);
+                    entries.push((entry, (batch.len() - before) as u32));
                 }
-                let entry = Entry {
-                    sequence: writer.sequence + 1 + entries.len() as u64,
-                    kind: change.kind,
-                    tag: if change.body.is_some() { change.tag } else { TAG_REMOVED },
-                    key: change.key,
-                    owner: change.owner,
-                };
-                let before = batch.len();
-                entry.encode(change.body.as_deref().unwrap_or_default(), &mut batch);
-                entries.push((entry, (batch.len() - before) as u32));
-                outcomes.push(Committed::Done { sequence: entry.sequence });
             }
-            self.append(&mut writer, &entries, &batch)?;
-            (outcomes, writer.end)
+            let places = self.append(&mut writer, &entries, &batch)?;
+            (done, places, writer.end)
         };
         self.sync_until(end)?;
-        Ok(outcomes)
+        let mut places = places.into_iter();
+        let outcome = |done| match done {
+            true => places.next().map_or(Committed::Conflict, |at| Committed::Done { sequence: at.sequence() }),
+            false => Committed::Conflict,
+        };
+        Ok(done.into_iter().map(outcome).collect())
     }
 
-    /// Appends encoded entries to the active log, beginning a new one if it is full.
-    fn append(&self, writer: &mut Writer, entries: &[(Entry, u32)], batch: &[u8]) -> Result<(), RecordsError> {
+    /// Appends encoded entries to the active log, beginning a new one if it is full. Says where each lies.
+    fn append(
+        &self,
+        writer: &mut Writer,
+        entries: &[(Entry, u32)],
+        batch: &[u8],
+    ) -> Result<Vec<Position>, RecordsError> {
         if writer.broken {
             return Err(RecordsError::Broken);
         }
@@ -363,18 +384,19 @@ impl RecordStore {
             let _ = writer.active.set_len(start.into());
             RecordsError::Io { path: log_path(&self.folder, writer.end.file), source }
         })?;
-        for &(entry, length) in entries {
-            let location = Location { at: writer.end, length, entry };
+        let mut places = Vec::with_capacity(entries.len());
+        for &(Entry { kind, tag, key, .. }, length) in entries {
+            let location = Location { at: writer.end, length, kind, key, tag };
+            places.push(location.at);
             writer.unsynced.push_back(location);
-            writer.pending.insert(key_of(entry.kind, &entry.key), location);
-            writer.sequence = writer.sequence.max(entry.sequence);
+            writer.pending.insert((kind, key), location);
             writer.end.offset += length;
         }
         if let Some((_, used)) = writer.files.get_mut(&writer.end.file) {
             used.bytes += batch.len() as u64;
         }
         self.used.fetch_add(batch.len() as u64, Relaxed);
-        Ok(())
+        Ok(places)
     }
 
     /// Begins a new log file. The old one is synced first: a position in a later file implies all earlier ones.
@@ -385,6 +407,9 @@ impl RecordStore {
             return Err(RecordsError::Broken);
         }
         let number = writer.end.file + 1;
+        if number > FILE_NUMBER_MAX {
+            return Err(RecordsError::Full { bytes_max: self.bytes_max });
+        }
         let file = create_log(&self.folder, number)?;
         writer.active = file.clone();
         writer.end = Position { file: number, offset: FILE_HEADER_BYTES as u32 };
@@ -435,7 +460,7 @@ impl RecordStore {
         while let Some(location) = writer.unsynced.front().copied().filter(|location| location.at < end) {
             self.index_entry(&mut writer, &location)?;
             writer.unsynced.pop_front();
-            let key = key_of(location.entry.kind, &location.entry.key);
+            let key = (location.kind, location.key);
             if writer.pending.get(&key) == Some(&location) {
                 writer.pending.remove(&key);
             }
@@ -443,22 +468,19 @@ impl RecordStore {
         Ok(end)
     }
 
-    /// Tells the index of an entry, and keeps the counters right.
+    /// Tells the index of an entry, and keeps the counters right. Called in the order of the log.
     fn index_entry(&self, writer: &mut Writer, location: &Location) -> Result<(), RecordsError> {
-        let entry = &location.entry;
-        let old = match self.index.get(entry.kind, &entry.key)? {
-            Some(newer) if newer.entry.sequence > entry.sequence => return Ok(()),
-            _ if entry.tag == TAG_REMOVED => self.index.remove(entry.kind, &entry.key)?,
-            _ => self.index.put(location)?,
-        };
+        let Location { kind, key, tag, .. } = location;
+        let removed = *tag == TAG_REMOVED;
+        let old = if removed { self.index.remove(*kind, key)? } else { self.index.put(location)? };
         if let Some(old) = old {
-            writer.counts[entry.kind as usize] -= 1;
+            writer.counts[*kind as usize] -= 1;
             if let Some((_, used)) = writer.files.get_mut(&old.at.file) {
                 used.live = used.live.saturating_sub(old.length.into());
             }
         }
-        if entry.tag != TAG_REMOVED {
-            writer.counts[entry.kind as usize] += 1;
+        if !removed {
+            writer.counts[*kind as usize] += 1;
             if let Some((_, used)) = writer.files.get_mut(&location.at.file) {
                 used.live += u64::from(location.length);
             }
@@ -470,12 +492,7 @@ impl RecordStore {
     pub fn checkpoint(&self) -> Result<(), RecordsError> {
         let end = lock(&self.writer).end;
         self.sync_until(end)?;
-        let checkpoint = {
-            // What is pending now lies behind `end`, unless it was synced and indexed just now.
-            let writer = lock(&self.writer);
-            Checkpoint { at: end, sequence: writer.sequence }
-        };
-        self.index.set_checkpoint(checkpoint)?;
+        self.index.set_checkpoint(end)?;
         self.count_used();
         Ok(())
     }
@@ -499,6 +516,6 @@ fn create_log(folder: &Path, number: u32) -> Result<Arc<File>, RecordsError> {
 }
 
 fn summary(location: &Location) -> Summary {
-    let Location { length, entry: Entry { sequence, tag, key, owner, .. }, .. } = *location;
-    Summary { key, owner, tag, sequence, bytes: length.into() }
+    let Location { at, length, key, tag, .. } = *location;
+    Summary { key, tag, sequence: at.sequence(), bytes: length.into() }
 }

@@ -120,7 +120,7 @@ impl Steward {
     ) -> Result<Self, RecordsError> {
         let mut admission = RecordAdmission::new(records.bytes_max() / 100 * LIVE_PERCENT);
         for kind in [Kind::Segment, Kind::Heads, Kind::Lease, Kind::Drop] {
-            records.for_each(kind, |kept| admission.count(kept.owner, kept.bytes))?;
+            records.for_each(kind, |owner, bytes| admission.count(owner, bytes))?;
         }
         Ok(Self { network, domain, records, holdings, admission: Mutex::new(admission), clock })
     }

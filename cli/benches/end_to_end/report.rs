@@ -198,13 +198,17 @@ impl Report {
             let _ = writeln!(table, "{key}: {}", value.as_str().map_or_else(|| value.to_string(), str::to_owned));
         }
         let _ = writeln!(table, "\n{}", line(&head));
-        let mut section = "";
-        for (row, cells) in self.rows.iter().zip(&cells) {
-            if row.section != section {
-                section = row.section;
-                let _ = writeln!(table, "-- {section}");
+        let mut sections: Vec<&str> = Vec::new();
+        for row in &self.rows {
+            if !sections.contains(&row.section) {
+                sections.push(row.section);
             }
-            let _ = writeln!(table, "{}", line(cells));
+        }
+        for section in sections {
+            let _ = writeln!(table, "-- {section}");
+            for (_, cells) in self.rows.iter().zip(&cells).filter(|(row, _)| row.section == section) {
+                let _ = writeln!(table, "{}", line(cells));
+            }
         }
         table
     }

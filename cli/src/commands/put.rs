@@ -54,6 +54,13 @@ pub(super) fn run(args: &args::Put, output: &Output) -> Result<(), Failure> {
     let report = put?;
     output.done(&stored(&report, target.to_string()), || vec![summary(&report, &target.to_string())])?;
     super::remark_on_commit(output, &report.commit);
+    let sharing = report.commit.figures.shards_sharing;
+    if sharing > 0 {
+        output.remark(&format!(
+            "{} placed in a failure domain that holds another of the same segment: there are fewer domains than shards",
+            figures::count(sharing, "shard was", "shards were")
+        ));
+    }
     for unreadable in &report.unreadable {
         output.warning(&format!("not stored: {}: {}", unreadable.path.display(), unreadable.reason));
     }

@@ -23,11 +23,7 @@ fn lines(status: &VaultStatus) -> Vec<String> {
         ("network", status.network.clone()),
         (
             "nodes",
-            format!(
-                "{} answer, with {} free",
-                figures::grouped(status.nodes as u64),
-                figures::size(status.free_bytes)
-            ),
+            format!("{} answer, with {} free", figures::grouped(status.nodes as u64), figures::size(status.free_bytes)),
         ),
         (
             "stored",

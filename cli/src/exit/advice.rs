@@ -285,7 +285,7 @@ mod tests {
         }
         let in_part = Failure::DoneInPart { count: 2, verb: "stored" };
         assert_eq!(in_part.advice().0, Code::DoneInPart);
-        assert_eq!(in_part.to_string(), "2 of the files could not be stored");
+        assert_eq!(in_part.to_string(), "2 files or folders could not be stored");
     }
 
     #[test]

@@ -21,13 +21,13 @@ use std::{
 use serde_json::Value;
 
 pub(crate) use self::{
-    client::{Finished, Home},
-    compare::{Differs, assert_same, differences},
+    client::{Finished, Home, bytes_placed},
+    compare::assert_same,
     owner::Owner,
     process::mortal,
     spy::{Spy, claimed_by, hex_id, keys_of},
     tree::{Tree, noise, words},
-    wait::{PATIENCE, eventually, poll_until},
+    wait::{eventually, poll_until},
 };
 
 /// The program under test.

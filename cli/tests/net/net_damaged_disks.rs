@@ -49,8 +49,8 @@ fn lying_disks_are_found_out() {
         eventually(&format!("node {node} reports damaged shards"), || network.figure(node, "/shards/quarantined") > 0);
     }
 
-    // Now every disk lies: nothing can be read whole, and nothing wrong is written.
-    for node in 0..10 {
+    // Now every disk lies that has anything left: nothing can be read whole, and nothing wrong is written.
+    for node in [0, 1, 2, 3, 5, 6, 7, 8, 9] {
         flip(&network, node);
     }
     let back = network.scratch().join("back-of-lies");

@@ -56,7 +56,11 @@ fn blocks_below(folder: &Path) -> u64 {
         // A file of the index may go while we look.
         let entry = entry.unwrap();
         let Ok(metadata) = entry.metadata() else { return 0 };
-        if metadata.is_dir() { blocks_below(&entry.path()) } else { std::os::unix::fs::MetadataExt::blocks(&metadata) * 512 }
+        if metadata.is_dir() {
+            blocks_below(&entry.path())
+        } else {
+            std::os::unix::fs::MetadataExt::blocks(&metadata) * 512
+        }
     });
     sizes.sum()
 }
@@ -138,7 +142,14 @@ impl SmallDisk {
         let aside = path.with_extension("aside");
         run("cp", &["-a".as_ref(), path.as_os_str(), aside.as_os_str()]);
         let options = format!("size={size}");
-        run("mount", &["-t", "tmpfs", "-o", &options, "tmpfs"].map(OsStr::new).into_iter().chain([path.as_os_str()]).collect::<Vec<_>>());
+        run(
+            "mount",
+            &["-t", "tmpfs", "-o", &options, "tmpfs"]
+                .map(OsStr::new)
+                .into_iter()
+                .chain([path.as_os_str()])
+                .collect::<Vec<_>>(),
+        );
         let disk = Self { path };
         run("cp", &["-aT".as_ref(), aside.as_os_str(), disk.path.as_os_str()]);
         disk

@@ -7,7 +7,8 @@ use std::{fs, path::Path, time::Duration};
 use serde_json::Value;
 
 use super::harness::{
-    Finished, Home, Network, PROGRAM, Setup, Spy, Tree, assert_same, claimed_by, hex_id, noise, poll_until,
+    Finished, Home, Network, PROGRAM, Setup, Spy, Tree, assert_same, bytes_placed, claimed_by, hex_id, noise,
+    poll_until,
 };
 
 const MIB: u64 = 1 << 20;
@@ -51,7 +52,7 @@ fn a_put_that_is_cut_off_goes_on_where_it_was() {
         let sent_before = settled(received);
         let again = home.put(tree.path(), &path);
         let sent_again = received() - sent_before;
-        let placed_again = again["bytes_placed"].as_u64().unwrap();
+        let placed_again = bytes_placed(&again);
         eprintln!(
             "{signal}: {} MiB sent, then {} MiB (the client says {})",
             sent_before / MIB,

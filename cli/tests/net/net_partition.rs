@@ -45,7 +45,11 @@ fn two_sides_of_a_partition_come_together_again() {
         lab.pull_the_cable();
         for (side, name) in [(ada, "ada"), (bob, "bob")] {
             for write in 0..WRITES_PER_SIDE {
-                store(side, &format!("{name}-{partition}-{write}"), &format!("{name} wrote {write} apart from the other"));
+                store(
+                    side,
+                    &format!("{name}-{partition}-{write}"),
+                    &format!("{name} wrote {write} apart from the other"),
+                );
             }
             store(side, &format!("{name}'s diary"), &format!("{name} in partition {partition}"));
             let file = local.join("clash");

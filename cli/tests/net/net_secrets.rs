@@ -26,9 +26,7 @@ fn nodes_see_nothing_that_they_should_not() {
     let network = Network::start(&Setup { nodes: 5, coding: Some("3/6"), ..Setup::default() });
     // With a sixth node that writes down all that it sees, each segment has a shard there.
     let recorder = Recorder::join(&network);
-    eventually("all nodes know the recorder", || {
-        (0..5).all(|node| network.figure(node, "/nodes_known") >= 5)
-    });
+    eventually("all nodes know the recorder", || (0..5).all(|node| network.figure(node, "/nodes_known") >= 5));
 
     // Each secret is noise, which no compressor hides: if it lay anywhere unsealed, it would lie there as it is.
     let name: Vec<u8> = noise(1, 200).into_iter().filter(|byte| !matches!(byte, b'/' | 0)).collect();

@@ -46,13 +46,15 @@ impl Scene {
         assert_eq!(public_of(&owner_seed), *owner.vault_id().as_bytes());
         let CodedSegment { manifest, shards } = segment(&owner, 1);
         let manifest = Verified::sign(manifest, owner.signing(), &spy.network);
-        let claims = shards.iter().zip(&nodes).zip(0..).map(|((shard, node), index)| {
-            spy.store(*node, manifest.to_unverified(), index, shard.clone()).unwrap()
-        });
+        let claims =
+            shards.iter().zip(&nodes).zip(0..).map(|((shard, node), index)| {
+                spy.store(*node, manifest.to_unverified(), index, shard.clone()).unwrap()
+            });
         let claims: Vec<Claim> = claims.collect();
         let scene =
             Self { spy, nodes, owner_seed, stranger_seed: rand::random(), manifest, shards, claims, owner, network };
-        scene.tell_all(&Request::KeepRecords { records: vec![scene.record(scene.claims.clone())], lease: None }, Ok(()));
+        scene
+            .tell_all(&Request::KeepRecords { records: vec![scene.record(scene.claims.clone())], lease: None }, Ok(()));
         scene
     }
 
@@ -132,7 +134,8 @@ fn keep_head(head: Unverified<Head>) -> Request {
 #[test]
 fn claims() {
     let scene = Scene::set();
-    let leaves: Vec<ClaimLeaf> = (0..4).map(|index| ClaimLeaf { segment: scene.id(), index: ShardIndex(index) }).collect();
+    let leaves: Vec<ClaimLeaf> =
+        (0..4).map(|index| ClaimLeaf { segment: scene.id(), index: ShardIndex(index) }).collect();
     let now = scene.claims[0].clone().verify(scene.name()).unwrap().signed_at;
     let stranger = SigningKey::from_seed(&scene.stranger_seed);
 
@@ -211,7 +214,8 @@ fn manifests_and_shards() {
             scene.tell_all(&keep_records(record), Err(Refusal::Invalid));
             for node in &scene.nodes {
                 for index in 0..4 {
-                    let stored = scene.spy.store(*node, forged.clone(), index, scene.shards[usize::from(index)].clone());
+                    let stored =
+                        scene.spy.store(*node, forged.clone(), index, scene.shards[usize::from(index)].clone());
                     assert!(refused(&stored), "{stored:?}");
                 }
             }
@@ -219,7 +223,8 @@ fn manifests_and_shards() {
     }
     // By the owner's own key: what came first stays, since shards were claimed against it.
     scene.unmoved_by(|scene| {
-        let record = Record { manifest: forge(&other, &scene.owner_seed, scene.name()), claims: Vec::new(), drop: None };
+        let record =
+            Record { manifest: forge(&other, &scene.owner_seed, scene.name()), claims: Vec::new(), drop: None };
         scene.tell_all(&keep_records(record), Err(Refusal::Invalid));
     });
 
@@ -264,7 +269,8 @@ fn heads_and_leases() {
         nonce: [counter as u8; 24],
         sealed: Bytes::copy_from_slice(content),
     };
-    let lease = |counter: u64, valid_until: u64| Lease { vault: scene.vault(), counter, valid_until: Timestamp(valid_until) };
+    let lease =
+        |counter: u64, valid_until: u64| Lease { vault: scene.vault(), counter, valid_until: Timestamp(valid_until) };
     let sign_head = |head: &Head| forge(head, &scene.owner_seed, scene.name());
 
     // The control: what the owner signs for this network is kept, also by this independent way of signing.
@@ -272,7 +278,8 @@ fn heads_and_leases() {
     scene.tell_all(&keep_head(sign_head(&head(1, b"first"))), Ok(()));
     scene.tell_all(&keep_head(sign_head(&head(2, b"second"))), Ok(()));
     scene.tell_all(&Request::KeepLease { lease: forge(&lease(1, now), &scene.owner_seed, scene.name()) }, Ok(()));
-    scene.tell_all(&Request::KeepLease { lease: forge(&lease(2, now + 1000), &scene.owner_seed, scene.name()) }, Ok(()));
+    scene
+        .tell_all(&Request::KeepLease { lease: forge(&lease(2, now + 1000), &scene.owner_seed, scene.name()) }, Ok(()));
     let kept = scene.kept();
     assert!(kept.iter().all(|kept| kept.len() == 3), "a record, a head, a lease: {:?}", kept[0].len());
 
@@ -313,10 +320,10 @@ fn heads_and_leases() {
 #[test]
 fn drops() {
     let scene = Scene::set();
-    let drop_of = |vault: VaultId, counter: u64, kind: DropKind| Drop { vault, counter, kind, segments: vec![scene.id()] };
-    let owner_says = |counter: u64, kind: DropKind| {
-        forge(&drop_of(scene.vault(), counter, kind), &scene.owner_seed, scene.name())
-    };
+    let drop_of =
+        |vault: VaultId, counter: u64, kind: DropKind| Drop { vault, counter, kind, segments: vec![scene.id()] };
+    let owner_says =
+        |counter: u64, kind: DropKind| forge(&drop_of(scene.vault(), counter, kind), &scene.owner_seed, scene.name());
 
     // By a stranger in the owner's name; for another network; of another vault, which is not the segment's.
     scene.unmoved_by(|scene| {

@@ -23,9 +23,9 @@ fn writing_at_once_loses_nothing() {
     for round in 0..ROUNDS {
         // What each of them writes: mostly files of their own, sometimes the same one, sometimes over what they had.
         let [paths, overwrite] = match round % 5 {
-            1 => [["clash", "clash"].map(|name| format!("{name}-{round}")), Default::default()],
+            1 => [["clash", "clash"].map(|name| format!("{name}-{round:02}")), Default::default()],
             3 => [["ada's diary", "bob's diary"].map(str::to_owned), ["--overwrite".to_owned(), String::new()]],
-            _ => [["ada", "bob"].map(|name| format!("{name}-{round}")), Default::default()],
+            _ => [["ada", "bob"].map(|name| format!("{name}-{round:02}")), Default::default()],
         };
         let contents = ["ada", "bob"].map(|name| format!("{name} in round {round}"));
         let started: Vec<_> = [&ada, &bob]

@@ -89,16 +89,17 @@ fn find_room(
     only_vault: Option<VaultId>,
     needed: u64,
 ) -> Result<TrashReport, TrashError> {
-    let in_trash =
-        |summary: &Summary| summary.tag == TAG_DROPPED && only_vault.is_none_or(|vault| vault == summary.owner);
     let mut oldest: Vec<Summary> = steward.records().list(Kind::Drop, None, ROOM_SEARCH_MAX)?;
-    oldest.retain(in_trash);
-    // Later entries have higher sequences, so this is the order of arrival without reading the bodies.
+    oldest.retain(|summary| summary.tag == TAG_DROPPED);
+    // Later changes have higher sequences, so this is about the order of arrival, without reading the bodies.
     oldest.sort_by_key(|summary| summary.sequence);
     let mut report = TrashReport::default();
     for summary in oldest {
         if report.bytes >= needed {
             break;
+        }
+        if only_vault.is_some() && steward.records().owner(Kind::Drop, &summary.key)? != only_vault {
+            continue;
         }
         report.add(empty_one(store, steward, &SegmentId::from_bytes(summary.key))?);
     }

@@ -1,6 +1,7 @@
 //! Compaction: the live entries of a mostly dead log move to the end of the newest one, and the old file goes.
 //!
-//! A moved entry keeps its sequence, so it cannot win over a newer one, wherever each of them lies.
+//! Only the newest entry of a key is moved, so that of a key's entries the last one in the logs is still the one that
+//! counts.
 
 use std::{fs, sync::atomic::Ordering::Relaxed};
 
@@ -90,7 +91,7 @@ impl RecordStore {
         let mut writer = lock(&self.writer);
         let (mut batch, mut moved) = (Vec::new(), Vec::new());
         for (entry, at, body) in entries {
-            let newest = match writer.pending.get(&super::key_of(entry.kind, &entry.key)) {
+            let newest = match writer.pending.get(&(entry.kind, entry.key)) {
                 Some(location) => Some(*location),
                 None => self.index.get(entry.kind, &entry.key)?,
             };
@@ -105,6 +106,9 @@ impl RecordStore {
                 moved.push((*entry, (batch.len() - before) as u32));
             }
         }
-        if moved.is_empty() { Ok(()) } else { self.append(&mut writer, &moved, &batch) }
+        if !moved.is_empty() {
+            self.append(&mut writer, &moved, &batch)?;
+        }
+        Ok(())
     }
 }

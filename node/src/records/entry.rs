@@ -1,13 +1,12 @@
 //! The format of the record logs: a file header, then entries, each with its own check sum.
 //!
-//! All numbers are little-endian. A file begins with `CHRECLOG`, the version (u32) and its own number (u32). An entry:
+//! Of the entries of one key the last one counts. All numbers are little-endian. A file begins with `CHRECLOG`, the version (u32) and its own number (u32). An entry:
 //!
 //! | bytes | what |
 //! |---|---|
 //! | 4 | `CHRE`, so that entries behind damaged bytes are found again |
 //! | 4 | CRC-32 of all that follows |
 //! | 4 | length of the body |
-//! | 8 | sequence: the entry with the highest one of a key counts, wherever it lies |
 //! | 1 | kind |
 //! | 1 | tag: what is asked often, so that the body need not be read for it |
 //! | 2 | zero |
@@ -25,7 +24,7 @@ pub(super) const FILE_HEADER_BYTES: usize = 16;
 const FILE_MAGIC: &[u8; 8] = b"CHRECLOG";
 const VERSION: u32 = 1;
 const MAGIC: &[u8; 4] = b"CHRE";
-pub(super) const ENTRY_HEADER_BYTES: usize = 88;
+pub(super) const ENTRY_HEADER_BYTES: usize = 80;
 /// The most bytes of a body: more than the longest record, and than eight of the longest heads.
 pub(super) const BODY_BYTES_MAX: usize = 1 << 20;
 /// Read at once while scanning.
@@ -63,7 +62,6 @@ pub(super) const TAG_REMOVED: u8 = 255;
 /// An entry without its body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Entry {
-    pub(super) sequence: u64,
     pub(super) kind: Kind,
     pub(super) tag: u8,
     pub(super) key: [u8; 32],
@@ -77,7 +75,6 @@ impl Entry {
         out.extend_from_slice(MAGIC);
         out.extend_from_slice(&[0; 4]);
         out.extend_from_slice(&(body.len() as u32).to_le_bytes());
-        out.extend_from_slice(&self.sequence.to_le_bytes());
         out.extend_from_slice(&[self.kind.number(), self.tag, 0, 0]);
         out.extend_from_slice(&self.key);
         out.extend_from_slice(self.owner.as_bytes());
@@ -96,13 +93,19 @@ impl Entry {
             return None;
         }
         let entry = Self {
-            sequence: u64::from_le_bytes(array(header, 12)),
-            kind: Kind::from_number(header[20])?,
-            tag: header[21],
-            key: array(header, 24),
-            owner: VaultId::from_bytes(array(header, 56)),
+            kind: Kind::from_number(header[12])?,
+            tag: header[13],
+            key: array(header, 16),
+            owner: Self::owner_in(header),
         };
         Some((entry, body))
+    }
+}
+
+impl Entry {
+    /// The owner in an entry's header.
+    pub(super) fn owner_in(header: &[u8; ENTRY_HEADER_BYTES]) -> VaultId {
+        VaultId::from_bytes(array(header, 48))
     }
 }
 

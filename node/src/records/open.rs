@@ -12,8 +12,8 @@ use serde::Serialize;
 
 use super::{
     FileUse, RecordStore, RecordsError, SyncState, Writer, create_log,
-    entry::{FILE_HEADER_BYTES, Kind, TAG_REMOVED, file_header, scan, unknown_version},
-    index::{Checkpoint, Index, Location, Position},
+    entry::{ENTRY_HEADER_BYTES, Entry, FILE_HEADER_BYTES, Kind, TAG_REMOVED, file_header, scan, unknown_version},
+    index::{Index, Location, Position},
     log_path,
 };
 
@@ -56,21 +56,19 @@ impl RecordStore {
         let mut index = if fresh { Index::create(&index_folder)? } else { Index::open(&index_folder)? };
         let checkpoint = match index.checkpoint()?.filter(|checkpoint| is_within(checkpoint, &files)) {
             Some(checkpoint) => checkpoint,
-            None if files.is_empty() && index.is_empty() => Checkpoint::default(),
+            None if files.is_empty() && index.is_empty() => Position::default(),
             None => {
                 // Without a checkpoint that fits these logs nothing in the index can be relied on.
                 drop(index);
                 index = Index::create(&index_folder)?;
-                Checkpoint::default()
+                Position::default()
             }
         };
-        let rebuilt = checkpoint == Checkpoint::default() && !files.is_empty();
+        let rebuilt = checkpoint == Position::default() && !files.is_empty();
         let mut report = OpenReport { rebuilt, ..OpenReport::default() };
-        let mut sequence = checkpoint.sequence;
-        let mut removed = Vec::new();
         let mut cut: Option<(u32, u32)> = None;
-        for (&number, file) in files.range(checkpoint.at.file..) {
-            let from = if number == checkpoint.at.file { checkpoint.at.offset } else { 0 };
+        for (&number, file) in files.range(checkpoint.file..) {
+            let from = if number == checkpoint.file { checkpoint.offset } else { 0 };
             let path = log_path(folder, number);
             let failed = |source| RecordsError::Io { path: path.clone(), source };
             if let Some(version) = unknown_version(file).map_err(failed)? {
@@ -78,27 +76,18 @@ impl RecordStore {
             }
             let scanned = scan(file, &path, from, |offset, entry, body| {
                 report.entries_read += 1;
-                sequence = sequence.max(entry.sequence);
-                let length = (super::ENTRY_HEADER_BYTES + body.len()) as u32;
-                let location = Location { at: Position { file: number, offset }, length, entry };
-                let newer = index.get(entry.kind, &entry.key)?.is_some_and(|old| old.entry.sequence > entry.sequence);
-                if !newer {
-                    // Removals stay in the index until all is read: an older entry may lie behind, moved there by
-                    // compaction.
-                    index.put(&location)?;
-                    if entry.tag == TAG_REMOVED {
-                        removed.push((entry.kind, entry.key));
-                    }
+                let Entry { kind, tag, key, .. } = entry;
+                let length = (ENTRY_HEADER_BYTES + body.len()) as u32;
+                // What comes later in the logs counts; compaction keeps to that.
+                if tag == TAG_REMOVED {
+                    index.remove(kind, &key)?;
+                } else {
+                    index.put(&Location { at: Position { file: number, offset }, length, kind, key, tag })?;
                 }
                 Ok(())
             })?;
             report.damaged_bytes += scanned.damaged_bytes;
             cut = Some((number, scanned.end));
-        }
-        for (kind, key) in removed {
-            if index.get(kind, &key)?.is_some_and(|location| location.entry.tag == TAG_REMOVED) {
-                index.remove(kind, &key)?;
-            }
         }
         let end = match (files.last_key_value(), cut) {
             (Some((&last, file)), Some((number, good))) if last == number => {
@@ -122,7 +111,7 @@ impl RecordStore {
             folder: folder.to_owned(),
             bytes_max,
             roll_bytes: (bytes_max / LOG_PARTS).clamp(LOG_BYTES_MIN, LOG_BYTES_MAX).min(bytes_max / 4),
-            writer: Mutex::new(writer_of(folder, &index, files, end, sequence)?),
+            writer: Mutex::new(writer_of(folder, &index, files, end)?),
             sync: Mutex::new(SyncState { synced: end, running: false, broken: false }),
             synced: Condvar::new(),
             index,
@@ -158,9 +147,9 @@ fn open_logs(folder: &Path) -> Result<BTreeMap<u32, Arc<File>>, RecordsError> {
 }
 
 /// True if the place that a checkpoint names exists.
-fn is_within(checkpoint: &Checkpoint, files: &BTreeMap<u32, Arc<File>>) -> bool {
-    let length = files.get(&checkpoint.at.file).and_then(|file| Some(file.metadata().ok()?.len()));
-    length.is_some_and(|length| u64::from(checkpoint.at.offset) <= length)
+fn is_within(checkpoint: &Position, files: &BTreeMap<u32, Arc<File>>) -> bool {
+    let length = files.get(&checkpoint.file).and_then(|file| Some(file.metadata().ok()?.len()));
+    length.is_some_and(|length| u64::from(checkpoint.offset) <= length)
 }
 
 /// The writer's state: who lives where is counted from the index.
@@ -169,7 +158,6 @@ fn writer_of(
     index: &Index,
     files: BTreeMap<u32, Arc<File>>,
     end: Position,
-    sequence: u64,
 ) -> Result<Writer, RecordsError> {
     let mut used: BTreeMap<u32, (Arc<File>, FileUse)> = BTreeMap::new();
     for (number, file) in files {
@@ -194,7 +182,6 @@ fn writer_of(
     Ok(Writer {
         active: active.clone(),
         end,
-        sequence,
         unsynced: VecDeque::new(),
         pending: BTreeMap::new(),
         files: used,

@@ -175,17 +175,12 @@ impl Steward {
                 after = Some(last.key);
                 let mut changes = Vec::new();
                 for summary in page.iter().filter(|summary| summary.tag == tag) {
-                    let lease = self.kept_lease(&summary.owner)?.and_then(|lease| lease.verify(&self.network).ok());
+                    let Some(owner) = self.records.owner(kind, &summary.key)? else { continue };
+                    let lease = self.kept_lease(&owner)?.and_then(|lease| lease.verify(&self.network).ok());
                     if leases::is_over(lease.as_deref(), now) {
-                        changes.push(Change {
-                            kind,
-                            key: summary.key,
-                            owner: summary.owner,
-                            tag,
-                            body: None,
-                            expected: Some(summary.sequence),
-                        });
-                        self.admission().forget(summary.owner, summary.bytes);
+                        let expected = Some(summary.sequence);
+                        changes.push(Change { kind, key: summary.key, owner, tag, body: None, expected });
+                        self.admission().forget(owner, summary.bytes);
                     }
                 }
                 if !changes.is_empty() {

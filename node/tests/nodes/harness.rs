@@ -73,6 +73,8 @@ impl TestNode {
         let text = commonhold_node::config::overlay(&sample(&config), overlay, &path).expect("a valid overlay");
         std::fs::write(&path, text).expect("a config");
 
+        // A node that was killed leaves this behind, and nobody must take it for the new one's.
+        let _ = std::fs::remove_file(folder.path().join(data_dir::DASHBOARD_FILE));
         let (end, ending) = oneshot::channel();
         let config = Config::load(&path).expect("a valid config");
         let thread = std::thread::spawn(move || run(config, ending));
@@ -174,7 +176,7 @@ fn run(config: Config, ending: oneshot::Receiver<End>) {
         let data_dir = config.data_dir();
         tokio::select! {
             ended = Node::run(config, data_dir, stopped) => ended.expect("the node runs"),
-            _ = killed => {}
+            Ok(()) = killed => {}
         }
     });
     // Whatever still runs on it ends here.

@@ -1,11 +1,15 @@
 //! `fsck`: builds the index anew from the volumes and reads every shard.
 
-use std::{fs, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 use commonhold_protocol::NetworkName;
 
 use super::{
-    disk::{Disk, FolderDisk},
+    disk::{Disk, FolderDisk, sync_folder},
     error::StoreError,
     index::{Index, Place},
     label::Label,
@@ -54,7 +58,7 @@ pub fn fsck_on(disk: &dyn Disk, folder: &Path, network: &NetworkName) -> Result<
     let damaged = space.quarantined.len() as u64;
     let mut missing = 0;
     if let Some(old) = &old {
-        let vaults = old.vaults()?.into_iter().collect::<std::collections::BTreeMap<_, _>>();
+        let vaults = old.vaults()?.into_iter().collect::<BTreeMap<_, _>>();
         for entry in old.iter_after(None) {
             let (leaf, place) = entry?;
             let Some(vault) = vaults.get(&place.vault).filter(|_| matches!(new.get(&leaf), Ok(None))) else {
@@ -81,14 +85,14 @@ pub fn fsck_on(disk: &dyn Disk, folder: &Path, network: &NetworkName) -> Result<
 
 /// Where indexes lie in a store's folder.
 pub(crate) struct IndexFolders {
-    pub(crate) index: std::path::PathBuf,
+    pub(crate) index: PathBuf,
     /// One that `fsck` is building.
-    new: std::path::PathBuf,
+    new: PathBuf,
     /// One that `fsck` has replaced.
-    old: std::path::PathBuf,
+    old: PathBuf,
     /// One that could not be opened; the latest is kept, to be looked at.
-    pub(crate) broken: std::path::PathBuf,
-    folder: std::path::PathBuf,
+    pub(crate) broken: PathBuf,
+    folder: PathBuf,
 }
 
 impl IndexFolders {
@@ -106,19 +110,15 @@ impl IndexFolders {
     fn remove(path: &Path) -> Result<(), StoreError> {
         let removed = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
         match removed {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(StoreError::file("removing", path)(error))
-            }
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(StoreError::file("removing", path)(error)),
             _ => Ok(()),
         }
     }
 
     fn rename(&self, from: &Path, to: &Path) -> Result<(), StoreError> {
         match fs::rename(from, to) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(StoreError::file("renaming", from)(error))
-            }
-            _ => super::disk::sync_folder(&self.folder).map_err(StoreError::file("syncing", &self.folder)),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(StoreError::file("renaming", from)(error)),
+            _ => sync_folder(&self.folder).map_err(StoreError::file("syncing", &self.folder)),
         }
     }
 

@@ -9,7 +9,7 @@ use std::{
 
 use super::{
     ShardStore,
-    disk::VolumeNumber,
+    disk::{VolumeFile, VolumeNumber},
     error::StoreError,
     index::Place,
     record::UNIT_BYTES,
@@ -123,7 +123,7 @@ impl ShardStore {
     }
 
     /// Makes all that was written to a volume durable, if it is still the file that readers will open.
-    fn sync_written(&self, volume: VolumeNumber, file: &dyn super::disk::VolumeFile) -> Answer {
+    fn sync_written(&self, volume: VolumeNumber, file: &dyn VolumeFile) -> Answer {
         let known = |space: &Space| space.volumes.get(&volume).map(|known| (known.phase, known.next));
         let Some((phase, next)) = known(&self.space()) else { return Err(StoreError::VolumeFailed { volume }) };
         if matches!(phase, Phase::Failed | Phase::Lost) {

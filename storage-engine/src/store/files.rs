@@ -3,7 +3,7 @@
 use std::{
     collections::VecDeque,
     io,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use super::disk::{Disk, VolumeFile, VolumeNumber};
@@ -25,7 +25,7 @@ impl Files {
         Self { disk, open: Mutex::default() }
     }
 
-    fn opened(&self) -> std::sync::MutexGuard<'_, VecDeque<Opened>> {
+    fn opened(&self) -> MutexGuard<'_, VecDeque<Opened>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

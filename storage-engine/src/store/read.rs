@@ -1,6 +1,6 @@
 //! Reading: nothing leaves the store that does not fit its root, and what does not fit is quarantined.
 
-use std::io;
+use std::{io, sync::Arc};
 
 use commonhold_protocol::{
     ClaimLeaf, Manifest, SegmentId, ShardIndex, Unverified,
@@ -13,6 +13,7 @@ use super::{
     error::StoreError,
     index::Place,
     record::{Header, VolumeBlock},
+    space::Phase,
 };
 use crate::prove::{self, Outboard, ProveError, RootBuilder};
 
@@ -130,7 +131,7 @@ impl ShardStore {
         }
     }
 
-    fn open_record(&self, leaf: &ClaimLeaf, place: &Place) -> Result<(std::sync::Arc<dyn VolumeFile>, Header), Fault> {
+    fn open_record(&self, leaf: &ClaimLeaf, place: &Place) -> Result<(Arc<dyn VolumeFile>, Header), Fault> {
         let volume = place.volume;
         let file = match self.files.get(volume) {
             Ok(file) => file,
@@ -174,7 +175,7 @@ impl ShardStore {
     pub(crate) fn lose_from(&self, volume: VolumeNumber, units: u32) -> Result<(), StoreError> {
         tracing::error!(%volume, units, "a volume is cut or gone; its shards are quarantined");
         if let Some(known) = self.space().volumes.get_mut(&volume) {
-            known.phase = if units == 0 { super::space::Phase::Lost } else { super::space::Phase::Failed };
+            known.phase = if units == 0 { Phase::Lost } else { Phase::Failed };
             known.punched = known.punched.max(known.units.saturating_sub(units));
         }
         for entry in self.index.iter_after(None) {

@@ -181,7 +181,7 @@ impl ShardStore {
         // A lost volume's file, if there is one, is not ours.
         if known.phase != Phase::Lost {
             match self.disk.delete(volume) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     return Err(StoreError::volume("deleting", volume)(error));
                 }
                 _ => {}
@@ -254,8 +254,7 @@ impl ShardStore {
         let mut synced = BTreeSet::new();
         let mut freed = Vec::new();
         for Move { leaf, from, region, to } in moves {
-            let sync = || if synced.insert(region.volume) { to.sync() } else { Ok(()) };
-            let result = { sync }();
+            let result = if synced.insert(region.volume) { to.sync() } else { Ok(()) };
             let mut space = self.space();
             space.settle(&region, false);
             result.map_err(StoreError::volume("syncing", region.volume))?;

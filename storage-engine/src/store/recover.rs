@@ -8,6 +8,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
+    sync::Arc,
 };
 
 use commonhold_protocol::ClaimLeaf;
@@ -93,10 +94,10 @@ fn own(block: &VolumeBlock, volume: VolumeNumber, secret: &Secret) -> bool {
 
 /// The file of a volume, unless it is gone or another volume's file was put in its place.
 pub(crate) fn own_file(
-    file: io::Result<std::sync::Arc<dyn VolumeFile>>,
+    file: io::Result<Arc<dyn VolumeFile>>,
     volume: VolumeNumber,
     secret: &Secret,
-) -> Result<Option<std::sync::Arc<dyn VolumeFile>>, StoreError> {
+) -> Result<Option<Arc<dyn VolumeFile>>, StoreError> {
     let file = match file {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         other => other.map_err(StoreError::volume("opening", volume))?,
@@ -369,9 +370,12 @@ impl<'a> Recovery<'a> {
                 if known.get(number) == Some(&Some(state)) {
                     continue;
                 }
-                sealed.insert(*number, file.clone());
-                if self.trust == Trust::Index {
-                    self.scan(*number, file.as_ref(), volume.units, false)?;
+                let looked_through = match self.trust {
+                    Trust::Index => !self.scan(*number, file.as_ref(), volume.units, false)?.unreadable,
+                    Trust::Blocks | Trust::Nothing => true,
+                };
+                if looked_through {
+                    sealed.insert(*number, file.clone());
                 }
             }
             if self.met.get(number) != Some(&volume.records) {

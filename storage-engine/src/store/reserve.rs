@@ -22,6 +22,10 @@ const INDEX_STEP_BYTES: u64 = 1 << 20;
 /// (8 KiB). Measured: 195 bytes per shard, with what sled has not cleaned up yet.
 const INDEX_SHARE: u64 = 32;
 
+/// With less than this free on the file system nothing new is taken, even into space that is reserved already: an index
+/// that cannot be written for want of space fails until the store is opened again.
+const INDEX_FLOOR_BYTES: u64 = 4 << 20;
+
 impl ShardStore {
     /// Space for a shard's record.
     pub(crate) fn reserve(
@@ -67,8 +71,12 @@ impl ShardStore {
     }
 
     fn reserve_units(&self, space: &mut Space, units: u32) -> Result<(Region, Arc<dyn VolumeFile>), StoreError> {
+        let free = self.disk.free_bytes().map_err(StoreError::volume("asking for free space of", space.last_volume))?;
+        if free < INDEX_FLOOR_BYTES {
+            return Err(self.disk_full(units));
+        }
         if space.active_units_left() < units {
-            self.add_volume(space, units)?;
+            self.add_volume(space, units, free)?;
         }
         let region = space.reserve(units).ok_or_else(|| self.pledge_full(units))?;
         match self.files.get(region.volume) {
@@ -92,6 +100,17 @@ impl ShardStore {
         StoreError::PledgeFull { needed_bytes, pledge_bytes: self.options.pledge_bytes }
     }
 
+    fn disk_full(&self, units: u32) -> StoreError {
+        let keep_free_bytes = self.options.keep_free_bytes.max(INDEX_FLOOR_BYTES);
+        StoreError::DiskFull { needed_bytes: u64::from(units) * UNIT_BYTES, keep_free_bytes }
+    }
+
+    /// Of so many free bytes on the file system, those that volumes may take.
+    fn above_floor(&self, free_bytes: u64) -> u64 {
+        let floor = self.options.keep_free_bytes.max(INDEX_FLOOR_BYTES);
+        Self::without_index_growth(free_bytes.saturating_sub(floor))
+    }
+
     /// Bytes of the pledge that are left for volumes, beyond those that exist.
     fn pledge_left(&self, space: &Space) -> u64 {
         let others = self.index_bytes.load(Ordering::Relaxed) + self.options.other_bytes.load(Ordering::Relaxed);
@@ -104,20 +123,17 @@ impl ShardStore {
     }
 
     /// Closes the active volume and makes a new one with room for `units`, if the limits allow it.
-    fn add_volume(&self, space: &mut Space, units: u32) -> Result<(), StoreError> {
+    fn add_volume(&self, space: &mut Space, units: u32, free: u64) -> Result<(), StoreError> {
         self.measure_index()?;
         let size = VolumeSize::choose(self.options.pledge_bytes, units);
         // The tail of the active volume is given back when it is closed.
         let tail = u64::from(space.active_units_left()) * UNIT_BYTES;
         let pledged = Self::without_index_growth(self.pledge_left(space) + tail);
-        let free = self.disk.free_bytes().map_err(StoreError::volume("asking for free space of", space.last_volume))?;
-        let free = (free + tail).saturating_sub(self.options.keep_free_bytes);
-        let keep_free_bytes = self.options.keep_free_bytes;
-        let disk_full = StoreError::DiskFull { needed_bytes: u64::from(units) * UNIT_BYTES, keep_free_bytes };
         if size.within(pledged).is_none() || space.last_volume.0 >= VOLUME_NUMBER_MAX {
             return Err(self.pledge_full(units));
         }
-        let Some(volume_units) = size.within(pledged.min(free)) else { return Err(disk_full) };
+        let free = self.above_floor(free + tail);
+        let volume_units = size.within(pledged.min(free)).ok_or_else(|| self.disk_full(units))?;
         self.close_active(space)?;
         let number = VolumeNumber(space.last_volume.0 + 1);
         space.last_volume = number;
@@ -130,7 +146,7 @@ impl ShardStore {
         });
         let file = match created {
             Ok(file) => file,
-            Err(error) if is_full(&error) => return Err(disk_full),
+            Err(error) if is_full(&error) => return Err(self.disk_full(units)),
             Err(error) => return Err(StoreError::volume("making", number)(error)),
         };
         self.index.set_volume(number, None)?;
@@ -157,7 +173,6 @@ impl ShardStore {
         let space = self.space();
         let tail = u64::from(space.active_units_left()) * UNIT_BYTES;
         let free = self.disk.free_bytes().map_err(StoreError::volume("asking for free space of", space.last_volume))?;
-        let free = free.saturating_sub(self.options.keep_free_bytes);
-        Ok(tail + Self::without_index_growth(self.pledge_left(&space)).min(free))
+        Ok(tail + Self::without_index_growth(self.pledge_left(&space)).min(self.above_floor(free)))
     }
 }

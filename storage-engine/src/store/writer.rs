@@ -6,7 +6,7 @@ use commonhold_protocol::{ClaimLeaf, Manifest, ShardIndex, Verified};
 
 use super::{
     ShardStore,
-    disk::VolumeFile,
+    disk::{VolumeFile, VolumeNumber},
     error::StoreError,
     index::{Place, VaultNumber},
     record::{Header, UNIT_BYTES},
@@ -101,7 +101,7 @@ impl ShardStore {
     ) -> Result<ShardWriter, StoreError> {
         let root = *manifest.root(index).ok_or(StoreError::Index { index, shards: manifest.coding.n() })?;
         let mut header = Header {
-            volume: super::disk::VolumeNumber(0),
+            volume: VolumeNumber(0),
             unit: 0,
             leaf: ClaimLeaf { segment: manifest.id(), index },
             vault: manifest.vault,

@@ -28,7 +28,7 @@ fn victim() {
         let segment = segment(seed);
         segment.store(&store, 0).unwrap();
         println!("\nstored {seed}");
-        if seed % 4 == 0 {
+        if seed.is_multiple_of(4) {
             store.remove(segment.manifest.id(), ShardIndex(0)).unwrap();
             println!("\nremoved {seed}");
         }
@@ -68,7 +68,7 @@ fn what_was_acknowledged_survives_kill_9() {
         let (store, report) = open(folder.path());
         assert_eq!((report.quarantined, report.lost_volumes), (0, vec![]), "round {round}");
         // The one that was on its way may be there, or not; the one that was being removed as well.
-        if !store.holds(&segment(last).leaf(0)).unwrap() && last % 4 == 0 {
+        if !store.holds(&segment(last).leaf(0)).unwrap() && last.is_multiple_of(4) {
             held.pop();
         }
         for &seed in &held {

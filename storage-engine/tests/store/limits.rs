@@ -58,7 +58,7 @@ fn the_floor_of_free_space_is_never_crossed() {
     let mut options = options(64 * MIB);
     options.keep_free_bytes = 100 * MIB;
     let (store, _) = ShardStore::open_on(disk.clone(), folder.path(), options).unwrap();
-    // One volume of 4 MiB would cross it, one of 2 MiB does not.
+    // A volume of 4 MiB would cross it, half of what is left does not: the index grows, too.
     disk.set_free_bytes(102 * MIB);
     let segment = segment(1, 64 * KIB);
     segment.store(&store, 0).unwrap();
@@ -70,6 +70,10 @@ fn the_floor_of_free_space_is_never_crossed() {
     segment.assert_held(&store, 0);
     disk.set_free_bytes(200 * MIB);
     segment.store(&store, 1).unwrap();
+    // Should others fill the disk, even what is reserved is not used: the index must have room.
+    disk.set_free_bytes(2 * MIB);
+    assert_eq!(segment.store(&store, 2).unwrap_err().refusal(), Refusal::DiskFull);
+    segment.assert_held(&store, 1);
 }
 
 #[test]

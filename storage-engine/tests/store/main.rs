@@ -4,6 +4,7 @@ mod crash;
 mod damage;
 mod everyday;
 mod faults;
+mod golden;
 mod harness;
 mod kill;
 mod limits;

@@ -114,6 +114,12 @@ impl Home {
     }
 }
 
+/// The bytes that a put's report says were placed on holders.
+pub(crate) fn bytes_placed(put: &Value) -> u64 {
+    let figure = put.pointer("/commit/figures/bytes_placed").and_then(Value::as_u64);
+    figure.unwrap_or_else(|| panic!("no such figure in {put}"))
+}
+
 impl Finished {
     /// Runs a command to its end.
     pub(crate) fn of(command: &mut Command) -> Self {

@@ -6,10 +6,7 @@ use std::{path::Path, process::Command};
 use super::Finished;
 
 /// How two folders differ, in the words of the tools; empty if they do not.
-pub(crate) struct Differs(pub(crate) String);
-
-/// Compares two folders.
-pub(crate) fn differences(a: &Path, b: &Path) -> Differs {
+fn differences(a: &Path, b: &Path) -> String {
     let mut rsync = Command::new("rsync");
     rsync.args(["-aHAXn", "--checksum", "--itemize-changes", "--delete", "--modify-window=-1", "--numeric-ids"]);
     // With a slash at its end a path means what is in it, and the folder's own attributes.
@@ -22,7 +19,7 @@ pub(crate) fn differences(a: &Path, b: &Path) -> Differs {
         let added = theirs.iter().filter(|line| !ours.contains(line)).map(|line| format!("+ {line}\n"));
         text.extend(missing.chain(added).take(40));
     }
-    Differs(text)
+    text
 }
 
 /// Kind, mode, owner, size, time and number of names of everything in a folder.
@@ -41,6 +38,6 @@ fn listing(folder: &Path) -> Vec<String> {
 /// Fails if two folders differ in anything.
 #[track_caller]
 pub(crate) fn assert_same(a: &Path, b: &Path) {
-    let Differs(text) = differences(a, b);
+    let text = differences(a, b);
     assert!(text.is_empty(), "{} and {} differ:\n{text}", a.display(), b.display());
 }

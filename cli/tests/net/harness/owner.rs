@@ -82,9 +82,12 @@ impl<'n> Owner<'n> {
     fn place(&self, segment: SegmentBuilder) {
         let coded = segment.finish(Coding::new(2, 4).unwrap()).unwrap();
         let manifest = Verified::sign(coded.manifest, self.keys.signing(), &self.spy.network);
-        let claims = coded.shards.into_iter().zip(&self.nodes).zip(0..).map(|((shard, node), index)| {
-            self.spy.store(*node, manifest.to_unverified(), index, shard).unwrap()
-        });
+        let claims = coded
+            .shards
+            .into_iter()
+            .zip(&self.nodes)
+            .zip(0..)
+            .map(|((shard, node), index)| self.spy.store(*node, manifest.to_unverified(), index, shard).unwrap());
         let record = Record { manifest: manifest.to_unverified(), claims: claims.collect(), drop: None };
         for node in &self.nodes {
             self.spy.keep(*node, Request::KeepRecords { records: vec![record.clone()], lease: None }).unwrap();

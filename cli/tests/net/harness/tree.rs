@@ -84,7 +84,8 @@ impl Tree {
 
     /// A moment of the last years, to the nanosecond.
     fn set_time(&mut self, path: &Path) {
-        let moment = Duration::new(self.random.random_range(0..1_700_000_000), self.random.random_range(0..1_000_000_000));
+        let moment =
+            Duration::new(self.random.random_range(0..1_700_000_000), self.random.random_range(0..1_000_000_000));
         fs::File::open(path).unwrap().set_modified(SystemTime::UNIX_EPOCH + moment).unwrap();
     }
 
@@ -94,7 +95,14 @@ impl Tree {
         self.file("odd/setuid", b"a program");
         fs::set_permissions(odd.join("setuid"), fs::Permissions::from_mode(0o4755)).unwrap();
         self.file("odd/no-mode", b"nobody's");
-        for name in [&b"not \xff\xfe text"[..], b"line\nbreak", b"\x1b[2J", "gr\u{fc}\u{df}e \u{1f5c4}".as_bytes(), b" ", b"-rf"] {
+        for name in [
+            &b"not \xff\xfe text"[..],
+            b"line\nbreak",
+            b"\x1b[2J",
+            "gr\u{fc}\u{df}e \u{1f5c4}".as_bytes(),
+            b" ",
+            b"-rf",
+        ] {
             self.file(Path::new("odd").join(OsStr::from_bytes(name)), name);
         }
         self.file(format!("odd/{}", "n".repeat(255)), b"a long name");
