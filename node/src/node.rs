@@ -187,12 +187,12 @@ async fn run_in(
     running.tasks.spawn(bootstrap::run(peer.clone(), config.bootstrap(), folder, running.stop.clone()));
 
     let served_all = serve(&running, &source, data_dir, dashboard_address, inbound);
-    tokio::select! {
-        served = served_all => served?,
-        () = shutdown => {}
-    }
+    let ended = tokio::select! {
+        served = served_all => served,
+        () = shutdown => Ok(()),
+    };
     stop(&running, data_dir, records, store).await;
-    Ok(())
+    ended
 }
 
 /// Opens records and shards, off the runtime's thread: a rebuild of an index takes its time.

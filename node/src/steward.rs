@@ -15,7 +15,10 @@ mod leases;
 #[cfg(test)]
 mod tests;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use bytes::Bytes;
 use commonhold_policy::{Domain, admission::RecordAdmission};
@@ -66,6 +69,8 @@ pub struct Steward {
     records: Arc<RecordStore>,
     holdings: Arc<dyn Holdings>,
     admission: Mutex<RecordAdmission>,
+    /// Hashes of leases that were kept, or were older than what is kept.
+    seen_leases: Mutex<VecDeque<[u8; 32]>>,
     clock: Arc<Clock>,
 }
 
@@ -122,7 +127,15 @@ impl Steward {
         for kind in [Kind::Segment, Kind::Heads, Kind::Lease, Kind::Drop] {
             records.for_each(kind, |owner, bytes| admission.count(owner, bytes))?;
         }
-        Ok(Self { network, domain, records, holdings, admission: Mutex::new(admission), clock })
+        Ok(Self {
+            network,
+            domain,
+            records,
+            holdings,
+            admission: Mutex::new(admission),
+            seen_leases: Mutex::default(),
+            clock,
+        })
     }
 
     /// Answers a question.

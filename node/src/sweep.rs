@@ -35,8 +35,9 @@ use crate::{
 
 /// After news of nodes, so that many that come at once are swept at once.
 const SETTLE: Duration = Duration::from_millis(750);
-/// Without news, nodes are looked at this often.
+/// Without news, nodes are looked at at least this often; more often where the grace time is short.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
+const LOOK_EVERY_MIN: Duration = Duration::from_secs(1);
 /// A steward that was there all the time is gone through again after this time, whatever it was sent before.
 const ALL_EVERY: Duration = Duration::from_secs(3600);
 /// A steward that comes and goes is swept no more often than this.
@@ -95,11 +96,12 @@ impl Sweep {
 
     /// Sweeps until `stop`; `news` says that nodes came or went.
     pub async fn run(mut self, news: Arc<Notify>, stop: CancellationToken) {
+        let look_every = (self.grace / 2).clamp(LOOK_EVERY_MIN, LOOK_EVERY);
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = news.notified() => {}
-                () = tokio::time::sleep(LOOK_EVERY) => {}
+                () = tokio::time::sleep(look_every) => {}
             }
             let work = async {
                 tokio::time::sleep(SETTLE).await;

@@ -1,5 +1,10 @@
 //! Leases: the newest one of each vault, whoever brings it.
 
+use std::{
+    collections::VecDeque,
+    sync::{MutexGuard, PoisonError},
+};
+
 use commonhold_policy::leases::{self, LeaseRefusal};
 use commonhold_protocol::{
     Lease, Unverified, VaultId,
@@ -9,7 +14,14 @@ use commonhold_protocol::{
 use super::{Sender, Steward, TAG_WANTED};
 use crate::records::{Change, ENTRY_BYTES, Kind, RecordsError};
 
+/// Leases that came along and need not be looked at again.
+const SEEN_LEASES_MAX: usize = 128;
+
 impl Steward {
+    fn seen_leases(&self) -> MutexGuard<'_, VecDeque<[u8; 32]>> {
+        self.seen_leases.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(crate) fn keep_lease(&self, sender: &Sender, lease: Unverified<Lease>) -> Outcome {
         let lease = lease.verify(&self.network).map_err(|_| Refusal::Invalid)?;
         let kept = self.change_one(sender, || {
@@ -44,8 +56,19 @@ impl Steward {
     /// A lease that came along with something else: kept if it is newer; nobody waits for its outcome.
     pub(crate) fn keep_lease_beside(&self, sender: &Sender, lease: Option<Unverified<Lease>>) {
         let Some(lease) = lease else { return };
+        // Each shard of a put brings the same one: a hash costs a hundredth of a signature.
+        let hash = *blake3::hash(&lease.to_bytes()).as_bytes();
+        if self.seen_leases().contains(&hash) {
+            return;
+        }
         match self.keep_lease(sender, lease) {
-            Ok(()) | Err(Refusal::Outdated) => {}
+            Ok(()) | Err(Refusal::Outdated) => {
+                let mut seen = self.seen_leases();
+                seen.push_back(hash);
+                if seen.len() > SEEN_LEASES_MAX {
+                    seen.pop_front();
+                }
+            }
             Err(refusal) => tracing::debug!(%refusal, from = %sender.node, "a lease that came along is not kept"),
         }
     }

@@ -7,6 +7,7 @@ use std::{fs, time::Duration};
 use bytes::Bytes;
 use commonhold_network::TransferError;
 use commonhold_node::{FsckReport, NodeError, data_dir::DataDirError, fsck, status_of};
+use commonhold_policy::{Domain, stewards};
 use commonhold_protocol::{
     Claim, ClaimLeaf, DeviceId, Drop, DropKind, Head, Lease, NetworkName, Record, SegmentId, ShardIndex, SigningKey,
     Timestamp, Unverified, VaultId, Verified, Version,
@@ -187,6 +188,48 @@ async fn records_heads_leases_and_tombstones_reach_a_node_that_joins() {
         (records, heads) == wanted
     })
     .await;
+}
+
+/// Ten nodes, of which eight are stewards of a segment; one of the eight dies. After the grace time, and not by any
+/// client's doing, the ninth has the record.
+#[tokio::test]
+async fn when_a_steward_is_gone_the_next_one_gets_its_records() {
+    let overlay = "[audit]\ngrace = \"2 s\"\n";
+    let mut nodes = vec![TestNode::start("node-0", &[], overlay).await];
+    for number in 1..10 {
+        nodes.push(TestNode::start(&format!("node-{number}"), &[&nodes[0]], overlay).await);
+    }
+    eventually("all know each other", async || {
+        let mut known = 0;
+        for node in &nodes {
+            known += node.status().await.nodes_known;
+        }
+        known == 90
+    })
+    .await;
+    let segment = Segment::new(&owner(), 1, 5000, &network());
+    let id = segment.manifest.id();
+    let candidates: Vec<_> = nodes.iter().map(|node| (node.id(), Domain::new(format!("{:#}", node.id())))).collect();
+    let chosen = stewards::choose(id.as_bytes(), &candidates);
+    let (mut keepers, others): (Vec<_>, Vec<_>) = nodes.into_iter().partition(|node| chosen.contains(&node.id()));
+    assert_eq!((keepers.len(), others.len()), (stewards::STEWARDS, 2));
+    let client = Client::start(&keepers.iter().chain(&others).collect::<Vec<_>>()).await;
+    for node in &keepers {
+        let records = vec![record(&segment, Vec::new())];
+        let kept = client.ask(node, Request::KeepRecords { records, lease: None }).await;
+        assert_eq!(kept, Response::Kept(vec![Ok(())]));
+    }
+    let lacks = async |node: &TestNode| {
+        client.ask(node, Request::LackRecords { segments: vec![id] }).await == Response::Lacking(vec![id])
+    };
+    assert!(lacks(&others[0]).await && lacks(&others[1]).await);
+    let dead = keepers.remove(0);
+    let left: Vec<_> = candidates.into_iter().filter(|(node, _)| *node != dead.id()).collect();
+    let next = stewards::choose(id.as_bytes(), &left).into_iter().find(|node| !chosen.contains(node));
+    let (next, last) = if next == Some(others[0].id()) { (0, 1) } else { (1, 0) };
+    drop(dead);
+    eventually("the next steward has the record", async || !lacks(&others[next]).await).await;
+    assert!(lacks(&others[last]).await, "the last is no steward of it");
 }
 
 #[tokio::test]
