@@ -18,7 +18,6 @@ demo: build
 	target/release/commonhold demo
 
 bench: setup
-	cargo bench --workspace --locked --bench '*' -- --quick
 	PEERS=$(PEERS) scripts/bench
 
 setup:

@@ -16,15 +16,29 @@ use crate::{
     table::{NodeHint, NodeKey, SegmentInfo},
 };
 
-/// Segments remembered at once; each takes one or two KiB. At the limit all are forgotten and learned anew.
+/// Segments remembered at once; each takes one or two KiB. At the limit all are forgotten, and learned anew from
+/// hints, tables and stewards.
 const SEGMENTS_MAX: usize = 8192;
 
 #[derive(Default)]
 struct Known {
-    table: TreeRoot,
+    /// Of the heads that were read last; more than one while siblings are not merged.
+    tables: Vec<TreeRoot>,
+    /// What no table describes; a head holds few.
+    hinted: BTreeMap<SegmentId, SegmentInfo>,
     infos: BTreeMap<SegmentId, SegmentInfo>,
     manifests: BTreeMap<SegmentId, Arc<Verified<Manifest>>>,
     nodes: BTreeMap<NodeKey, NodeId>,
+}
+
+impl Known {
+    fn learn(&mut self, payload: &HeadPayload) {
+        if !self.tables.contains(&payload.table) {
+            self.tables.push(payload.table.clone());
+        }
+        self.nodes.extend(payload.nodes.iter().map(|hint| (NodeKey::of(&hint.node), hint.node)));
+        self.hinted.extend(payload.hints.iter().map(|hint| (hint.id, hint.info.clone())));
+    }
 }
 
 /// Shared knowledge of segments.
@@ -36,23 +50,27 @@ impl Catalog {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes in what a head says.
-    pub(crate) fn learn_head(&self, payload: &HeadPayload) {
+    /// Takes in what the newest heads say, in place of those before.
+    pub(crate) fn learn_heads<'p>(&self, payloads: impl IntoIterator<Item = &'p HeadPayload>) {
         let mut known = self.known();
-        known.table = payload.table.clone();
-        for hint in &payload.nodes {
-            known.nodes.insert(NodeKey::of(&hint.node), hint.node);
-        }
-        known.infos.extend(payload.hints.iter().map(|hint| (hint.id, hint.info.clone())));
+        known.tables.clear();
+        known.hinted.clear();
+        payloads.into_iter().for_each(|payload| known.learn(payload));
     }
 
-    /// The segment table of the newest head.
-    pub(crate) fn table(&self) -> TreeRoot {
-        self.known().table.clone()
+    /// Takes in what one more head says.
+    pub(crate) fn learn_sibling(&self, payload: &HeadPayload) {
+        self.known().learn(payload);
+    }
+
+    /// The segment tables of the newest heads.
+    pub(crate) fn tables(&self) -> Vec<TreeRoot> {
+        self.known().tables.clone()
     }
 
     pub(crate) fn info(&self, segment: &SegmentId) -> Option<SegmentInfo> {
-        self.known().infos.get(segment).cloned()
+        let known = self.known();
+        known.infos.get(segment).or_else(|| known.hinted.get(segment)).cloned()
     }
 
     pub(crate) fn learn_info(&self, segment: SegmentId, info: SegmentInfo) {

@@ -7,11 +7,17 @@
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
+    fs, io,
+    os::unix::fs::OpenOptionsExt,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
     sync::Arc,
 };
 
 use commonhold_protocol::SegmentId;
 use commonhold_storage_engine::chunk_ref::ChunkRef;
+use rustix::fs::{FlockOperation, flock};
+use zeroize::Zeroizing;
 
 use crate::{
     error::Error,
@@ -41,31 +47,54 @@ struct Cache {
     db: sled::Db,
     tags: sled::Tree,
     segments: sled::Tree,
+    /// Dropped last: who has it may remove the folder.
+    _lock: fs::File,
 }
 
 impl Cache {
     /// None if another process has it, or if it cannot be opened even afresh: it only saves time.
     fn open(home: &Home) -> Option<Self> {
-        let open = || {
-            let db = sled::Config::new()
-                .path(home.cache_dir())
-                .cache_capacity(CACHE_BYTES)
-                .flush_every_ms(None)
-                .open()?;
-            Ok::<_, sled::Error>(Self { tags: db.open_tree("tags")?, segments: db.open_tree("segments")?, db })
-        };
-        match open() {
-            Ok(cache) => Some(cache),
-            Err(sled::Error::Corruption { .. }) => {
-                tracing::warn!("the cache in {} is broken: starting a new one", home.cache_dir().display());
-                std::fs::remove_dir_all(home.cache_dir()).ok()?;
-                open().ok()
+        let dir = home.cache_dir();
+        let mut options = fs::OpenOptions::new();
+        let lock =
+            options.write(true).create(true).truncate(false).mode(0o600).open(dir.with_extension("lock")).ok()?;
+        if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+            tracing::info!("working without the cache: another process has it");
+            return None;
+        }
+        let opened = open_database(&dir).or_else(|error| {
+            if !is_damage(&error) {
+                return Err(error);
             }
+            tracing::warn!("the cache in {} is damaged: starting a new one", dir.display());
+            fs::remove_dir_all(&dir)?;
+            open_database(&dir)
+        });
+        match opened {
+            Ok((db, tags, segments)) => Some(Self { db, tags, segments, _lock: lock }),
             Err(error) => {
                 tracing::info!("working without the cache: {error}");
                 None
             }
         }
+    }
+}
+
+/// sled can panic on a damaged folder: that is an error here.
+fn open_database(dir: &Path) -> Result<(sled::Db, sled::Tree, sled::Tree), sled::Error> {
+    let opened = catch_unwind(AssertUnwindSafe(|| {
+        let db = sled::Config::new().path(dir).cache_capacity(CACHE_BYTES).flush_every_ms(None).open()?;
+        let (tags, segments) = (db.open_tree("tags")?, db.open_tree("segments")?);
+        Ok((db, tags, segments))
+    }));
+    opened.unwrap_or_else(|_| Err(sled::Error::ReportableBug("sled panicked".to_owned())))
+}
+
+/// True if a new database would do better, false if the system is to blame.
+fn is_damage(error: &sled::Error) -> bool {
+    match error {
+        sled::Error::Io(error) => matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof),
+        _ => true,
     }
 }
 
@@ -122,7 +151,7 @@ impl DedupIndex {
             }
             return Ok(());
         };
-        let sealed = self.seal.seal(PURPOSE, &segment.to_bytes())?;
+        let sealed = self.seal.seal(PURPOSE, &Zeroizing::new(segment.to_bytes()))?;
         let mut tags = sled::Batch::default();
         for chunk in &segment.chunks {
             tags.insert(&chunk.tag, segment.id.as_bytes());
@@ -160,3 +189,6 @@ impl DedupIndex {
         self.cache.is_some()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -268,8 +268,8 @@ impl Download {
                 each.map(|index| Ok((index, restore_columns(&manifest, index, &have)?))).collect::<Result<Vec<_>, _>>()
             };
             let decoded = tokio::task::spawn_blocking(decode).await.map_err(|_| Error::Stopped)?;
-            let decoded: Vec<(ShardIndex, Bytes)> =
-                decoded.map_err(|error: commonhold_storage_engine::segment::SegmentError| self.damaged(error.to_string()))?;
+            let decoded: Vec<(ShardIndex, Bytes)> = decoded
+                .map_err(|error: commonhold_storage_engine::segment::SegmentError| self.damaged(error.to_string()))?;
             restored.extend(decoded.into_iter().map(|(index, bytes)| (index, Piece { columns, bytes })));
         }
         let mut parts = Vec::with_capacity(wanted.len());

@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use commonhold_policy::parameters::TooFewHolders;
 use commonhold_protocol::{NodeId, SegmentId, Version, ask::Refusal};
 use commonhold_storage_engine::tree::TreeError;
 
@@ -282,6 +283,12 @@ pub(crate) trait IoContext<T> {
 impl<T> IoContext<T> for io::Result<T> {
     fn doing(self, action: &'static str, path: &Path) -> Result<T, Error> {
         self.map_err(|source| Error::Io { action, path: path.to_owned(), source })
+    }
+}
+
+impl From<TooFewHolders> for Error {
+    fn from(TooFewHolders { have, need }: TooFewHolders) -> Self {
+        Self::TooFewHolders { have, need }
     }
 }
 

@@ -10,26 +10,28 @@ use std::{
     io::Write,
     ops::Range,
     os::unix::ffi::OsStrExt,
-    path::{Path, PathBuf},
+    path::Path,
     sync::{Arc, Mutex, PoisonError, atomic::Ordering, mpsc},
 };
 
 use bytes::Bytes;
+use commonhold_protocol::SegmentId;
 use commonhold_storage_engine::{
     chunk_ref::ChunkRef,
     tree::{
         ChunkSource, directory,
-        entry::{Entry, EntryKind, FileContent, LinkGroup},
+        entry::{Entry, EntryKind, FileContent},
         file::{self, Extent},
     },
 };
 
 use crate::{
-    error::Error,
+    error::{Error, IoContext},
     progress::Progress,
     put::EntryCounts,
-    reader::{Fetching, Reader},
-    restore::{NotRestored, OpenFile, OpenFolder, Restorer},
+    reader::{ContentSource, Fetched, GAP_BYTES_MAX, Reader},
+    restore::{LINKED_MAX, NotRestored, OpenFile, OpenFolder, Restorer, SameFile},
+    vault_path::DEPTH_MAX,
 };
 
 /// Sealed bytes in one batch. Several are under way at once, so this bounds memory.
@@ -38,6 +40,10 @@ const BATCH_BYTES_MAX: u64 = 12 << 20;
 const BATCH_STEPS_MAX: usize = 4096;
 /// Batches planned ahead of the one that is written.
 const BATCHES_AHEAD: usize = 2;
+
+/// Folders in each other: what can be put, twice, as a merge or a move may bring folders below others. Each takes an
+/// open file.
+const GET_DEPTH_MAX: usize = 2 * DEPTH_MAX;
 
 /// How a get is done.
 #[derive(Debug, Clone, Copy, Default)]
@@ -64,6 +70,8 @@ enum Step {
     Enter(OsString, Box<Entry>),
     Leave(Box<Entry>),
     File(OsString, Box<Entry>),
+    /// A further name of a file that comes before it.
+    Link(OsString, Box<Entry>),
     Data(ChunkRef),
     Hole(u64),
     EndFile(Box<Entry>),
@@ -71,27 +79,37 @@ enum Step {
 }
 
 /// Steps in order, and the bytes that they need, on their way.
-struct Batch {
+struct Batch<F> {
     steps: Vec<Step>,
-    fetching: Fetching,
+    fetching: F,
 }
 
-struct Planner<'r> {
-    reader: &'r Reader,
+struct Planner<'r, S: ContentSource> {
+    source: &'r S,
     progress: &'r Arc<Progress>,
-    batches: mpsc::SyncSender<Result<Batch, Error>>,
+    batches: mpsc::SyncSender<Result<Batch<S::Fetching>, Error>>,
     steps: Vec<Step>,
+    /// Bytes that the batch will fetch, and where the last of them end.
     bytes: u64,
-    linked: HashSet<(LinkGroup, u64)>,
+    last: Option<(SegmentId, u64)>,
+    linked: HashSet<SameFile>,
 }
 
-impl Planner<'_> {
+impl<S: ContentSource> Planner<'_, S> {
     fn push(&mut self, step: Step) -> Result<(), Error> {
         if let Step::Data(chunk) = &step {
-            self.bytes += u64::from(chunk.sealed_length);
+            self.bytes += self.fetched_bytes(chunk);
+            self.last = Some((chunk.segment, chunk.bytes().end));
         }
         self.steps.push(step);
         if self.bytes >= BATCH_BYTES_MAX || self.steps.len() >= BATCH_STEPS_MAX { self.flush() } else { Ok(()) }
+    }
+
+    /// What a chunk adds to a batch: one that lies alone comes with the groups around it, or the gap before it.
+    fn fetched_bytes(&self, chunk: &ChunkRef) -> u64 {
+        let bytes = chunk.bytes();
+        let follows = self.last == Some((chunk.segment, bytes.start));
+        u64::from(chunk.sealed_length) + if follows { 0 } else { GAP_BYTES_MAX }
     }
 
     fn flush(&mut self) -> Result<(), Error> {
@@ -99,93 +117,121 @@ impl Planner<'_> {
         let steps = std::mem::take(&mut self.steps);
         let chunk = |step: &Step| if let Step::Data(chunk) = step { Some(chunk.clone()) } else { None };
         let chunks: Vec<ChunkRef> = steps.iter().filter_map(chunk).collect();
-        self.bytes = 0;
-        let fetching = self.reader.fetch(&chunks, Some(self.progress))?;
+        (self.bytes, self.last) = (0, None);
+        let fetching = self.source.fetch(&chunks)?;
         self.batches.send(Ok(Batch { steps, fetching })).map_err(|_| Error::Interrupted)
     }
 
-    fn entry(&mut self, name: &OsStr, entry: &Entry) -> Result<(), Error> {
-        match &entry.kind {
-            EntryKind::Directory(tree) => {
-                self.push(Step::Enter(name.to_owned(), Box::new(entry.clone())))?;
-                for listed in directory::list(self.reader, tree, None) {
-                    let (name, entry) = listed?;
-                    self.entry(OsStr::from_bytes(name.as_bytes()), &entry)?;
-                }
-                self.push(Step::Leave(Box::new(entry.clone())))
-            }
-            EntryKind::File(content) => {
-                self.push(Step::File(name.to_owned(), Box::new(entry.clone())))?;
-                let further_name = entry.link_group.is_some_and(|group| !self.linked.insert((group, entry.size())));
-                if further_name {
-                    return Ok(());
-                }
-                self.progress.bytes_total.fetch_add(entry.size(), Ordering::Relaxed);
-                if let FileContent::Chunks(root) = content {
-                    for extent in file::extents(self.reader, root, 0) {
-                        match extent?.1 {
-                            Extent::Data(chunk) => self.push(Step::Data(chunk))?,
-                            Extent::Hole(bytes) => self.push(Step::Hole(bytes))?,
+    /// Plans an entry and all that is below it.
+    fn entry(&mut self, name: OsString, entry: Entry) -> Result<(), Error> {
+        // Folders lie as deep in each other as a stranger likes, so this is a stack of our own.
+        let source = self.source;
+        let mut open: Vec<(Box<Entry>, directory::Entries<'_, S>)> = Vec::new();
+        let mut next = Some((name, entry));
+        loop {
+            if let Some((name, entry)) = next.take() {
+                let entry = Box::new(entry);
+                match &entry.kind {
+                    EntryKind::Directory(tree) => {
+                        if open.len() >= GET_DEPTH_MAX {
+                            let reason = format!("more than {GET_DEPTH_MAX} folders lie in each other");
+                            return Err(Error::TreeDamaged { reason });
                         }
+                        let entries = directory::list(source, tree, None);
+                        self.push(Step::Enter(name, entry.clone()))?;
+                        open.push((entry, entries));
+                    }
+                    EntryKind::File(content) => self.file(name, &entry, content)?,
+                    _ => self.push(Step::Special(name, entry))?,
+                }
+            }
+            let Some((_, entries)) = open.last_mut() else { return Ok(()) };
+            match entries.next().transpose()? {
+                Some((name, entry)) => next = Some((OsStr::from_bytes(name.as_bytes()).to_owned(), entry)),
+                None => {
+                    if let Some((entry, _)) = open.pop() {
+                        self.push(Step::Leave(entry))?;
                     }
                 }
-                self.push(Step::EndFile(Box::new(entry.clone())))
             }
-            _ => self.push(Step::Special(name.to_owned(), Box::new(entry.clone()))),
         }
+    }
+
+    fn file(&mut self, name: OsString, entry: &Entry, content: &FileContent) -> Result<(), Error> {
+        if let Some(same) = SameFile::of(entry) {
+            if self.linked.contains(&same) {
+                return self.push(Step::Link(name, Box::new(entry.clone())));
+            }
+            if self.linked.len() < LINKED_MAX {
+                self.linked.insert(same);
+            }
+        }
+        self.push(Step::File(name, Box::new(entry.clone())))?;
+        self.progress.bytes_total.fetch_add(entry.size(), Ordering::Relaxed);
+        if let FileContent::Chunks(root) = content {
+            for extent in file::extents(self.source, root, 0) {
+                match extent?.1 {
+                    Extent::Data(chunk) => self.push(Step::Data(chunk))?,
+                    Extent::Hole(bytes) => self.push(Step::Hole(bytes))?,
+                }
+            }
+        }
+        self.push(Step::EndFile(Box::new(entry.clone())))
     }
 }
 
 /// Plans on a thread of its own, and gives the batches to `each` on this one.
-fn run_batches(
-    reader: &Reader,
+fn run_batches<S: ContentSource>(
+    source: &S,
     progress: &Arc<Progress>,
-    plan: impl FnOnce(&mut Planner<'_>) -> Result<(), Error> + Send,
-    mut each: impl FnMut(Batch) -> Result<(), Error>,
+    plan: impl FnOnce(&mut Planner<'_, S>) -> Result<(), Error> + Send,
+    mut each: impl FnMut(Vec<Step>, &Fetched) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    let (batches, planned) = mpsc::sync_channel(BATCHES_AHEAD);
+    let (batches, planned) = mpsc::sync_channel::<Result<Batch<S::Fetching>, Error>>(BATCHES_AHEAD);
     std::thread::scope(|scope| {
         scope.spawn(move || {
             let failed = batches.clone();
             let (steps, linked) = (Vec::new(), HashSet::new());
-            let mut planner = Planner { reader, progress, batches, steps, bytes: 0, linked };
+            let mut planner = Planner { source, progress, batches, steps, bytes: 0, last: None, linked };
             if let Err(error) = plan(&mut planner).and_then(|()| planner.flush()) {
                 let _ = failed.send(Err(error));
             }
         });
         // Moved in, so that an early end hangs up on the planner.
         let planned = planned;
-        planned.iter().try_for_each(|batch| each(batch?))
+        planned.iter().try_for_each(|batch| {
+            let Batch { steps, fetching } = batch?;
+            each(steps, &source.wait(fetching)?)
+        })
     })
 }
 
 /// Restores `entry` as `target`.
-pub(crate) fn get(
-    reader: &Reader,
+pub(crate) fn get<S: ContentSource>(
+    source: &S,
     entry: &Entry,
     target: &Path,
     options: &GetOptions,
     progress: &Arc<Progress>,
 ) -> Result<GetReport, Error> {
     let start = std::time::Instant::now();
-    let target = std::path::absolute(target)
-        .map_err(|source| Error::Io { action: "find", path: target.to_owned(), source })?;
+    let target = std::path::absolute(target).doing("find", target)?;
     let no_name = || Error::TargetExists { path: target.clone() };
     let name = target.file_name().ok_or_else(no_name)?.to_owned();
     if !options.overwrite && target.symlink_metadata().is_ok() {
         return Err(Error::TargetExists { path: target });
     }
-    let parent = target.parent().map_or_else(|| PathBuf::from("/"), Path::to_owned);
-    let mut writer = Writer {
-        restorer: Restorer::new(options.overwrite),
-        folders: vec![Restorer::open_parent(&parent)?],
-        file: None,
-        counts: EntryCounts::default(),
-        bytes: 0,
-        progress,
-    };
-    let plan = |planner: &mut Planner<'_>| planner.entry(&name, entry);
-    run_batches(reader, progress, plan, |batch| writer.write(batch))?;
+    let parent = target.parent().unwrap_or(Path::new("/"));
+    let (restorer, parent) = Restorer::open(parent, options.overwrite)?;
+    let mut writer =
+        Writer { restorer, folders: vec![parent], file: None, counts: EntryCounts::default(), bytes: 0, progress };
+    let plan = |planner: &mut Planner<'_, S>| planner.entry(name, entry.clone());
+    let written = run_batches(source, progress, plan, |steps, fetched| writer.write(steps, fetched));
+    if let (Some(file), Some(folder)) = (writer.file.take(), writer.folders.last()) {
+        // A part of a file under its name would pass for the file.
+        writer.restorer.discard(folder, file);
+    }
+    written?;
     Ok(GetReport {
         entries: writer.counts,
         bytes: writer.bytes,
@@ -200,69 +246,78 @@ struct Writer<'p> {
     file: Option<OpenFile>,
     counts: EntryCounts,
     bytes: u64,
-    progress: &'p Arc<Progress>,
+    progress: &'p Progress,
 }
 
 impl Writer<'_> {
-    fn write(&mut self, batch: Batch) -> Result<(), Error> {
-        let fetched = batch.fetching.wait()?;
-        for step in batch.steps {
-            let parent = self.folders.last().ok_or(Error::Stopped)?;
-            match step {
-                Step::Enter(name, entry) => {
-                    let folder = self.restorer.folder(parent, &name)?;
-                    self.folders.push(folder);
-                    self.counts.count(&entry.kind);
+    fn write(&mut self, steps: Vec<Step>, fetched: &Fetched) -> Result<(), Error> {
+        for step in steps {
+            self.step(step, fetched)?;
+        }
+        Ok(())
+    }
+
+    fn step(&mut self, step: Step, fetched: &Fetched) -> Result<(), Error> {
+        let parent = self.folders.last().ok_or(Error::Stopped)?;
+        match step {
+            Step::Enter(name, entry) => {
+                let folder = self.restorer.folder(parent, &name)?;
+                self.folders.push(folder);
+                self.counts.count(&entry.kind);
+            }
+            Step::Leave(entry) => {
+                if let Some(folder) = self.folders.pop() {
+                    self.restorer.finish_folder(&folder, &entry);
                 }
-                Step::Leave(entry) => {
-                    if let Some(folder) = self.folders.pop() {
-                        self.restorer.finish_folder(folder, &entry);
-                    }
-                    Progress::add(&self.progress.entries_done, 1);
+                self.done(1, 0);
+            }
+            Step::File(name, entry) => {
+                self.counts.count(&entry.kind);
+                let file = self.file.insert(self.restorer.file(parent, &name, &entry)?);
+                if let EntryKind::File(FileContent::Inline(bytes)) = &entry.kind {
+                    file.write(bytes)?;
+                    self.done(0, bytes.len() as u64);
                 }
-                Step::File(name, entry) => {
-                    self.counts.count(&entry.kind);
-                    self.file = self.restorer.file(parent, &name, &entry)?;
-                    if let (Some(file), EntryKind::File(FileContent::Inline(bytes))) = (&mut self.file, &entry.kind) {
-                        file.write(bytes)?;
-                        self.bytes += bytes.len() as u64;
-                        Progress::add(&self.progress.bytes_done, bytes.len() as u64);
-                    }
-                }
-                Step::Data(chunk) => {
-                    if let Some(file) = &mut self.file {
-                        file.write(&fetched.open(&chunk)?)?;
-                        self.bytes += u64::from(chunk.plain_length);
-                        Progress::add(&self.progress.bytes_done, u64::from(chunk.plain_length));
-                    }
-                }
-                Step::Hole(bytes) => {
-                    if let Some(file) = &mut self.file {
-                        file.skip(bytes);
-                        self.bytes += bytes;
-                        Progress::add(&self.progress.bytes_done, bytes);
-                    }
-                }
-                Step::EndFile(entry) => {
-                    if let Some(file) = self.file.take() {
-                        self.restorer.finish_file(file, &entry)?;
-                    }
-                    Progress::add(&self.progress.entries_done, 1);
-                }
-                Step::Special(name, entry) => {
-                    self.counts.count(&entry.kind);
-                    self.restorer.special(parent, &name, &entry)?;
-                    Progress::add(&self.progress.entries_done, 1);
-                }
+            }
+            Step::Link(name, entry) => {
+                self.counts.count(&entry.kind);
+                self.restorer.link(parent, &name, &entry)?;
+                self.done(1, 0);
+            }
+            Step::Data(chunk) => {
+                let file = self.file.as_mut().ok_or(Error::Stopped)?;
+                file.write(&fetched.open(&chunk)?)?;
+                self.done(0, chunk.plain_length.into());
+            }
+            Step::Hole(bytes) => {
+                self.file.as_mut().ok_or(Error::Stopped)?.skip(bytes);
+                self.done(0, bytes);
+            }
+            Step::EndFile(entry) => {
+                let file = self.file.as_ref().ok_or(Error::Stopped)?;
+                self.restorer.finish_file(file, &entry)?;
+                self.file = None;
+                self.done(1, 0);
+            }
+            Step::Special(name, entry) => {
+                self.counts.count(&entry.kind);
+                self.restorer.special(parent, &name, &entry)?;
+                self.done(1, 0);
             }
         }
         Ok(())
     }
+
+    fn done(&mut self, entries: u64, bytes: u64) {
+        self.bytes += bytes;
+        Progress::add(&self.progress.entries_done, entries);
+        Progress::add(&self.progress.bytes_done, bytes);
+    }
 }
 
 /// Writes the bytes `range` of a file to `out`, as far as there are any.
-pub(crate) fn cat(
-    reader: &Reader,
+pub(crate) fn cat<S: ContentSource>(
+    source: &S,
     content: &FileContent,
     range: Range<u64>,
     out: &mut dyn Write,
@@ -281,9 +336,10 @@ pub(crate) fn cat(
         FileContent::Chunks(root) => root,
     };
     progress.bytes_total.fetch_add(range.end - range.start, Ordering::Relaxed);
+    // The first extent may begin before the range; the planner, which finds it, is another thread.
     let first = Mutex::new(None);
-    let plan = |planner: &mut Planner<'_>| {
-        for extent in file::extents(planner.reader, root, range.start) {
+    let plan = |planner: &mut Planner<'_, S>| {
+        for extent in file::extents(planner.source, root, range.start) {
             let (offset, extent) = extent?;
             if offset >= range.end {
                 break;
@@ -298,15 +354,16 @@ pub(crate) fn cat(
     };
     let mut at: Option<u64> = None;
     let mut written = 0;
-    run_batches(reader, progress, plan, |batch| {
-        let fetched = batch.fetching.wait()?;
-        for step in batch.steps {
+    run_batches(source, progress, plan, |steps, fetched| {
+        for step in steps {
             let start = *at.get_or_insert_with(|| first.lock().unwrap_or_else(PoisonError::into_inner).unwrap_or(0));
             let bytes = match step {
                 Step::Data(chunk) => fetched.open(&chunk)?,
                 Step::Hole(bytes) => {
                     let end = start + bytes;
-                    written += write_zeros(out, range.end.min(end).saturating_sub(range.start.max(start)))?;
+                    let zeros = range.end.min(end).saturating_sub(range.start.max(start));
+                    write_zeros(out, zeros, progress)?;
+                    written += zeros;
                     at = Some(end);
                     continue;
                 }
@@ -331,25 +388,27 @@ fn clamp(range: &Range<u64>, start: u64, end: u64) -> Range<usize> {
     from as usize..to as usize
 }
 
-fn write_zeros(out: &mut dyn Write, mut bytes: u64) -> Result<u64, Error> {
+/// A hole can be far longer than anybody wants to wait.
+fn write_zeros(out: &mut dyn Write, mut bytes: u64, progress: &Progress) -> Result<(), Error> {
     let zeros = [0; 64 << 10];
-    let all = bytes;
     while bytes > 0 {
+        progress.check()?;
         let part = bytes.min(zeros.len() as u64);
         out.write_all(&zeros[..part as usize]).map_err(Error::Output)?;
+        Progress::add(&progress.bytes_done, part);
         bytes -= part;
     }
-    Ok(all)
+    Ok(())
 }
 
 /// A file that is read here and there.
 pub struct OpenedFile {
-    reader: Arc<Reader>,
+    reader: Reader,
     content: FileContent,
 }
 
 impl OpenedFile {
-    pub(crate) fn new(reader: Arc<Reader>, content: FileContent) -> Self {
+    pub(crate) fn new(reader: Reader, content: FileContent) -> Self {
         Self { reader, content }
     }
 
@@ -370,7 +429,7 @@ impl OpenedFile {
             FileContent::Chunks(root) => root,
         };
         let mut read = Vec::with_capacity(length.min(1 << 20));
-        for extent in file::extents(&*self.reader, root, range.start) {
+        for extent in file::extents(&self.reader, root, range.start) {
             let (start, extent) = extent?;
             if start >= range.end {
                 break;
@@ -384,3 +443,6 @@ impl OpenedFile {
         Ok(read.into())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,11 +6,11 @@ use commonhold_storage_engine::tree::map::TreeRoot;
 
 use crate::{
     error::Error,
-    table::{InfoWire, NodeHint, NodeKey, NodeWire, SegmentInfo},
+    table::{InfoWire, NODE_ADDRESSES_MAX, NodeHint, NodeKey, NodeWire, SegmentInfo},
 };
 
 /// Former states kept in a head, newest last: where a merge finds the common ancestor of two writers.
-const HISTORY_MAX: usize = 16;
+const HISTORY_MAX: usize = 32;
 /// Segments hinted from a head, newest last: those that hold the table itself, so cannot be hinted by it.
 const HINTS_MAX: usize = 96;
 /// What fits under the seal.
@@ -53,6 +53,31 @@ pub(crate) struct Ancestor {
     pub(crate) version: Version,
     pub(crate) written_at: Timestamp,
     pub(crate) root: TreeRoot,
+}
+
+impl Ancestor {
+    /// True if both are one state. A version alone does not say so: two copies of one home may write the same.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        self.version == other.version && self.root == other.root
+    }
+
+    /// How many heads it comes from: greater than that of anything it comes from.
+    pub(crate) fn age(&self) -> u64 {
+        self.version.counters().fold(0, |sum, (_, counter)| sum.saturating_add(counter))
+    }
+}
+
+/// Keeps the newer half of what may stay, and of what is older, states ever farther apart. Which those are follows
+/// from the states alone: two devices that part for long drop the same ones, and still have some in common.
+fn thin(history: &mut Vec<Ancestor>, states_max: usize) {
+    if history.len() <= states_max {
+        return;
+    }
+    let newer = history.split_off(history.len() - states_max.div_ceil(2));
+    history.sort_by_key(|ancestor| std::cmp::Reverse((ancestor.age().trailing_zeros(), ancestor.age())));
+    history.truncate(states_max / 2);
+    history.sort_by_key(Ancestor::age);
+    history.extend(newer);
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -122,19 +147,28 @@ impl HeadPayload {
         }
     }
 
-    /// Keeps the newest of history and hints, and the nodes that the hints name; fewer if they do not fit in a head.
+    /// Keeps the newest of history and hints, and the nodes that the hints name; less of all, if it does not fit in a
+    /// head. What is left out costs a reader time: a walk to stewards, or a conflict that is none.
     pub(crate) fn trim(&mut self) {
-        self.trim_to(HISTORY_MAX, HINTS_MAX);
-        let (mut history, mut hints) = (self.history.len(), self.hints.len());
-        while self.encode().len() > PAYLOAD_BYTES_MAX && history + hints > 0 {
-            (history, hints) = (history / 2, hints / 2);
-            self.trim_to(history, hints);
+        let (mut history, mut hints, mut addresses) = (HISTORY_MAX, HINTS_MAX, NODE_ADDRESSES_MAX);
+        self.trim_to(history, hints, addresses);
+        while self.encode().len() > PAYLOAD_BYTES_MAX {
+            if addresses > 2 {
+                addresses /= 2;
+            } else if self.history.len() > 1 || self.hints.iter().any(|hint| hint.in_table) {
+                (history, hints) = (self.history.len().div_ceil(2), self.hints.len() / 2);
+            } else if addresses > 0 {
+                addresses -= 1;
+            } else {
+                // What is left cannot be spared.
+                return;
+            }
+            self.trim_to(history, hints, addresses);
         }
     }
 
-    fn trim_to(&mut self, history_max: usize, hints_max: usize) {
-        let surplus = self.history.len().saturating_sub(history_max);
-        self.history.drain(..surplus);
+    fn trim_to(&mut self, history_max: usize, hints_max: usize, addresses_max: usize) {
+        thin(&mut self.history, history_max);
         // A hint that the table lacks is never dropped: nothing else would lead there without asking stewards.
         let mut surplus = self.hints.len().saturating_sub(hints_max);
         self.hints.retain(|hint| {
@@ -144,7 +178,8 @@ impl HeadPayload {
         });
         let named: std::collections::BTreeSet<NodeKey> =
             self.hints.iter().flat_map(|hint| hint.info.holders.iter().flatten().copied()).collect();
-        self.nodes.retain(|hint| named.contains(&NodeKey::of(&hint.node)));
+        self.nodes.retain(|hint| addresses_max > 0 && named.contains(&NodeKey::of(&hint.node)));
+        self.nodes.iter_mut().for_each(|hint| hint.addresses.truncate(addresses_max));
     }
 
     pub(crate) fn encode(&self) -> Vec<u8> {
@@ -214,3 +249,6 @@ impl HeadPayload {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

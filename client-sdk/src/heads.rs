@@ -8,7 +8,7 @@ use std::{fs, io, path::PathBuf};
 use bytes::Bytes;
 use commonhold_policy::{heads as rules, leases};
 use commonhold_protocol::{
-    DeviceId, Head, Lease, NodeId, Unverified, Verified, Version,
+    DeviceId, Head, Lease, NodeId, Unverified, VaultId, Verified, Version,
     ask::{Refusal, Request, Response},
     head::HEAD_SEALED_BYTES_MAX,
 };
@@ -16,11 +16,13 @@ use commonhold_storage_engine::{
     keys::VaultKeys,
     seal::{open_head, seal_head},
 };
+use zeroize::Zeroizing;
 
 use crate::{
     error::{Error, IoContext},
     head_payload::HeadPayload,
     home::{Home, write_atomically},
+    progress::Progress,
     session::{Session, now},
 };
 
@@ -43,35 +45,47 @@ fn seen_file(home: &Home) -> PathBuf {
     home.dir().join("seen")
 }
 
-/// The version that this home has seen; the least one if none.
-pub(crate) fn seen(home: &Home) -> Result<Version, Error> {
+/// The version of this vault that this home has seen; the least one if none.
+pub(crate) fn seen(home: &Home, vault: &VaultId) -> Result<Version, Error> {
     let path = seen_file(home);
-    match fs::read(&path) {
-        Ok(bytes) => Version::from_bytes(Bytes::from(bytes))
-            .map_err(|error| Error::Config { path, reason: format!("not a version: {error}") }),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Version::default()),
-        Err(error) => Err(error).doing("read", &path),
+    let bytes = match fs::read(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Version::default()),
+        read => read.doing("read", &path)?,
+    };
+    let damaged = |reason: String| Error::Config { path: path.clone(), reason: format!("not a version: {reason}") };
+    let (of, version) = bytes.split_first_chunk::<32>().ok_or_else(|| damaged("it is too short".to_owned()))?;
+    if of != vault.as_bytes() {
+        // Of a vault that was in this home before.
+        return Ok(Version::default());
     }
+    Version::from_bytes(Bytes::copy_from_slice(version)).map_err(|error| damaged(error.to_string()))
 }
 
-fn remember(home: &Home, version: &Version) -> Result<(), Error> {
-    let known = seen(home)?;
+fn remember(home: &Home, vault: &VaultId, version: &Version) -> Result<(), Error> {
+    let known = seen(home, vault)?;
     if known.covers(version) {
         return Ok(());
     }
-    write_atomically(&seen_file(home), &known.join(version).to_bytes())
+    write_atomically(&seen_file(home), &[vault.as_bytes().as_slice(), &known.join(version).to_bytes()].concat())
+}
+
+/// The same; a disk that is full shall not keep anyone from reading.
+fn try_to_remember(home: &Home, vault: &VaultId, version: &Version) {
+    if let Err(error) = remember(home, vault, version) {
+        tracing::warn!("an older state of the vault could pass for the newest: {error}");
+    }
 }
 
 /// Asks the vault's stewards, and farther nodes if they know nothing, for its heads. Refuses a state older than one
 /// that this home has seen.
-pub(crate) fn read(session: &Session, home: &Home, keys: &VaultKeys) -> Result<HeadsRead, Error> {
+pub(crate) fn read(session: &Session, home: &Home, keys: &VaultKeys, progress: &Progress) -> Result<HeadsRead, Error> {
     let vault = keys.vault_id();
-    let seen = seen(home)?;
+    let seen = seen(home, &vault)?;
     let (mut heads, mut lease, mut asked) = (Vec::new(), None, 0);
-    let nodes = session.block_on(session.closest(*vault.as_bytes()))?;
+    let nodes = session.wait_for(progress, session.closest(*vault.as_bytes()))??;
     // Stewards are among the nearest; the others are asked only if those know too little.
     for group in nodes.chunks(10) {
-        let answers = session.block_on(session.ask_all(group, &Request::FetchHeads { vault }));
+        let answers = session.wait_for(progress, session.ask_all(group, &Request::FetchHeads { vault }))?;
         for (_, answer) in answers {
             let Some(Response::Heads { heads: found, lease: found_lease }) = answer else { continue };
             asked += 1;
@@ -97,10 +111,12 @@ pub(crate) fn read(session: &Session, home: &Home, keys: &VaultKeys) -> Result<H
         }
         return Err(Error::OlderHead { seen, offered: rules::join(&heads) });
     }
-    remember(home, &rules::join(&heads))?;
+    try_to_remember(home, &vault, &rules::join(&heads));
     let opened = heads.iter().map(|head| {
-        let payload = open_head(head, keys.head_key()).map_err(|error| Error::HeadDamaged { reason: error.to_string() })?;
-        Ok((head.version.clone(), HeadPayload::decode(Bytes::copy_from_slice(&payload))?))
+        let payload =
+            open_head(head, keys.head_key()).map_err(|error| Error::HeadDamaged { reason: error.to_string() })?;
+        // Wiped with the last slice of it.
+        Ok((head.version.clone(), HeadPayload::decode(Bytes::from_owner(payload))?))
     });
     Ok(HeadsRead { heads: opened.collect::<Result<_, Error>>()?, lease })
 }
@@ -121,7 +137,7 @@ pub(crate) fn write(
 ) -> Result<(Version, HeadWritten), Error> {
     let vault = keys.vault_id();
     let version = version.next(device);
-    let sealed = seal_head(&payload.encode(), &vault, &version, keys.head_key())
+    let sealed = seal_head(&Zeroizing::new(payload.encode()), &vault, &version, keys.head_key())
         .map_err(|_| Error::HeadTooLarge { bytes_max: HEAD_SEALED_BYTES_MAX })?;
     let head = Head { vault, version: version.clone(), nonce: sealed.nonce, sealed: sealed.sealed.into() };
     let head = Verified::sign(head, keys.signing(), session.network());
@@ -145,12 +161,17 @@ pub(crate) fn write(
     }
     match rules::write_state(kept, refused.len(), 0) {
         rules::WriteState::Done | rules::WriteState::DoneThin { .. } => {
-            remember(home, &version)?;
+            try_to_remember(home, &vault, &version);
             Ok((version, HeadWritten { kept, asked: stewards.len() }))
         }
-        rules::WriteState::Open => Err(Error::HeadNotKept { kept, asked: stewards.len(), needed: rules::WRITE_LEAST, refused }),
+        rules::WriteState::Open => {
+            Err(Error::HeadNotKept { kept, asked: stewards.len(), needed: rules::WRITE_LEAST, refused })
+        }
         rules::WriteState::Failed { need, .. } => {
             Err(Error::HeadNotKept { kept, asked: stewards.len(), needed: need, refused })
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

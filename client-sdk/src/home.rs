@@ -13,6 +13,7 @@ use std::{
 use commonhold_protocol::{Coding, DeviceId, NetworkName};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
 
 use crate::error::{Error, IoContext};
 
@@ -70,14 +71,15 @@ impl ClientConfig {
     }
 
     /// The pre-shared key of a private network: 64 hex digits in the named file.
-    pub fn network_key(&self, home: &Home) -> Result<Option<[u8; 32]>, Error> {
+    pub fn network_key(&self, home: &Home) -> Result<Option<Zeroizing<[u8; 32]>>, Error> {
         let Some(place) = &self.network.key else { return Ok(None) };
         let bad = |why: &str| home.config_error("network.key", &why);
         let path = place.strip_prefix("file:").ok_or_else(|| bad("expected file:PATH"))?;
         let path = home.dir.join(path);
-        let text = fs::read_to_string(&path).doing("read the network key", &path)?;
-        let key = hex::decode(text.trim()).ok().and_then(|bytes| bytes.try_into().ok());
-        key.map(Some).ok_or_else(|| bad("the file must hold 64 hex digits"))
+        let text = Zeroizing::new(fs::read_to_string(&path).doing("read the network key", &path)?);
+        let mut key = Zeroizing::new([0; 32]);
+        let read = hex::decode_to_slice(text.trim(), key.as_mut_slice());
+        read.map(|()| Some(key)).map_err(|_| bad("the file must hold 64 hex digits"))
     }
 }
 
@@ -147,7 +149,8 @@ impl Home {
     /// Writes `config.toml`.
     pub fn write_config(&self, config: &ClientConfig) -> Result<(), Error> {
         let path = self.config_file();
-        let text = toml::to_string(config).map_err(|error| Error::Config { path: path.clone(), reason: error.to_string() })?;
+        let text =
+            toml::to_string(config).map_err(|error| Error::Config { path: path.clone(), reason: error.to_string() })?;
         write_atomically(&path, text.as_bytes())
     }
 
@@ -230,3 +233,6 @@ pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     file.persist(path).map_err(|error| error.error).doing("replace", path)?;
     fs::File::open(dir).and_then(|dir| dir.sync_all()).doing("sync", dir)
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,6 +13,7 @@ use std::{
 };
 
 use commonhold_protocol::SegmentId;
+use zeroize::Zeroizing;
 
 use crate::{
     error::{Error, IoContext},
@@ -22,7 +23,7 @@ use crate::{
 };
 
 const PURPOSE: &[u8] = b"journal v1";
-/// The most bytes of one entry: 16 MiB of the smallest chunks, generously.
+/// The most bytes of one entry. [`SEGMENT_CHUNKS_MAX`](crate::table::SEGMENT_CHUNKS_MAX) chunks take a MiB.
 const ENTRY_BYTES_MAX: u32 = 16 << 20;
 
 /// A segment in the journal, without its chunk list: that stays on disk until the table takes it in.
@@ -67,6 +68,8 @@ impl Journal {
         let path = log_path(&dir, device.number);
         let mut options = fs::OpenOptions::new();
         let file = options.create(true).read(true).append(true).mode(0o600).open(&path).doing("open", &path)?;
+        // So that the name is there after a power cut, as what is appended will be.
+        fs::File::open(&dir).and_then(|dir| dir.sync_all()).doing("sync", &dir)?;
         let file = Arc::new(file);
         let length = read_log(&file, seal, each)?;
         // What a crash cut off must not stand between this and what is appended.
@@ -86,9 +89,14 @@ impl Journal {
 
     /// Notes a segment that is placed and recorded.
     pub(crate) fn append(&mut self, segment: &PlacedSegment, seal: &LocalSeal) -> Result<JournaledSegment, Error> {
-        let sealed = seal.seal(PURPOSE, &segment.to_bytes())?;
+        let sealed = seal.seal(PURPOSE, &Zeroizing::new(segment.to_bytes()))?;
         let entry = [(sealed.len() as u32).to_le_bytes().as_slice(), &sealed].concat();
-        (&*self.file).write_all(&entry).and_then(|()| self.file.sync_data()).doing("write", &self.path)?;
+        let written = (&*self.file).write_all(&entry).and_then(|()| self.file.sync_data());
+        if written.is_err() {
+            // Half an entry would end the log for what is appended after it. If this fails too, just that happens.
+            let _ = self.file.set_len(self.length);
+        }
+        written.doing("write", &self.path)?;
         let at = self.length + 4;
         self.length += entry.len() as u64;
         let (file, bytes) = (self.file.clone(), sealed.len() as u32);
@@ -152,3 +160,6 @@ fn read_log(
         at += 4 + u64::from(bytes);
     }
 }
+
+#[cfg(test)]
+mod tests;

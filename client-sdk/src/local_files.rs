@@ -5,7 +5,7 @@ use std::{
     io::{self, Read},
     os::unix::{
         ffi::OsStrExt,
-        fs::{MetadataExt, OpenOptionsExt},
+        fs::{FileExt, MetadataExt, OpenOptionsExt},
     },
     path::Path,
 };
@@ -17,8 +17,11 @@ const HOLE_BYTES_MIN: u64 = 64 << 10;
 
 /// The names in a folder, in order of their bytes.
 pub(crate) fn sorted_names(dir: &Path) -> io::Result<Vec<std::ffi::OsString>> {
-    let mut names = fs::read_dir(dir)?.map(|entry| entry.map(|entry| entry.file_name())).collect::<io::Result<Vec<_>>>()?;
+    let names = fs::read_dir(dir)?.map(|entry| entry.map(|entry| entry.file_name()));
+    let mut names = names.collect::<io::Result<Vec<_>>>()?;
     names.sort_unstable_by(|a, b| a.as_bytes().cmp(b.as_bytes()));
+    // A folder that changes while it is read may name an entry twice.
+    names.dedup();
     Ok(names)
 }
 
@@ -57,50 +60,99 @@ pub(crate) enum Stretch {
     Hole(u64),
 }
 
-/// The stretches of a file of `length` bytes, from its start. A file system that knows no holes has one stretch.
-pub(crate) fn stretches(file: &File, metadata: &Metadata) -> io::Result<Vec<Stretch>> {
+/// The stretches of a file, one after another from its start: never two of a kind in a row. A file system that knows
+/// no holes has one stretch.
+pub(crate) struct Stretches<'f> {
+    file: &'f File,
+    at: u64,
+    length: u64,
+    may_have_holes: bool,
+}
+
+/// The stretches of a file as long as `metadata` says; it ends earlier if it has been cut since.
+pub(crate) fn stretches<'f>(file: &'f File, metadata: &Metadata) -> Stretches<'f> {
     let length = metadata.len();
-    if length == 0 {
-        return Ok(Vec::new());
-    }
-    if metadata.blocks() * 512 >= length {
-        return Ok(vec![Stretch::Data(length)]);
-    }
-    let mut found: Vec<Stretch> = Vec::new();
-    let mut at = 0;
-    while at < length {
-        let data = match seek(file, SeekFrom::Data(at)) {
-            Ok(data) => data.min(length),
-            Err(rustix::io::Errno::NXIO) => length,
-            Err(rustix::io::Errno::INVAL) => at,
-            Err(error) => return Err(error.into()),
-        };
-        if data > at {
-            push(&mut found, if data - at >= HOLE_BYTES_MIN { Stretch::Hole(data - at) } else { Stretch::Data(data - at) });
-        }
-        if data >= length {
-            break;
-        }
-        let hole = match seek(file, SeekFrom::Hole(data)) {
-            Ok(hole) => hole.min(length),
-            Err(_) => length,
-        };
-        push(&mut found, Stretch::Data(hole - data));
-        at = hole;
-    }
-    seek(file, SeekFrom::Start(0))?;
-    Ok(found)
+    Stretches { file, at: 0, length, may_have_holes: metadata.blocks() * 512 < length }
 }
 
-fn push(found: &mut Vec<Stretch>, next: Stretch) {
-    match (found.last_mut(), next) {
-        (Some(Stretch::Data(bytes)), Stretch::Data(more)) => *bytes += more,
-        (Some(Stretch::Hole(bytes)), Stretch::Hole(more)) => *bytes += more,
-        _ => found.push(next),
+impl Stretches<'_> {
+    /// Where the next data starts; at the end of the file if there is none.
+    fn next_data(&mut self, from: u64) -> u64 {
+        match seek(self.file, SeekFrom::Data(from)) {
+            Ok(data) => data.min(self.length),
+            Err(rustix::io::Errno::NXIO) => {
+                // Nothing but a hole up to the end, wherever that is now.
+                let length = self.file.metadata().map_or(0, |metadata| metadata.len());
+                self.length = self.length.min(length.max(from));
+                self.length
+            }
+            // No holes that anybody could tell us of.
+            Err(_) => from,
+        }
+    }
+
+    fn next_hole(&self, from: u64) -> u64 {
+        seek(self.file, SeekFrom::Hole(from)).map_or(self.length, |hole| hole.min(self.length))
     }
 }
 
-/// Reads at most `limit` bytes of a file from where it stands: a file that grows meanwhile ends here all the same.
-pub(crate) fn up_to(file: &File, limit: u64) -> io::Take<&File> {
-    file.take(limit)
+impl Iterator for Stretches<'_> {
+    type Item = Stretch;
+
+    fn next(&mut self) -> Option<Stretch> {
+        let start = self.at;
+        if start >= self.length {
+            return None;
+        }
+        if !self.may_have_holes {
+            self.at = self.length;
+            return Some(Stretch::Data(self.length - start));
+        }
+        let mut data = self.next_data(start);
+        if data - start >= HOLE_BYTES_MIN {
+            self.at = data;
+            return Some(Stretch::Hole(data - start));
+        }
+        // Data up to the next hole that is worth it.
+        while data < self.length {
+            let hole = self.next_hole(data);
+            if hole <= data {
+                // A file system that contradicts itself.
+                self.at = self.length;
+                return Some(Stretch::Data(self.length - start));
+            }
+            data = self.next_data(hole);
+            if data - hole >= HOLE_BYTES_MIN {
+                self.at = hole;
+                return Some(Stretch::Data(hole - start));
+            }
+        }
+        self.at = self.length;
+        (self.length > start).then(|| Stretch::Data(self.length - start))
+    }
 }
+
+/// A part of a file, read without moving its position. It ends with the part, or where the file does.
+pub(crate) struct Part<'f> {
+    file: &'f File,
+    at: u64,
+    end: u64,
+}
+
+impl<'f> Part<'f> {
+    pub(crate) fn new(file: &'f File, start: u64, bytes: u64) -> Self {
+        Self { file, at: start, end: start.saturating_add(bytes) }
+    }
+}
+
+impl Read for Part<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = usize::try_from(self.end - self.at).unwrap_or(usize::MAX).min(buffer.len());
+        let read = self.file.read_at(&mut buffer[..left], self.at)?;
+        self.at += read as u64;
+        Ok(read)
+    }
+}
+
+#[cfg(test)]
+mod tests;

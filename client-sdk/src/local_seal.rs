@@ -30,9 +30,12 @@ impl LocalSeal {
         Ok([nonce.as_slice(), &sealed].concat())
     }
 
-    /// None if it was not sealed with this key for this purpose, or was damaged since.
+    /// None if it was not sealed with this key for this purpose, or was damaged since. Wiped with its last slice.
     pub(crate) fn open(&self, purpose: &[u8], sealed: &[u8]) -> Option<Bytes> {
         let (nonce, sealed) = sealed.split_first_chunk::<NONCE_BYTES>()?;
-        self.0.decrypt(nonce.into(), Payload { msg: sealed, aad: purpose }).ok().map(Bytes::from)
+        self.0
+            .decrypt(nonce.into(), Payload { msg: sealed, aad: purpose })
+            .ok()
+            .map(|plain| Bytes::from_owner(Zeroizing::new(plain)))
     }
 }

@@ -5,10 +5,11 @@
 //! in [`UNDER_WAY_BYTES_MAX`], and whoever brings more waits.
 
 use std::{
-    sync::{Arc, mpsc},
+    sync::{Arc, mpsc as threads},
     thread::JoinHandle,
 };
 
+use commonhold_policy::parameters::TooFewHolders;
 use commonhold_protocol::{Coding, Manifest, SegmentId, Verified, manifest::SEGMENT_BYTES_MAX};
 use commonhold_storage_engine::{
     chunk_ref::ChunkRef,
@@ -18,7 +19,8 @@ use commonhold_storage_engine::{
     segment::{CodedSegment, SegmentBuilder},
     tree::ChunkSink,
 };
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     dedup::DedupIndex,
@@ -29,7 +31,7 @@ use crate::{
     progress::Progress,
     reader::Reader,
     session::Session,
-    table::{ChunkTag, PackedChunk},
+    table::{ChunkTag, PackedChunk, SEGMENT_CHUNKS_MAX},
     upload::{self, Placed},
     vault::Vault,
 };
@@ -57,6 +59,7 @@ struct OpenSegment {
 /// A full segment on its way out, with the memory that it holds.
 struct FullSegment {
     open: OpenSegment,
+    coding: Coding,
     permit: OwnedSemaphorePermit,
 }
 
@@ -83,8 +86,9 @@ pub struct PackFigures {
 pub(crate) struct Packer {
     session: Arc<Session>,
     keys: Arc<VaultKeys>,
-    reader: Arc<Reader>,
-    coding: Coding,
+    reader: Reader,
+    /// An error if nothing can be sent: what is packed then is for reading it back in this process.
+    coding: Result<Coding, TooFewHolders>,
     progress: Arc<Progress>,
     dedup: DedupIndex,
     journal: Journal,
@@ -93,8 +97,9 @@ pub(crate) struct Packer {
     files: Option<OpenSegment>,
     trees: Option<OpenSegment>,
     memory: Arc<Semaphore>,
-    coder: Option<mpsc::SyncSender<FullSegment>>,
+    coder: Option<threads::SyncSender<FullSegment>>,
     coder_thread: Option<JoinHandle<()>>,
+    uploads: CancellationToken,
     finished: mpsc::Receiver<Result<Placed, Error>>,
     under_way: usize,
     placed: Vec<JournaledSegment>,
@@ -108,24 +113,31 @@ fn permits(length: u64, coding: Coding) -> u32 {
 
 impl Packer {
     /// A packer that goes on where an earlier put was cut off: the segments in the journal are placed already.
-    pub(crate) fn open(vault: &Vault, coding: Coding, progress: Arc<Progress>, device: &Device) -> Result<Self, Error> {
+    pub(crate) fn open(
+        vault: &Vault,
+        reader: Reader,
+        coding: Result<Coding, TooFewHolders>,
+        progress: Arc<Progress>,
+        device: &Device,
+    ) -> Result<Self, Error> {
         let (home, seal) = (&vault.home, vault.seal.clone());
-        let (session, keys, reader) = (vault.session.clone(), vault.keys.clone(), vault.reader.clone());
+        let (session, keys) = (vault.session.clone(), vault.keys.clone());
         let mut dedup = DedupIndex::open(home, seal.clone());
         let mut placed = Vec::new();
         let journal = Journal::open(home, device, &seal, &mut |segment, journaled| {
             placed.push(journaled);
             dedup.placed(segment)
         })?;
-        let (coder, full) = mpsc::sync_channel(1);
-        // Each report stands for a permit, so the channel is never full and the runtime never waits on it.
-        let (report, finished) = mpsc::sync_channel(UNDER_WAY_BYTES_MAX / PERMIT_BYTES + 2);
+        let (coder, full) = threads::sync_channel(1);
+        // A report for each segment that can be under way.
+        let (report, finished) = mpsc::channel(UNDER_WAY_BYTES_MAX / PERMIT_BYTES + 2);
+        let uploads = CancellationToken::new();
         let upload = UploadStage {
             session: session.clone(),
             keys: keys.clone(),
-            coding,
             progress: progress.clone(),
             report,
+            uploads: uploads.clone(),
             records: upload::RecordQueues::new(session.clone()),
         };
         let coder_thread = std::thread::Builder::new()
@@ -151,6 +163,7 @@ impl Packer {
             memory: Arc::new(Semaphore::new(UNDER_WAY_BYTES_MAX / PERMIT_BYTES)),
             coder: Some(coder),
             coder_thread: Some(coder_thread),
+            uploads,
             finished,
             under_way: 0,
             placed,
@@ -161,6 +174,7 @@ impl Packer {
     /// Stores a chunk, unless the vault has it.
     pub(crate) fn put(&mut self, content: Content, chunk: &[u8]) -> Result<ChunkRef, Error> {
         self.progress.check()?;
+        self.collect_finished()?;
         let whole_tag = self.keys.dedup_tag(chunk).0;
         let mut tag: ChunkTag = [0; 16];
         tag.copy_from_slice(&whole_tag[..16]);
@@ -184,10 +198,10 @@ impl Packer {
             *slot = Some(OpenSegment { builder: SegmentBuilder::new(vault, salt), chunks: Vec::new() });
         }
         let Some(open) = slot else { return Err(Error::Stopped) };
-        let chunk_ref = open.builder.push(&sealed).map_err(|error| Error::Damaged {
-            segment: open.builder.id(),
-            reason: error.to_string(),
-        })?;
+        let chunk_ref = open
+            .builder
+            .push(&sealed)
+            .map_err(|error| Error::Damaged { segment: open.builder.id(), reason: error.to_string() })?;
         open.chunks.push(PackedChunk {
             tag,
             offset: chunk_ref.offset,
@@ -195,7 +209,8 @@ impl Packer {
             plain_length: chunk_ref.plain_length,
             key: chunk_ref.key.clone(),
         });
-        let full = u64::from(chunk_ref.offset) + u64::from(chunk_ref.sealed_length) >= SEGMENT_BYTES_MAX;
+        let full = u64::from(chunk_ref.offset) + u64::from(chunk_ref.sealed_length) >= SEGMENT_BYTES_MAX
+            || open.chunks.len() >= SEGMENT_CHUNKS_MAX;
         self.dedup.insert(tag, chunk_ref.clone());
         if content == Content::Tree {
             // An edit may come back to a node that is not placed yet.
@@ -225,16 +240,29 @@ impl Packer {
     /// Sends an open segment off, full or not.
     fn close(&mut self, content: Content) -> Result<(), Error> {
         let Some(open) = self.filling(content).take() else { return Ok(()) };
-        self.collect_finished()?;
-        let permits = permits(open.builder.length(), self.coding);
-        let permit = self.session.block_on(self.memory.clone().acquire_many_owned(permits));
-        let permit = permit.map_err(|_| Error::Stopped)?;
+        let coding = self.coding?;
+        let permits = permits(open.builder.length(), coding);
+        let mut memory = std::pin::pin!(self.memory.clone().acquire_many_owned(permits));
+        let permit = loop {
+            let waited = self.session.wait_for(&self.progress, async {
+                tokio::select! {
+                    biased;
+                    Some(finished) = self.finished.recv() => Waited::Finished(finished),
+                    permit = &mut memory => Waited::Memory(permit),
+                }
+            })?;
+            match waited {
+                Waited::Finished(finished) => self.keep(finished)?,
+                Waited::Memory(permit) => break permit.map_err(|_| Error::Stopped)?,
+            }
+        };
         let coder = self.coder.as_ref().ok_or(Error::Stopped)?;
-        coder.send(FullSegment { open, permit }).map_err(|_| Error::Stopped)?;
+        coder.send(FullSegment { open, coding, permit }).map_err(|_| Error::Stopped)?;
         self.under_way += 1;
         Ok(())
     }
 
+    /// Notes what has been placed meanwhile, soon: should we be killed, it need not be sent again.
     fn collect_finished(&mut self) -> Result<(), Error> {
         while let Ok(finished) = self.finished.try_recv() {
             self.keep(finished)?;
@@ -270,9 +298,8 @@ impl Packer {
 
     fn wait(&mut self) -> Result<(), Error> {
         while self.under_way > 0 {
-            let finished = self.finished.recv().map_err(|_| Error::Stopped)?;
-            self.keep(finished)?;
-            self.progress.check()?;
+            let finished = self.session.wait_for(&self.progress, self.finished.recv())?;
+            self.keep(finished.ok_or(Error::Stopped)?)?;
         }
         Ok(())
     }
@@ -282,8 +309,8 @@ impl Packer {
         std::mem::take(&mut self.placed)
     }
 
-    pub(crate) fn coding(&self) -> Coding {
-        self.coding
+    pub(crate) fn coding(&self) -> Result<Coding, Error> {
+        Ok(self.coding?)
     }
 
     pub(crate) fn figures(&self) -> PackFigures {
@@ -294,9 +321,11 @@ impl Packer {
         &mut self.dedup
     }
 
-    /// A head refers to all that was placed.
-    pub(crate) fn committed(&mut self, table: &[u8]) -> Result<(), Error> {
-        self.dedup.set_table_seen(table)?;
+    /// A head refers to all that was placed, and the cache knows all of `table`, if one is given.
+    pub(crate) fn committed(&mut self, table: Option<&[u8]>) -> Result<(), Error> {
+        if let Some(table) = table {
+            self.dedup.set_table_seen(table)?;
+        }
         self.journal.clear()
     }
 
@@ -306,11 +335,25 @@ impl Packer {
     }
 }
 
+/// What came while a segment waited for memory.
+enum Waited {
+    Finished(Result<Placed, Error>),
+    Memory(Result<OwnedSemaphorePermit, tokio::sync::AcquireError>),
+}
+
 impl Drop for Packer {
+    /// Ends the uploads that nobody will wait for, and notes those that are done.
     fn drop(&mut self) {
+        self.uploads.cancel();
         drop(self.coder.take());
         if let Some(thread) = self.coder_thread.take() {
             let _ = thread.join();
+        }
+        while let Ok(finished) = self.finished.try_recv() {
+            // What ended the put is reported; here a failure only means that more is sent again.
+            if let Err(error) = self.keep(finished) {
+                tracing::debug!("after the end of a put: {error}");
+            }
         }
     }
 }
@@ -333,31 +376,35 @@ impl ChunkSink for Sink<'_> {
 struct UploadStage {
     session: Arc<Session>,
     keys: Arc<VaultKeys>,
-    coding: Coding,
     progress: Arc<Progress>,
-    report: mpsc::SyncSender<Result<Placed, Error>>,
+    report: mpsc::Sender<Result<Placed, Error>>,
+    uploads: CancellationToken,
     records: upload::RecordQueues,
 }
 
 impl UploadStage {
-    fn run(self, full: &mpsc::Receiver<FullSegment>) {
-        while let Ok(FullSegment { open, permit }) = full.recv() {
+    fn run(self, full: &threads::Receiver<FullSegment>) {
+        while let Ok(FullSegment { open, coding, permit }) = full.recv() {
+            if self.uploads.is_cancelled() {
+                return;
+            }
             let id: SegmentId = open.builder.id();
-            let CodedSegment { manifest, shards } = match open.builder.finish(self.coding) {
+            let CodedSegment { manifest, shards } = match open.builder.finish(coding) {
                 Ok(coded) => coded,
                 Err(error) => {
-                    let _ = self.report.send(Err(Error::Damaged { segment: id, reason: error.to_string() }));
+                    let _ = self.report.blocking_send(Err(Error::Damaged { segment: id, reason: error.to_string() }));
                     continue;
                 }
             };
             let manifest: Verified<Manifest> = Verified::sign(manifest, self.keys.signing(), self.session.network());
             let upload = upload::SegmentUpload { id, manifest, shards, chunks: open.chunks };
             let (session, records, report) = (self.session.clone(), self.records.clone(), self.report.clone());
-            let progress = self.progress.clone();
+            let (progress, uploads) = (self.progress.clone(), self.uploads.clone());
             self.session.handle().spawn(async move {
-                let placed = upload::run(&session, &records, upload, &progress).await;
+                let placed = upload::run(&session, &records, upload, &progress);
+                let Some(placed) = uploads.run_until_cancelled(placed).await else { return };
                 drop(permit);
-                let _ = report.send(placed);
+                let _ = report.send(placed).await;
             });
         }
     }

@@ -18,7 +18,8 @@ impl Phrase {
 
     /// Reads 24 words, in any case and spacing; their checksum must fit.
     pub fn parse(text: &str) -> Result<Self, Error> {
-        let text = Zeroizing::new(text.split_whitespace().collect::<Vec<_>>().join(" ").to_lowercase());
+        let spaced = Zeroizing::new(text.split_whitespace().collect::<Vec<_>>().join(" "));
+        let text = Zeroizing::new(spaced.to_lowercase());
         let words = Mnemonic::parse_in(bip39::Language::English, text.as_str())
             .map_err(|error| Error::WrongPhrase { reason: error.to_string() })?;
         match words.word_count() {

@@ -12,13 +12,13 @@ use commonhold_storage_engine::{
     chunk_ref::ChunkRef,
     keys::VaultKeys,
     seal,
-    tree::{ChunkSource, map},
+    tree::{ChunkSource, TreeError, map},
 };
 use futures::{
     FutureExt,
     future::{BoxFuture, Shared},
 };
-use tokio::task::JoinHandle;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
     catalog::Catalog,
@@ -34,15 +34,18 @@ const CACHE_BYTES_MAX: usize = 24 << 20;
 /// Chunks fetched ahead of a scan at once; what is never asked for stays until the vault is closed.
 const AHEAD_MAX: usize = 64;
 /// Two chunks of a segment that lie no farther apart are fetched in one go: proofs go by 16 KiB anyway.
-const GAP_BYTES_MAX: u64 = 32 << 10;
+pub(crate) const GAP_BYTES_MAX: u64 = 32 << 10;
 
-/// Reads chunks of one vault.
+/// Reads chunks of one vault. Clones share all that they know.
+#[derive(Clone)]
 pub(crate) struct Reader {
     session: Arc<Session>,
     keys: Arc<VaultKeys>,
     catalog: Arc<Catalog>,
-    cache: Mutex<ChunkCache>,
-    ahead: Mutex<HashMap<Place, Ahead>>,
+    cache: Arc<Mutex<ChunkCache>>,
+    ahead: Arc<Mutex<HashMap<Place, Ahead>>>,
+    /// Whom this one reads for: counts what is moved, and ends a wait.
+    progress: Option<Arc<Progress>>,
 }
 
 /// Sealed bytes that somebody will ask for soon, on their way: the range of the segment, and nothing if it failed.
@@ -78,18 +81,36 @@ impl ChunkCache {
     }
 }
 
-/// Sealed bytes on their way: some ranges of some segments.
-pub(crate) struct Fetching {
-    session: Arc<Session>,
-    ranges: Vec<(SegmentId, Range<u64>, JoinHandle<Result<Bytes, Error>>)>,
+/// Where a get takes a vault's content from: nodes of trees one by one, the contents of files many chunks at once.
+pub(crate) trait ContentSource: ChunkSource<Error = Error> + Sync {
+    /// Chunks on their way.
+    type Fetching: Send;
+
+    /// Starts to fetch what holds these chunks.
+    fn fetch(&self, chunks: &[ChunkRef]) -> Result<Self::Fetching, Error>;
+
+    /// Waits until all of it is here.
+    fn wait(&self, fetching: Self::Fetching) -> Result<Fetched, Error>;
 }
 
+/// A range of a segment on its way; the download ends with whoever waits for it.
+type Downloading = AbortOnDropHandle<Result<Bytes, Error>>;
+
+/// Sealed bytes on their way: some ranges of some segments.
+pub(crate) struct Fetching(Vec<(SegmentId, Range<u64>, Downloading)>);
+
 /// Sealed bytes that are here, verified.
+#[derive(Default)]
 pub(crate) struct Fetched(BTreeMap<SegmentId, Vec<(Range<u64>, Bytes)>>);
 
 impl Reader {
     pub(crate) fn new(session: Arc<Session>, keys: Arc<VaultKeys>, catalog: Arc<Catalog>) -> Self {
-        Self { session, keys, catalog, cache: Mutex::default(), ahead: Mutex::default() }
+        Self { session, keys, catalog, cache: Arc::default(), ahead: Arc::default(), progress: None }
+    }
+
+    /// This reader, for one operation: its waits end when the user wants to stop.
+    pub(crate) fn for_operation(&self, progress: &Arc<Progress>) -> Self {
+        Self { progress: Some(progress.clone()), ..self.clone() }
     }
 
     /// Keeps a chunk that was just packed at hand.
@@ -102,21 +123,12 @@ impl Reader {
         &self.catalog
     }
 
-    /// Starts to fetch what holds these chunks, each range of a segment in one go.
-    pub(crate) fn fetch(&self, chunks: &[ChunkRef], progress: Option<&Arc<Progress>>) -> Result<Fetching, Error> {
-        let mut wanted: BTreeMap<SegmentId, Vec<Range<u64>>> = BTreeMap::new();
-        for chunk in chunks {
-            wanted.entry(chunk.segment).or_default().push(chunk.bytes());
+    /// Waits for a future, unless the user wants to stop before it ends.
+    fn wait_for<F: Future>(&self, future: F) -> Result<F::Output, Error> {
+        match &self.progress {
+            Some(progress) => self.session.wait_for(progress, future),
+            None => Ok(self.session.block_on(future)),
         }
-        let mut ranges = Vec::new();
-        for (segment, segment_ranges) in wanted {
-            self.locate(segment)?;
-            for range in joined(segment_ranges) {
-                let download = self.download(segment, range.clone(), progress.cloned());
-                ranges.push((segment, range, self.session.handle().spawn(download.run())));
-            }
-        }
-        Ok(Fetching { session: self.session.clone(), ranges })
     }
 
     fn download(&self, segment: SegmentId, range: Range<u64>, progress: Option<Arc<Progress>>) -> Download {
@@ -135,19 +147,29 @@ impl Reader {
         if self.catalog.info(&segment).is_some() {
             return Ok(());
         }
-        let (table, source) = (self.catalog.table(), TableSource(self));
-        // A table that cannot be read now costs a walk to the stewards, nothing more.
-        let Ok(Some(value)) = map::get(&source, &table, &table::segment_key(&segment)) else { return Ok(()) };
-        let info = SegmentInfo::decode(value)?;
-        for key in self.catalog.unknown_nodes(&info) {
-            if let Ok(Some(value)) = map::get(&source, &table, &table::node_key(key)) {
-                let hint = NodeHint::decode(value)?;
-                self.session.learn(&hint);
-                self.catalog.learn_node(&hint);
+        for table in self.catalog.tables() {
+            let Some(value) = self.look_up(&table, &table::segment_key(&segment))? else { continue };
+            let info = SegmentInfo::decode(value)?;
+            for key in self.catalog.unknown_nodes(&info) {
+                if let Some(value) = self.look_up(&table, &table::node_key(key))? {
+                    let hint = NodeHint::decode(value)?;
+                    self.session.learn(&hint);
+                    self.catalog.learn_node(&hint);
+                }
             }
+            self.catalog.learn_info(segment, info);
+            break;
         }
-        self.catalog.learn_info(segment, info);
         Ok(())
+    }
+
+    /// A table that cannot be read now says nothing: that costs a walk to the stewards, no more.
+    fn look_up(&self, table: &map::TreeRoot, key: &[u8]) -> Result<Option<Bytes>, Error> {
+        match map::get(&TableSource(self), table, key) {
+            Ok(value) => Ok(value),
+            Err(TreeError::Chunk(Error::Interrupted)) => Err(Error::Interrupted),
+            Err(_) => Ok(None),
+        }
     }
 
     /// A chunk that is needed now, from memory or the network.
@@ -157,23 +179,62 @@ impl Reader {
             return Ok(plain.clone());
         }
         let ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner).remove(&place);
-        let sealed = ahead.and_then(|ahead| {
-            let at = (chunk.bytes().start - ahead.range.start) as usize;
-            let sealed = self.session.block_on(ahead.sealed)?;
-            Some(sealed.slice(at..at + chunk.sealed_length as usize))
-        });
+        let sealed = ahead.map(|ahead| ((chunk.bytes().start - ahead.range.start) as usize, ahead.sealed));
+        let sealed = match sealed {
+            Some((at, sealed)) => {
+                let range = |sealed: Bytes| sealed.slice(at..at + chunk.sealed_length as usize);
+                self.wait_for(sealed)?.map(range)
+            }
+            None => None,
+        };
         let sealed = match sealed {
             Some(sealed) => sealed,
             None => {
                 if locate {
                     self.locate(chunk.segment)?;
                 }
-                self.session.block_on(self.download(chunk.segment, chunk.bytes(), None).run())?
+                self.wait_for(self.download(chunk.segment, chunk.bytes(), None).run())??
             }
         };
         let plain = open(chunk, &sealed)?;
         self.cache.lock().unwrap_or_else(PoisonError::into_inner).insert(place, plain.clone());
         Ok(plain)
+    }
+}
+
+impl ContentSource for Reader {
+    type Fetching = Fetching;
+
+    /// Each range of a segment in one go.
+    fn fetch(&self, chunks: &[ChunkRef]) -> Result<Fetching, Error> {
+        let mut wanted: BTreeMap<SegmentId, Vec<Range<u64>>> = BTreeMap::new();
+        for chunk in chunks {
+            wanted.entry(chunk.segment).or_default().push(chunk.bytes());
+        }
+        let mut ranges = Vec::new();
+        for (segment, segment_ranges) in wanted {
+            self.locate(segment)?;
+            for range in joined(segment_ranges) {
+                let download = self.download(segment, range.clone(), self.progress.clone());
+                let download = AbortOnDropHandle::new(self.session.handle().spawn(download.run()));
+                ranges.push((segment, range, download));
+            }
+        }
+        Ok(Fetching(ranges))
+    }
+
+    /// If some segments are unavailable, the error names all of them.
+    fn wait(&self, fetching: Fetching) -> Result<Fetched, Error> {
+        let mut fetched = Fetched::default();
+        let mut unavailable = Vec::new();
+        for (segment, range, download) in fetching.0 {
+            match self.wait_for(download)?.map_err(|_| Error::Stopped)? {
+                Ok(bytes) => fetched.add(segment, range, bytes),
+                Err(Error::Unavailable { segments }) => unavailable.extend(segments),
+                Err(error) => return Err(error),
+            }
+        }
+        if unavailable.is_empty() { Ok(fetched) } else { Err(Error::Unavailable { segments: unavailable }) }
     }
 }
 
@@ -245,23 +306,12 @@ fn joined(mut ranges: Vec<Range<u64>>) -> Vec<Range<u64>> {
     joined
 }
 
-impl Fetching {
-    /// Waits until all of it is here. If some segments are unavailable, the error names all of them.
-    pub(crate) fn wait(self) -> Result<Fetched, Error> {
-        let mut fetched: BTreeMap<SegmentId, Vec<(Range<u64>, Bytes)>> = BTreeMap::new();
-        let mut unavailable = Vec::new();
-        for (segment, range, download) in self.ranges {
-            match self.session.block_on(download).map_err(|_| Error::Stopped)? {
-                Ok(bytes) => fetched.entry(segment).or_default().push((range, bytes)),
-                Err(Error::Unavailable { segments }) => unavailable.extend(segments),
-                Err(error) => return Err(error),
-            }
-        }
-        if unavailable.is_empty() { Ok(Fetched(fetched)) } else { Err(Error::Unavailable { segments: unavailable }) }
-    }
-}
-
 impl Fetched {
+    /// Takes in a range of a segment.
+    pub(crate) fn add(&mut self, segment: SegmentId, range: Range<u64>, sealed: Bytes) {
+        self.0.entry(segment).or_default().push((range, sealed));
+    }
+
     /// Opens a chunk that was fetched.
     pub(crate) fn open(&self, chunk: &ChunkRef) -> Result<Bytes, Error> {
         let missing = || Error::Damaged { segment: chunk.segment, reason: "a chunk was not fetched".to_owned() };

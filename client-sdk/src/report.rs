@@ -1,7 +1,10 @@
 //! What an owner can see of the vault from outside: its state, its network, and the health of its segments as the
 //! stewards have it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use commonhold_protocol::{
     NodeId, SegmentId,
@@ -81,7 +84,7 @@ pub struct SegmentHealth {
 impl Vault {
     /// The state of the vault, from its head and the nodes that answer.
     pub fn status(&self) -> Result<VaultStatus, Error> {
-        let state = self.state()?;
+        let state = self.state(&Arc::default())?;
         let written = !state.payload.root.is_empty() || !state.payload.history.is_empty();
         let (mut segments, mut segment_bytes) = (0, 0);
         for (_, info) in self.known_segments()? {
@@ -132,16 +135,16 @@ impl Vault {
     }
 
     fn segments_of(&self, path: &VaultPath) -> Result<BTreeSet<SegmentId>, Error> {
-        let state = self.state()?;
-        let entry = self.entry(&state.payload.root, path)?;
+        let state = self.state(&Arc::default())?;
+        let entry = self.entry(&self.reader, &state.payload.root, path)?;
         let mut found = BTreeSet::new();
         let mut note = |chunk: &commonhold_storage_engine::chunk_ref::ChunkRef, _: walk::Part| {
             found.insert(chunk.segment);
             true
         };
         match &entry.kind {
-            EntryKind::Directory(tree) => walk::directory(&*self.reader, tree, &mut note)?,
-            EntryKind::File(FileContent::Chunks(root)) => walk::file(&*self.reader, root, &mut note)?,
+            EntryKind::Directory(tree) => walk::directory(&self.reader, tree, &mut note)?,
+            EntryKind::File(FileContent::Chunks(root)) => walk::file(&self.reader, root, &mut note)?,
             _ => {}
         }
         Ok(found)
@@ -149,11 +152,11 @@ impl Vault {
 
     /// All segments of the vault: those in its table, and those that the head hints.
     fn known_segments(&self) -> Result<BTreeMap<SegmentId, SegmentInfo>, Error> {
-        let state = self.state()?;
+        let state = self.state(&Arc::default())?;
         let mut known: BTreeMap<SegmentId, SegmentInfo> =
             state.payload.hints.iter().map(|hint| (hint.id, hint.info.clone())).collect();
         let from = std::ops::Bound::Included(table::SEGMENTS_FROM);
-        for entry in map::range(&*self.reader, &state.payload.table, from) {
+        for entry in map::range(&self.reader, &state.payload.table, from) {
             let (key, value) = entry?;
             known.insert(table::segment_of_key(&key)?, SegmentInfo::decode(value)?);
         }

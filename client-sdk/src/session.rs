@@ -12,12 +12,7 @@ use std::{
 };
 
 use commonhold_network::{Limits, Multiaddr, Peer, PeerConfig, Role, domain_of};
-use commonhold_policy::{
-    Domain,
-    peer_health::PeerHealth,
-    placement::Candidate,
-    stewards,
-};
+use commonhold_policy::{Domain, peer_health::PeerHealth, placement::Candidate, stewards};
 use commonhold_protocol::{
     NetworkName, NodeId, Timestamp,
     ask::{Request, Response},
@@ -26,7 +21,7 @@ use futures::{StreamExt, stream::FuturesUnordered};
 use tokio::{runtime::Handle, sync::oneshot};
 use zeroize::Zeroizing;
 
-use crate::{error::Error, table::NodeHint};
+use crate::{error::Error, progress::Progress, table::NodeHint};
 
 /// How long one question may take.
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
@@ -54,7 +49,7 @@ pub(crate) struct Session {
 /// What it takes to open a session.
 pub(crate) struct SessionConfig {
     pub(crate) network: NetworkName,
-    pub(crate) network_key: Option<[u8; 32]>,
+    pub(crate) network_key: Option<Zeroizing<[u8; 32]>>,
     pub(crate) local_discovery: bool,
     pub(crate) bootstrap: Vec<Multiaddr>,
 }
@@ -75,7 +70,7 @@ impl Session {
         let peer_config = PeerConfig {
             identity_seed,
             network: network.clone(),
-            network_key: network_key.map(Zeroizing::new),
+            network_key,
             listen: Vec::new(),
             role: Role::Client,
             local_discovery,
@@ -110,6 +105,17 @@ impl Session {
     /// Waits for a future on the caller's thread; sockets and timers go on on the runtime's.
     pub(crate) fn block_on<F: Future>(&self, future: F) -> F::Output {
         self.handle.block_on(future)
+    }
+
+    /// The same, until the user wants to stop.
+    pub(crate) fn wait_for<F: Future>(&self, progress: &Progress, future: F) -> Result<F::Output, Error> {
+        self.block_on(async {
+            tokio::select! {
+                biased;
+                () = progress.interrupted() => Err(Error::Interrupted),
+                output = future => Ok(output),
+            }
+        })
     }
 
     /// The runtime of the peer.
@@ -201,7 +207,8 @@ impl Session {
 
     /// Nodes that can take shards, with what they said of themselves within the last half minute.
     pub(crate) async fn candidates(&self) -> Result<Vec<Candidate>, Error> {
-        if let Some((asked_at, candidates)) = &*self.candidates.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        if let Some((asked_at, candidates)) =
+            &*self.candidates.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
             && asked_at.elapsed() < CANDIDATES_KEPT
         {
             return Ok(candidates.clone());

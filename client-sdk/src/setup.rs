@@ -6,6 +6,7 @@ use crate::{
     error::Error,
     home::{ClientConfig, Home},
     phrase::Phrase,
+    progress::Progress,
     vault::{OpenOptions, Vault},
     vault_file,
 };
@@ -27,7 +28,7 @@ pub fn recover(home: &Home, config: &ClientConfig, passphrase: &str, phrase: &Ph
     let secret = phrase.secret()?;
     let vault = Vault::open_with(home, config, &secret, &OpenOptions::default())?;
     home.create()?;
-    let (state, _) = vault.read_states()?;
+    let (state, _) = vault.read_states(&Progress::default())?;
     if state.version == commonhold_protocol::Version::default() {
         return Err(Error::UnknownVault { network: config.network.name.clone() });
     }

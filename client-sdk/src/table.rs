@@ -15,8 +15,11 @@ use crate::error::Error;
 /// Chunks in one part: their 60 bytes each stay well below the largest value of a tree.
 const PART_CHUNKS_MAX: usize = 400;
 const CHUNK_BYTES: usize = 60;
+/// The most chunks that are packed into one segment: of chunks far below a KiB, a segment takes fewer bytes, so that
+/// its chunk list stays small in memory, journal and cache.
+pub(crate) const SEGMENT_CHUNKS_MAX: usize = 1 << 14;
 /// The most addresses remembered of a node.
-const NODE_ADDRESSES_MAX: usize = 8;
+pub(crate) const NODE_ADDRESSES_MAX: usize = 8;
 
 /// A short name for a node in holder lists: the first 8 bytes of its id. A collision costs one refused read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -129,12 +132,7 @@ fn damaged(what: &str) -> Error {
 impl SegmentInfo {
     pub(crate) fn to_wire(&self) -> InfoWire {
         let holders: Vec<u8> = self.holders.iter().flat_map(|key| key.unwrap_or(NodeKey::NOBODY).0).collect();
-        InfoWire {
-            k: self.coding.k().into(),
-            n: self.coding.n().into(),
-            length: self.length,
-            holders: holders.into(),
-        }
+        InfoWire { k: self.coding.k().into(), n: self.coding.n().into(), length: self.length, holders: holders.into() }
     }
 
     pub(crate) fn from_wire(wire: InfoWire) -> Result<Self, Error> {
@@ -277,3 +275,6 @@ impl PlacedSegment {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

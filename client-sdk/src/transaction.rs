@@ -5,11 +5,14 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use commonhold_policy::parameters;
-use commonhold_protocol::{DeviceId, Lease, NodeId, SegmentId, Timestamp, Verified, Version};
+use commonhold_policy::parameters::{self, TooFewHolders};
+use commonhold_protocol::{Coding, DeviceId, Lease, NodeId, SegmentId, Timestamp, Verified, Version};
 use commonhold_storage_engine::tree::{
+    directory,
+    entry::{Entry, EntryKind},
     map::{self, TreeRoot},
     merge::{self, ConflictLabel, Labels},
+    name::Name,
 };
 
 use crate::{
@@ -20,13 +23,19 @@ use crate::{
     journal::JournaledSegment,
     packer::{Content, PackFigures, Packer},
     progress::Progress,
+    reader::Reader,
     session::now,
     table::{self, NodeHint, NodeKey, PlacedSegment, unpack},
-    vault::{State, Vault},
+    vault::{State, Vault, folder_entry},
+    vault_path::VaultPath,
 };
 
 /// How often a commit starts over because somebody else wrote meanwhile.
 const ROUNDS_MAX: usize = 8;
+
+/// The table's own segments that a head may hint alone: a head holds some hundred hints, and a first put of many TiB
+/// brings as many segments of table. Each round leaves a small fraction of the one before.
+const HINTS_PENDING_MAX: usize = 4;
 
 /// What a commit did.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
@@ -44,34 +53,70 @@ pub struct CommitReport {
 /// A change under way.
 pub(crate) struct Transaction<'v> {
     vault: &'v Vault,
-    device: Device,
+    /// Stands before the device, whose lock it needs to the end.
     pub(crate) packer: Packer,
+    device: Device,
+    reader: Reader,
+    progress: Arc<Progress>,
     state: State,
     /// The root that the change made; what `state` has, before it did.
     root: TreeRoot,
+    /// True if it is not only a merge.
+    edited: bool,
+    /// True if `state` is that of several heads, and no head by itself.
+    merged: bool,
     table: TreeRoot,
     hints: Vec<SegmentHint>,
     conflicts: Vec<String>,
 }
 
+/// What a change starts from.
+struct Start {
+    device: Device,
+    newest: State,
+    siblings: Vec<State>,
+    coding: Result<Coding, TooFewHolders>,
+}
+
+impl Start {
+    fn read(vault: &Vault, progress: &Progress) -> Result<Self, Error> {
+        let device = vault.home.lock_device()?;
+        let (newest, siblings) = vault.read_states(progress)?;
+        let pinned = vault.pinned_coding.or(newest.payload.coding);
+        let candidates = vault.session.wait_for(progress, vault.session.candidates())??;
+        Ok(Self { device, newest, siblings, coding: parameters::choose(pinned, candidates.len()) })
+    }
+}
+
 impl<'v> Transaction<'v> {
     /// Takes a device of this home, reads the newest state (merging siblings), and opens what packs chunks.
-    pub(crate) fn begin(vault: &'v Vault, progress: Arc<Progress>) -> Result<Self, Error> {
-        let device = vault.home.lock_device()?;
-        let (newest, siblings) = vault.read_states()?;
-        let pinned = vault.pinned_coding.or(newest.payload.coding);
-        let candidates = vault.session.block_on(vault.session.candidates())?;
-        let coding = parameters::choose(pinned, candidates.len())
-            .map_err(|too_few| Error::TooFewHolders { have: too_few.have, need: too_few.need })?;
-        let packer = Packer::open(vault, coding, progress, &device)?;
+    pub(crate) fn begin(vault: &'v Vault, progress: &Arc<Progress>) -> Result<Self, Error> {
+        let start = Start::read(vault, progress)?;
+        start.coding?;
+        Self::open(vault, start, progress)
+    }
+
+    /// The same, but for the sake of the merge: it can be read here even if the network cannot store it now.
+    pub(crate) fn begin_merge(vault: &'v Vault, progress: &Arc<Progress>) -> Result<Self, Error> {
+        Self::open(vault, Start::read(vault, progress)?, progress)
+    }
+
+    fn open(vault: &'v Vault, start: Start, progress: &Arc<Progress>) -> Result<Self, Error> {
+        let Start { device, newest, siblings, coding } = start;
+        let reader = vault.reader.for_operation(progress);
+        let packer = Packer::open(vault, reader.clone(), coding, progress.clone(), &device)?;
         let mut transaction = Self {
             vault,
-            device,
             packer,
+            device,
+            reader,
+            progress: progress.clone(),
             root: newest.payload.root.clone(),
             table: newest.payload.table.clone(),
             hints: newest.payload.hints.clone(),
             state: newest,
+            edited: false,
+            merged: false,
             conflicts: Vec::new(),
         };
         transaction.catch_up_dedup()?;
@@ -81,13 +126,89 @@ impl<'v> Transaction<'v> {
         Ok(transaction)
     }
 
-    /// The drive as this change leaves it so far.
-    pub(crate) fn root(&self) -> &TreeRoot {
-        &self.root
+    /// The state that a commit would make visible now.
+    pub(crate) fn current(&self) -> State {
+        let mut state = self.state.clone();
+        state.payload.root = self.root.clone();
+        state.payload.table = self.table.clone();
+        state.payload.hints = self.hints.clone();
+        state
     }
 
-    pub(crate) fn set_root(&mut self, root: TreeRoot) {
+    /// The entry at a path, as this change leaves it so far.
+    pub(crate) fn entry(&self, path: &VaultPath) -> Result<Entry, Error> {
+        self.vault.entry(&self.reader, &self.root, path)
+    }
+
+    /// Refuses a target that is taken, unless it may be replaced, and one below something that is no folder.
+    pub(crate) fn check_target(&self, target: &VaultPath, overwrite: bool) -> Result<(), Error> {
+        match self.entry(target) {
+            Ok(_) if overwrite || (target.names().is_empty() && self.root.is_empty()) => return Ok(()),
+            Ok(_) => return Err(Error::Exists { path: target.clone() }),
+            Err(Error::NotFound { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        let mut above = target.clone();
+        while let Some((folder, _)) = above.split_last() {
+            match self.entry(&folder) {
+                Ok(entry) if entry.directory().is_some() => return Ok(()),
+                Ok(_) => return Err(Error::NotAFolder { path: folder }),
+                Err(Error::NotFound { .. }) => above = folder,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts an entry at a path, or takes it away; missing folders on the way are made if allowed.
+    pub(crate) fn replace(&mut self, path: &VaultPath, entry: Option<&Entry>, make_folders: bool) -> Result<(), Error> {
+        let root = match path.split_last() {
+            Some((above, name)) => self.replaced(&above, name, entry, make_folders)?,
+            None => match entry {
+                Some(entry) => entry.directory().cloned().ok_or_else(|| Error::NotAFolder { path: path.clone() })?,
+                None => TreeRoot::EMPTY,
+            },
+        };
+        self.edited |= root != self.root;
         self.root = root;
+        Ok(())
+    }
+
+    /// The root with another entry called `name` in the folder `above`.
+    fn replaced(
+        &mut self,
+        above: &VaultPath,
+        name: &Name,
+        entry: Option<&Entry>,
+        make_folders: bool,
+    ) -> Result<TreeRoot, Error> {
+        let reader = self.reader.clone();
+        // The folders on the way down, each with its name.
+        let mut folders: Vec<(&Name, Entry)> = Vec::new();
+        let mut tree = self.root.clone();
+        for (depth, name) in above.names().iter().enumerate() {
+            let path = || VaultPath::from_names(above.names()[..=depth].to_vec());
+            let folder = match directory::get(&reader, &tree, name)? {
+                Some(folder) => folder,
+                None if make_folders => folder_entry(TreeRoot::EMPTY, 0o755),
+                None => return Err(Error::NotFound { path: path() }),
+            };
+            tree = folder.directory().cloned().ok_or_else(|| Error::NotAFolder { path: path() })?;
+            folders.push((name, folder));
+        }
+        let mut sink = self.packer.sink(Content::Tree);
+        let mut edited = |tree: &TreeRoot, name: &Name, entry: Option<&Entry>| -> Result<TreeRoot, Error> {
+            let mut editor = directory::DirectoryEditor::new(&reader, tree);
+            editor.edit(&mut sink, name, entry)?;
+            Ok(editor.finish(&mut sink)?)
+        };
+        // And up again.
+        let (mut name, mut entry) = (name, entry.cloned());
+        while let Some((folder_name, folder)) = folders.pop() {
+            let tree = edited(folder.directory().unwrap_or(&TreeRoot::EMPTY), name, entry.as_ref())?;
+            (name, entry) = (folder_name, Some(Entry { kind: EntryKind::Directory(tree), ..folder }));
+        }
+        edited(&self.root, name, entry.as_ref())
     }
 
     /// Has the dedup index learn the chunks of segments that other devices placed.
@@ -98,11 +219,25 @@ impl<'v> Transaction<'v> {
             return Ok(());
         }
         let seen = seen.and_then(|bytes| TreeRoot::from_bytes(&bytes).ok()).unwrap_or(TreeRoot::EMPTY);
-        let reader = self.vault.reader.clone();
+        match self.learn_chunks(&seen) {
+            Err(Error::Interrupted) => return Err(Error::Interrupted),
+            Err(error) if !seen.is_empty() => {
+                tracing::debug!("the table that the cache was last brought up to cannot be read: {error}");
+                self.learn_chunks(&TreeRoot::EMPTY)?;
+            }
+            learned => learned?,
+        }
+        self.packer.dedup().set_table_seen(&table)
+    }
+
+    /// Learns what the table has, and `seen` had not.
+    fn learn_chunks(&mut self, seen: &TreeRoot) -> Result<(), Error> {
+        let reader = self.reader.clone();
         let mut open: Option<PlacedSegment> = None;
-        for change in map::diff(&*reader, &seen, &self.table) {
+        for change in map::diff(&reader, seen, &self.table) {
             let change = change?;
-            let Some(value) = change.after.filter(|_| (table::CHUNKS_FROM..table::CHUNKS_TO).contains(&&*change.key)) else {
+            let Some(value) = change.after.filter(|_| (table::CHUNKS_FROM..table::CHUNKS_TO).contains(&&*change.key))
+            else {
                 continue;
             };
             let id = table::segment_of_part(&change.key)?;
@@ -117,17 +252,14 @@ impl<'v> Transaction<'v> {
                 }
             }
         }
-        if let Some(done) = open {
-            self.packer.dedup().placed(&done)?;
-        }
-        self.packer.dedup().set_table_seen(&table)
+        open.map_or(Ok(()), |done| self.packer.dedup().placed(&done))
     }
 
     /// Makes the change visible.
     pub(crate) fn commit(mut self) -> Result<(Version, CommitReport), Error> {
         for _ in 0..ROUNDS_MAX {
             self.write_table()?;
-            let newer = self.vault.read_newer(&self.state.version)?;
+            let newer = self.vault.read_newer(&self.state.version, &self.progress)?;
             if newer.is_empty() {
                 return self.write_head();
             }
@@ -139,13 +271,15 @@ impl<'v> Transaction<'v> {
     }
 
     fn write_head(mut self) -> Result<(Version, CommitReport), Error> {
+        // The last chance to stop: a head that is under way may be kept whether we wait for it or not.
+        self.progress.check()?;
         let State { version, payload, lease } = &self.state;
         let mut history = payload.history.clone();
-        if *version != Version::default() && !history.iter().any(|ancestor| ancestor.version == *version) {
-            history.push(ancestor_of(version, payload));
+        if !self.merged {
+            remember(&mut history, ancestor_of(version, payload));
         }
         let holders: Vec<NodeId> =
-            self.hints.iter().flat_map(|hint| self.vault.reader.catalog().holders(&hint.info).into_values()).collect();
+            self.hints.iter().flat_map(|hint| self.reader.catalog().holders(&hint.info).into_values()).collect();
         let mut payload = HeadPayload {
             root: self.root.clone(),
             table: self.table.clone(),
@@ -166,47 +300,62 @@ impl<'v> Transaction<'v> {
             &payload,
             lease.as_ref(),
         )?;
-        self.vault.reader.catalog().learn_head(&payload);
-        self.packer.committed(&payload.table.to_bytes())?;
+        self.reader.catalog().learn_heads([&payload]);
+        // What came with a merge, the cache has yet to learn.
+        self.packer.committed(Some(payload.table.to_bytes()).filter(|_| !self.merged).as_deref())?;
         let figures = self.packer.figures();
         Ok((version, CommitReport { figures, head_kept: kept, head_asked: asked, conflicts: self.conflicts }))
     }
 
-    /// Takes what was placed into the table. The segment with the table's own new nodes is hinted by the head instead,
-    /// and taken in by the next one.
+    /// Takes what was placed into the table. The segments with the table's own new nodes are hinted by the head
+    /// instead, and taken in by the next one; if they are many, by another round right away.
     fn write_table(&mut self) -> Result<(), Error> {
         self.packer.settle_files()?;
-        let mut placed = self.packer.take_placed();
-        placed.sort_by_key(|segment| segment.id);
-        let pending: Vec<usize> = (0..self.hints.len()).filter(|at| !self.hints[*at].in_table).collect();
-        if !placed.is_empty() || !pending.is_empty() {
-            self.table = self.edited_table(&placed, &pending)?;
-            for at in pending {
-                self.hints[at].in_table = true;
+        loop {
+            let mut placed = self.packer.take_placed();
+            placed.sort_by_key(|segment| segment.id);
+            placed.dedup_by_key(|segment| segment.id);
+            let pending: Vec<usize> = (0..self.hints.len()).filter(|at| !self.hints[*at].in_table).collect();
+            if !placed.is_empty() || !pending.is_empty() {
+                self.table = self.edited_table(&placed, &pending)?;
+                for at in pending {
+                    self.hints[at].in_table = true;
+                }
+            }
+            self.packer.settle()?;
+            let own = self.packer.take_placed();
+            let many = own.len() > HINTS_PENDING_MAX;
+            self.hints.extend(own.into_iter().map(|JournaledSegment { id, info, .. }| SegmentHint {
+                id,
+                info,
+                in_table: false,
+            }));
+            if !many {
+                return Ok(());
             }
         }
-        self.packer.settle()?;
-        for JournaledSegment { id, info, .. } in self.packer.take_placed() {
-            self.hints.push(SegmentHint { id, info, in_table: false });
-        }
-        Ok(())
     }
 
     fn edited_table(&mut self, placed: &[JournaledSegment], pending: &[usize]) -> Result<TreeRoot, Error> {
-        let (vault, reader) = (self.vault, self.vault.reader.clone());
+        let (vault, reader) = (self.vault, self.reader.clone());
         let pending: BTreeMap<SegmentId, &table::SegmentInfo> =
             pending.iter().map(|at| (self.hints[*at].id, &self.hints[*at].info)).collect();
         let infos: BTreeMap<SegmentId, &table::SegmentInfo> =
             placed.iter().map(|segment| (segment.id, &segment.info)).chain(pending).collect();
-        let catalog = self.vault.reader.catalog();
+        let catalog = reader.catalog();
         let mut holders: Vec<NodeId> = infos.values().flat_map(|info| catalog.holders(info).into_values()).collect();
         holders.sort();
         holders.dedup();
-        let mut nodes: Vec<table::Edit> =
-            vault.session.addresses_of(&holders).iter().filter(|hint| !hint.addresses.is_empty()).map(table::node_edit).collect();
+        let mut nodes: Vec<table::Edit> = vault
+            .session
+            .addresses_of(&holders)
+            .iter()
+            .filter(|hint| !hint.addresses.is_empty())
+            .map(table::node_edit)
+            .collect();
         nodes.sort();
 
-        let mut editor = map::Editor::new(&*reader, &self.table);
+        let mut editor = map::Editor::new(&reader, &self.table);
         let mut sink = self.packer.sink(Content::Tree);
         // Keys ascend: chunk lists (`c`), nodes (`n`), segments (`s`).
         for segment in placed {
@@ -226,22 +375,23 @@ impl<'v> Transaction<'v> {
 
     /// Merges a state that does not know of ours, by path.
     fn merge(&mut self, theirs: State) -> Result<(), Error> {
-        self.vault.reader.catalog().learn_head(&theirs.payload);
-        let changed = self.root != self.state.payload.root;
-        let ours_label = if changed { (now(), self.device.id) } else { author(&self.state.payload) };
+        self.reader.catalog().learn_sibling(&theirs.payload);
+        let ours_label = if self.edited { (now(), self.device.id) } else { author(&self.state.payload) };
         let base = common_ancestor(&self.state, &theirs);
         let labels = Labels { ours: label(ours_label)?, theirs: label(author(&theirs.payload))? };
-        let reader = self.vault.reader.clone();
+        let reader = self.reader.clone();
         let conflicts = &mut self.conflicts;
         self.root = merge::merge(
-            &*reader,
+            &reader,
             &mut self.packer.sink(Content::Tree),
             &base.map_or(TreeRoot::EMPTY, |ancestor| ancestor.root),
             &self.root,
             &theirs.payload.root,
             &labels,
             &mut |kept| {
-                let name = |name: &commonhold_storage_engine::tree::name::Name| String::from_utf8_lossy(name.as_bytes()).into_owned();
+                let name = |name: &commonhold_storage_engine::tree::name::Name| {
+                    String::from_utf8_lossy(name.as_bytes()).into_owned()
+                };
                 let folders: String = kept.directory.iter().map(|folder| format!("/{}", name(folder))).collect();
                 conflicts.push(format!("{folders}/{}", name(kept.copy)));
             },
@@ -255,13 +405,13 @@ impl<'v> Transaction<'v> {
             }
         }
         let mut history: Vec<Ancestor> = self.state.payload.history.clone();
-        let heads = [ancestor_of(&self.state.version, &self.state.payload), ancestor_of(&theirs.version, &theirs.payload)];
-        for ancestor in theirs.payload.history.iter().cloned().chain(heads) {
-            if ancestor.version != Version::default() && !history.iter().any(|known| known.version == ancestor.version) {
-                history.push(ancestor);
-            }
+        if !self.merged {
+            remember(&mut history, ancestor_of(&self.state.version, &self.state.payload));
         }
-        history.sort_by_key(|ancestor| ancestor.written_at);
+        self.merged = true;
+        let theirs_last = ancestor_of(&theirs.version, &theirs.payload);
+        theirs.payload.history.iter().cloned().chain([theirs_last]).for_each(|state| remember(&mut history, state));
+        history.sort_by_key(Ancestor::age);
         self.state.payload.history = history;
         self.state.payload.nodes = merge_nodes(self.state.payload.nodes.clone(), &theirs.payload.nodes);
         self.state.payload.coding = self.state.payload.coding.or(theirs.payload.coding);
@@ -272,10 +422,10 @@ impl<'v> Transaction<'v> {
 
     /// What either table has. An entry that both have is the same but for holders, which are hints.
     fn union_of_tables(&mut self, theirs: &TreeRoot) -> Result<TreeRoot, Error> {
-        let reader = self.vault.reader.clone();
-        let mut editor = map::Editor::new(&*reader, &self.table);
+        let reader = self.reader.clone();
+        let mut editor = map::Editor::new(&reader, &self.table);
         let mut sink = self.packer.sink(Content::Tree);
-        for change in map::diff(&*reader, &self.table, theirs) {
+        for change in map::diff(&reader, &self.table, theirs) {
             let change = change?;
             if let (None, Some(value)) = (change.before, change.after) {
                 editor.edit(&mut sink, &change.key, Some(&value))?;
@@ -308,6 +458,12 @@ fn author(payload: &HeadPayload) -> (Timestamp, DeviceId) {
     (payload.written_at, payload.device)
 }
 
+fn remember(history: &mut Vec<Ancestor>, ancestor: Ancestor) {
+    if ancestor.version != Version::default() && !history.iter().any(|known| known.is(&ancestor)) {
+        history.push(ancestor);
+    }
+}
+
 fn ancestor_of(version: &Version, payload: &HeadPayload) -> Ancestor {
     Ancestor { version: version.clone(), written_at: payload.written_at, root: payload.root.clone() }
 }
@@ -320,9 +476,9 @@ fn common_ancestor(ours: &State, theirs: &State) -> Option<Ancestor> {
         line
     };
     let theirs = line(theirs);
-    let common = line(ours).into_iter().filter(|ancestor| theirs.iter().any(|known| known.version == ancestor.version));
+    let common = line(ours).into_iter().filter(|ancestor| theirs.iter().any(|known| known.is(ancestor)));
     // Of two common ancestors the one that covers more is nearer; a sum of counters tells.
-    common.max_by_key(|ancestor| ancestor.version.counters().map(|(_, counter)| counter).sum::<u64>())
+    common.max_by_key(Ancestor::age)
 }
 
 fn label((written_at, device): (Timestamp, DeviceId)) -> Result<ConflictLabel, Error> {

@@ -14,7 +14,7 @@ use commonhold_policy::{
     store::{Action, Event, Store},
 };
 use commonhold_protocol::{
-    Claim, Manifest, NodeId, Record, SegmentId, ShardIndex, VerifiedClaim, Verified,
+    Claim, Manifest, NodeId, Record, SegmentId, ShardIndex, Verified, VerifiedClaim,
     ask::{ASK_RECORDS_MAX, Refusal, Request, Response},
 };
 use futures::{StreamExt, future::AbortHandle, stream::FuturesUnordered};

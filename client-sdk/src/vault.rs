@@ -16,13 +16,12 @@ use commonhold_storage_engine::{
 
 use crate::{
     catalog::Catalog,
-    error::Error,
+    error::{Error, IoContext},
     get::{self, GetOptions, GetReport},
     head_payload::HeadPayload,
     heads,
     home::{ClientConfig, Home},
     local_seal::LocalSeal,
-    packer::Content,
     progress::Progress,
     put::{self, EntryCounts, Putter, Unreadable},
     reader::Reader,
@@ -98,7 +97,7 @@ pub struct Vault {
     pub(crate) seal: Arc<LocalSeal>,
     pub(crate) pinned_coding: Option<Coding>,
     pub(crate) session: Arc<Session>,
-    pub(crate) reader: Arc<Reader>,
+    pub(crate) reader: Reader,
 }
 
 impl Vault {
@@ -125,14 +124,16 @@ impl Vault {
             local_discovery: config.client.local_discovery,
             bootstrap: addresses
                 .map(|address| parse_address(address))
-                .chain(home.remembered_nodes().iter().map(|address| parse_address(address)))
+                .chain(home.remembered_nodes().iter().map(|address| parse_address(address)).filter(Result::is_ok))
                 .collect::<Result<_, _>>()?,
         })?);
-        if home.has_vault() {
-            home.remember_nodes(session.node_addresses().into_iter())?;
+        if home.has_vault()
+            && let Err(error) = home.remember_nodes(session.node_addresses().into_iter())
+        {
+            tracing::warn!("the addresses of today's nodes are not remembered: {error}");
         }
         let keys = Arc::new(VaultKeys::derive(secret));
-        let reader = Arc::new(Reader::new(session.clone(), keys.clone(), Arc::new(Catalog::default())));
+        let reader = Reader::new(session.clone(), keys.clone(), Arc::new(Catalog::default()));
         let seal = Arc::new(LocalSeal::of(secret));
         Ok(Self { home: home.clone(), keys, seal, pinned_coding: config.coding(home)?, session, reader })
     }
@@ -148,41 +149,55 @@ impl Vault {
     }
 
     /// The newest state and, if devices wrote at once, its siblings.
-    pub(crate) fn read_states(&self) -> Result<(State, Vec<State>), Error> {
-        let mut states = self.read_newer(&Version::default())?;
+    pub(crate) fn read_states(&self, progress: &Progress) -> Result<(State, Vec<State>), Error> {
+        let mut states = self.read_newer(&Version::default(), progress)?;
         if states.is_empty() {
             let payload = HeadPayload::empty();
             return Ok((State { version: Version::default(), payload, lease: None }, Vec::new()));
         }
-        let newest = states.remove(0);
-        self.reader.catalog().learn_head(&newest.payload);
-        for hint in states.iter().chain([&newest]).flat_map(|state| &state.payload.nodes) {
+        self.reader.catalog().learn_heads(states.iter().map(|state| &state.payload));
+        for hint in states.iter().flat_map(|state| &state.payload.nodes) {
             self.session.learn(hint);
         }
+        let newest = states.remove(0);
         Ok((newest, states))
     }
 
     /// The maximal states that `known` does not cover.
-    pub(crate) fn read_newer(&self, known: &Version) -> Result<Vec<State>, Error> {
-        let read = heads::read(&self.session, &self.home, &self.keys)?;
+    pub(crate) fn read_newer(&self, known: &Version, progress: &Progress) -> Result<Vec<State>, Error> {
+        let read = heads::read(&self.session, &self.home, &self.keys, progress)?;
         let lease = read.lease;
         let states = read.heads.into_iter().filter(|(version, _)| !known.covers(version));
         Ok(states.map(|(version, payload)| State { version, payload, lease: lease.clone() }).collect())
     }
 
-    /// The state to read from. Siblings are merged and the merge is written back, so that they are merged once.
-    pub(crate) fn state(&self) -> Result<State, Error> {
-        let (newest, siblings) = self.read_states()?;
+    /// The state to read from. Siblings are merged and the merge is written back, so that they are merged once; while
+    /// too few nodes answer for that, the merge is ours alone.
+    pub(crate) fn state(&self, progress: &Arc<Progress>) -> Result<State, Error> {
+        let (newest, siblings) = self.read_states(progress)?;
         if siblings.is_empty() {
             return Ok(newest);
         }
-        Transaction::begin(self, Arc::default())?.commit()?;
-        Ok(self.read_states()?.0)
+        let transaction = Transaction::begin_merge(self, progress)?;
+        let merged = transaction.current();
+        match transaction.commit() {
+            Ok(_) => Ok(self.read_states(progress)?.0),
+            Err(
+                error @ (Error::TooFewHolders { .. }
+                | Error::NotPlaced { .. }
+                | Error::NotRecorded { .. }
+                | Error::HeadNotKept { .. }),
+            ) => {
+                tracing::warn!("what two devices wrote at once is merged for now, but not stored: {error}");
+                Ok(merged)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// The entry at a path.
-    pub(crate) fn entry(&self, root: &TreeRoot, path: &VaultPath) -> Result<Entry, Error> {
-        let found = directory::lookup(&*self.reader, &folder_entry(root.clone(), 0o755), path.names())?;
+    pub(crate) fn entry(&self, reader: &Reader, root: &TreeRoot, path: &VaultPath) -> Result<Entry, Error> {
+        let found = directory::lookup(reader, &folder_entry(root.clone(), 0o755), path.names())?;
         found.ok_or_else(|| Error::NotFound { path: path.clone() })
     }
 
@@ -196,75 +211,25 @@ impl Vault {
     ) -> Result<PutReport, Error> {
         let start = std::time::Instant::now();
         // Complain before, not after reading all of it.
-        std::fs::symlink_metadata(source)
-            .map_err(|error| Error::Io { action: "read", path: source.to_owned(), source: error })?;
-        let mut transaction = Transaction::begin(self, progress.clone())?;
-        self.check_target(transaction.root(), target, options.overwrite)?;
-        let measured = (source.to_owned(), progress.clone());
-        std::thread::spawn(move || put::measure(&measured.0, &measured.1));
+        let metadata = std::fs::symlink_metadata(source).doing("read", source)?;
+        if target.names().is_empty() && !metadata.is_dir() {
+            // Only a folder can be the root.
+            return Err(Error::NotAFolder { path: target.clone() });
+        }
+        let mut transaction = Transaction::begin(self, progress)?;
+        transaction.check_target(target, options.overwrite)?;
+        let _measuring = put::measure(source, progress);
         let mut putter = Putter::new(&mut transaction.packer, self.keys.chunker_seed(), progress);
-        let entry = putter.entry(source, 0)?;
+        let entry = putter.entry(source, target.names().len())?;
         let (counts, bytes, unreadable) = (putter.counts, putter.bytes, std::mem::take(&mut putter.unreadable));
         let Some(entry) = entry else {
             let reason = unreadable.first().map_or_else(String::new, |unreadable| unreadable.reason.clone());
-            return Err(Error::Io {
-                action: "read",
-                path: source.to_owned(),
-                source: std::io::Error::other(reason),
-            });
+            return Err(std::io::Error::other(reason)).doing("read", source);
         };
-        let root = transaction.root().clone();
-        let root = match target.split_last() {
-            Some(_) => self.replaced(&mut transaction, &root, target.names(), Some(&entry), true)?,
-            // Only a folder can be the root.
-            None => entry.directory().cloned().ok_or_else(|| Error::NotAFolder { path: target.clone() })?,
-        };
-        transaction.set_root(root);
-        let coding = transaction.packer.coding().to_string();
+        transaction.replace(target, Some(&entry), true)?;
+        let coding = transaction.packer.coding()?.to_string();
         let (_, commit) = transaction.commit()?;
         Ok(PutReport { entries: counts, bytes, unreadable, commit, coding, seconds: start.elapsed().as_secs_f64() })
-    }
-
-    fn check_target(&self, root: &TreeRoot, target: &VaultPath, overwrite: bool) -> Result<(), Error> {
-        match self.entry(root, target) {
-            Err(Error::NotFound { .. }) => Ok(()),
-            Ok(_) if overwrite || (target.names().is_empty() && root.is_empty()) => Ok(()),
-            Ok(_) => Err(Error::Exists { path: target.clone() }),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// The root with the entry at `names` replaced, or taken away; missing folders on the way are made if allowed.
-    fn replaced(
-        &self,
-        transaction: &mut Transaction<'_>,
-        root: &TreeRoot,
-        names: &[Name],
-        entry: Option<&Entry>,
-        make_folders: bool,
-    ) -> Result<TreeRoot, Error> {
-        let Some((name, below)) = names.split_first() else { return Ok(root.clone()) };
-        let reader = self.reader.clone();
-        let changed;
-        let edit = if below.is_empty() {
-            entry
-        } else {
-            let folder = match directory::get(&*reader, root, name)? {
-                Some(folder) => folder,
-                None if make_folders => folder_entry(TreeRoot::EMPTY, 0o755),
-                None => return Err(Error::NotFound { path: names.iter().cloned().fold(VaultPath::root(), |path, name| path.join(name)) }),
-            };
-            let Some(tree) = folder.directory() else {
-                return Err(Error::NotAFolder { path: VaultPath::root().join(name.clone()) });
-            };
-            let tree = self.replaced(transaction, tree, below, entry, make_folders)?;
-            changed = Entry { kind: EntryKind::Directory(tree), ..folder };
-            Some(&changed)
-        };
-        let mut editor = directory::DirectoryEditor::new(&*reader, root);
-        let mut sink = transaction.packer.sink(Content::Tree);
-        editor.edit(&mut sink, name, edit)?;
-        Ok(editor.finish(&mut sink)?)
     }
 
     /// Restores a file or folder to `target` on this machine.
@@ -275,9 +240,10 @@ impl Vault {
         options: &GetOptions,
         progress: &Arc<Progress>,
     ) -> Result<GetReport, Error> {
-        let state = self.state()?;
-        let entry = self.entry(&state.payload.root, source)?;
-        get::get(&self.reader, &entry, target, options, progress)
+        let reader = self.reader.for_operation(progress);
+        let state = self.state(progress)?;
+        let entry = self.entry(&reader, &state.payload.root, source)?;
+        get::get(&reader, &entry, target, options, progress)
     }
 
     /// Writes a file's bytes, or a range of them, to `out`; gives how many.
@@ -288,16 +254,17 @@ impl Vault {
         out: &mut dyn Write,
         progress: &Arc<Progress>,
     ) -> Result<u64, Error> {
-        let state = self.state()?;
-        let entry = self.entry(&state.payload.root, path)?;
+        let reader = self.reader.for_operation(progress);
+        let state = self.state(progress)?;
+        let entry = self.entry(&reader, &state.payload.root, path)?;
         let EntryKind::File(content) = &entry.kind else { return Err(Error::NotAFile { path: path.clone() }) };
-        get::cat(&self.reader, content, range.unwrap_or(0..u64::MAX), out, progress)
+        get::cat(&reader, content, range.unwrap_or(0..u64::MAX), out, progress)
     }
 
     /// Opens a file for many small reads.
     pub fn open_file(&self, path: &VaultPath) -> Result<get::OpenedFile, Error> {
-        let state = self.state()?;
-        let entry = self.entry(&state.payload.root, path)?;
+        let state = self.state(&Arc::default())?;
+        let entry = self.entry(&self.reader, &state.payload.root, path)?;
         match entry.kind {
             EntryKind::File(content) => Ok(get::OpenedFile::new(self.reader.clone(), content)),
             _ => Err(Error::NotAFile { path: path.clone() }),
@@ -305,18 +272,14 @@ impl Vault {
     }
 
     /// Hands on the entries of a folder, in order of names; anything else lists itself.
-    pub fn list(
-        &self,
-        path: &VaultPath,
-        each: &mut dyn FnMut(Listed) -> Result<(), Error>,
-    ) -> Result<(), Error> {
-        let state = self.state()?;
-        let entry = self.entry(&state.payload.root, path)?;
+    pub fn list(&self, path: &VaultPath, each: &mut dyn FnMut(Listed) -> Result<(), Error>) -> Result<(), Error> {
+        let state = self.state(&Arc::default())?;
+        let entry = self.entry(&self.reader, &state.payload.root, path)?;
         let Some(tree) = entry.directory() else {
             let name = path.names().last().cloned().ok_or_else(|| Error::NotFound { path: path.clone() })?;
             return each(Listed { name, entry });
         };
-        for listed in directory::list(&*self.reader, tree, None) {
+        for listed in directory::list(&self.reader, tree, None) {
             let (name, entry) = listed?;
             each(Listed { name, entry })?;
         }
@@ -325,59 +288,43 @@ impl Vault {
 
     /// Takes a file, or a folder with all that is in it, out of the drive.
     pub fn remove(&self, path: &VaultPath) -> Result<CommitReport, Error> {
-        let mut transaction = Transaction::begin(self, Arc::default())?;
-        let root = transaction.root().clone();
-        self.entry(&root, path)?;
-        let root = if path.names().is_empty() {
-            TreeRoot::EMPTY
-        } else {
-            self.replaced(&mut transaction, &root, path.names(), None, false)?
-        };
-        transaction.set_root(root);
+        let mut transaction = Transaction::begin(self, &Arc::default())?;
+        transaction.entry(path)?;
+        transaction.replace(path, None, false)?;
         Ok(transaction.commit()?.1)
     }
 
     /// Moves an entry to a path where nothing is yet; into a folder that is there, under its own name.
     pub fn rename(&self, from: &VaultPath, to: &VaultPath) -> Result<CommitReport, Error> {
-        let mut transaction = Transaction::begin(self, Arc::default())?;
-        let root = transaction.root().clone();
-        let entry = self.entry(&root, from)?;
+        let mut transaction = Transaction::begin(self, &Arc::default())?;
+        let entry = transaction.entry(from)?;
         let Some((_, name)) = from.split_last() else { return Err(Error::IntoItself { path: from.clone() }) };
-        let to = match self.entry(&root, to) {
+        let to = match transaction.entry(to) {
             Ok(existing) if existing.directory().is_some() => to.join(name.clone()),
             _ => to.clone(),
         };
         if to.starts_with(from) {
             return Err(Error::IntoItself { path: from.clone() });
         }
-        self.check_target(&root, &to, false)?;
-        if let Some((folder, _)) = to.split_last()
-            && self.entry(&root, &folder)?.directory().is_none()
-        {
-            return Err(Error::NotAFolder { path: folder });
-        }
-        let root = self.replaced(&mut transaction, &root, from.names(), None, false)?;
-        let root = self.replaced(&mut transaction, &root, to.names(), Some(&entry), false)?;
-        transaction.set_root(root);
+        transaction.check_target(&to, false)?;
+        transaction.replace(from, None, false)?;
+        transaction.replace(&to, Some(&entry), false)?;
         Ok(transaction.commit()?.1)
     }
 
     /// Makes an empty folder, and those above it.
     pub fn make_folder(&self, path: &VaultPath) -> Result<CommitReport, Error> {
-        let mut transaction = Transaction::begin(self, Arc::default())?;
-        let root = transaction.root().clone();
-        self.check_target(&root, path, false)?;
-        let entry = folder_entry(TreeRoot::EMPTY, 0o755);
-        let root = self.replaced(&mut transaction, &root, path.names(), Some(&entry), true)?;
-        transaction.set_root(root);
+        let mut transaction = Transaction::begin(self, &Arc::default())?;
+        transaction.check_target(path, false)?;
+        transaction.replace(path, Some(&folder_entry(TreeRoot::EMPTY, 0o755)), true)?;
         Ok(transaction.commit()?.1)
     }
 
     /// Adds up a path.
     pub fn disk_use(&self, path: &VaultPath) -> Result<DiskUse, Error> {
-        let state = self.state()?;
+        let state = self.state(&Arc::default())?;
         let mut total = DiskUse::default();
-        let mut folders = vec![self.entry(&state.payload.root, path)?];
+        let mut folders = vec![self.entry(&self.reader, &state.payload.root, path)?];
         while let Some(entry) = folders.pop() {
             let Some(tree) = entry.directory() else {
                 total.files += 1;
@@ -385,7 +332,7 @@ impl Vault {
                 continue;
             };
             total.folders += 1;
-            for listed in directory::list(&*self.reader, tree, None) {
+            for listed in directory::list(&self.reader, tree, None) {
                 let (_, entry) = listed?;
                 if entry.directory().is_some() {
                     folders.push(entry);
@@ -400,7 +347,7 @@ impl Vault {
 }
 
 /// A folder of our own making.
-fn folder_entry(tree: TreeRoot, mode: u32) -> Entry {
+pub(crate) fn folder_entry(tree: TreeRoot, mode: u32) -> Entry {
     let seconds = (crate::session::now().0 / 1000) as i64;
     Entry {
         kind: EntryKind::Directory(tree),

@@ -21,9 +21,15 @@ impl VaultPath {
         let bad = |reason| Error::BadPath { path: text.to_string_lossy().into_owned(), reason };
         let parts = text.as_bytes().split(|byte| *byte == b'/').filter(|part| !part.is_empty());
         let names: Vec<Name> = parts
-            .map(|part| Name::new(part.to_vec()).map_err(|_| bad("`.` and `..`, NUL and names over 255 bytes are not allowed")))
+            .map(|part| {
+                Name::new(part.to_vec()).map_err(|_| bad("`.` and `..`, NUL and names over 255 bytes are not allowed"))
+            })
             .collect::<Result<_, _>>()?;
         if names.len() > DEPTH_MAX { Err(bad("it is too deep")) } else { Ok(Self(names)) }
+    }
+
+    pub(crate) fn from_names(names: Vec<Name>) -> Self {
+        Self(names)
     }
 
     /// The names from the root down.
@@ -67,3 +73,6 @@ impl fmt::Debug for VaultPath {
         write!(f, "VaultPath({self})")
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -100,7 +100,8 @@ pub(crate) fn compare(stored: &Path, restored: &Path) -> Result<(), Failure> {
     let different = || format!("{} is not what was stored", restored.display());
     if stored.is_dir() {
         let names = |folder: &Path| -> Result<Vec<_>, Failure> {
-            let mut names = fs::read_dir(folder)?.map(|entry| Ok(entry?.file_name())).collect::<Result<Vec<_>, Failure>>()?;
+            let mut names =
+                fs::read_dir(folder)?.map(|entry| Ok(entry?.file_name())).collect::<Result<Vec<_>, Failure>>()?;
             names.sort();
             Ok(names)
         };

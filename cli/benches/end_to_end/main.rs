@@ -93,15 +93,15 @@ fn run(settings: &Settings) -> Result<Report, Failure> {
     let mut report = Report::new(settings);
 
     step("what the disk and the network of this machine give");
-    let disk_rate = disk::synced_write_rate(&settings.scratch, settings.large_bytes)?;
+    let disk = disk::SyncedWrites::measure(&settings.scratch, settings.large_bytes)?;
     let bare = transfer::bare::measure(settings.large_bytes)?;
     let peer = transfer::peer::measure(settings.large_bytes)?;
-    report.machine(disk_rate, &bare, &peer);
+    report.machine(&disk, &bare, &peer);
 
     step("stages");
-    let stages = stages::Stages::collect(settings, disk_rate)?;
+    let stages = stages::Stages::collect(settings, disk.best())?;
     stages.report(&mut report);
-    let limits = stages.limits(settings.coding, disk_rate, &bare);
+    let limits = stages.limits(&bare);
     report.limits(&limits);
 
     step("files to store");

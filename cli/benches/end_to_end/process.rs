@@ -102,6 +102,11 @@ pub(crate) fn resident_bytes(pid: u32) -> Option<u64> {
     memory(pid, "VmRSS:")
 }
 
+/// Of that, what is not a mapped file: the program's own pages are shared by all nodes of a machine.
+pub(crate) fn own_bytes(pid: u32) -> Option<u64> {
+    memory(pid, "RssAnon:")
+}
+
 fn memory(pid: u32, line: &str) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let kib: u64 = status.lines().find_map(|text| text.strip_prefix(line))?.trim().split(' ').next()?.parse().ok()?;

@@ -6,8 +6,9 @@ use serde_json::{Value, json};
 
 use crate::{
     Failure, MIB, NODES, Settings,
+    disk::SyncedWrites,
     local_network::LocalNetwork,
-    process::{peak_bytes, resident_bytes},
+    process::{own_bytes, peak_bytes, resident_bytes},
     stages::Limits,
     transfer::Transfers,
 };
@@ -31,7 +32,12 @@ pub(crate) struct Row {
 }
 
 impl Row {
-    pub(crate) fn new(section: &'static str, what: impl Into<String>, value: f64, unit: impl Into<Cow<'static, str>>) -> Self {
+    pub(crate) fn new(
+        section: &'static str,
+        what: impl Into<String>,
+        value: f64,
+        unit: impl Into<Cow<'static, str>>,
+    ) -> Self {
         Self { section, what: what.into(), value, unit: unit.into(), beside: None, aim: None }
     }
 
@@ -133,9 +139,10 @@ impl Report {
     }
 
     /// What the machine gives, without us.
-    pub(crate) fn machine(&mut self, disk: f64, bare: &Transfers, peer: &Transfers) {
+    pub(crate) fn machine(&mut self, disk: &SyncedWrites, bare: &Transfers, peer: &Transfers) {
         let section = "this machine";
-        self.push(Row::new(section, "synced writes, 16 MiB each", disk, "MiB/s"));
+        self.push(Row::new(section, "synced writes of 16 MiB, appended", disk.appended, "MiB/s"));
+        self.push(Row::new(section, "synced writes of 16 MiB, in place", disk.in_place, "MiB/s"));
         for (what, bare, peer) in [("there", bare.up, peer.up), ("back", bare.down, peer.down)] {
             self.push(Row::new(section, format!("bare libp2p stream, {what}"), bare.rate, "MiB/s"));
             self.push(Row::new(section, format!("  CPU of both ends, {what}"), bare.cpu_per_gib, "s/GiB"));
@@ -153,11 +160,16 @@ impl Report {
         for (what, parts, limit) in [("put", &limits.put_parts, limits.put), ("get", &limits.get_parts, limits.get)] {
             let sum: f64 = parts.iter().map(|(_, seconds)| seconds).sum();
             self.push(Row::new(section, format!("{what}, CPU of all stages"), sum, "s/GiB"));
+            if what == "put" {
+                self.push(Row::new(section, "put at most, by CPU", limits.put_by_cpu, "MiB/s"));
+                self.push(Row::new(section, "put at most, by synced writes", limits.put_by_disk, "MiB/s"));
+            }
             self.push(Row::new(section, format!("{what} at most"), limit, "MiB/s"));
-            sums.push(json!({ "what": what, "cpu_seconds_per_gib": parts.iter().copied().collect::<Vec<_>>() }));
+            let parts: serde_json::Map<String, Value> =
+                parts.iter().map(|(part, seconds)| ((*part).to_owned(), json!(seconds))).collect();
+            sums.push(json!({ "what": what, "mib_per_second": limit, "cpu_seconds_per_gib": parts }));
         }
-        self.limits =
-            json!({ "put_by_cpu": limits.put_by_cpu, "put_by_disk": limits.put_by_disk, "parts": sums });
+        self.limits = json!(sums);
     }
 
     /// What the nodes of a network have needed so far.
@@ -172,6 +184,7 @@ impl Report {
         self.push(Row::new(section, "node, peak, mean of all", mean(&peaks), "MiB"));
         self.push(Row::new(section, "node, peak, largest", peaks.iter().copied().fold(0.0, f64::max), "MiB"));
         self.push(Row::new(section, "node, now, mean of all", mean(&of_all(resident_bytes)?), "MiB"));
+        self.push(Row::new(section, "  of it not the program itself", mean(&of_all(own_bytes)?), "MiB"));
         Ok(())
     }
 
@@ -184,9 +197,8 @@ impl Report {
     pub(crate) fn table(&self) -> String {
         let head = ["", "figure", "beside it", "ratio", "aim", "reached"].map(str::to_owned);
         let cells: Vec<[String; 6]> = self.rows.iter().map(Row::cells).collect();
-        let width = |at: usize| {
-            cells.iter().chain([&head]).map(|row| row[at].chars().count()).max().unwrap_or_default()
-        };
+        let width =
+            |at: usize| cells.iter().chain([&head]).map(|row| row[at].chars().count()).max().unwrap_or_default();
         let widths: [usize; 6] = std::array::from_fn(width);
         let line = |row: &[String; 6]| {
             let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));

@@ -45,11 +45,7 @@ fn measured(network: &LocalNetwork, arguments: &[&std::ffi::OsStr]) -> Result<Me
     let ran = network.client(|command| {
         command.arg("--json").args(arguments);
     })?;
-    Ok(Measured {
-        ran,
-        nodes_cpu_seconds: network.cpu_seconds()? - cpu,
-        sent_bytes: loopback_bytes()? - sent,
-    })
+    Ok(Measured { ran, nodes_cpu_seconds: network.cpu_seconds()? - cpu, sent_bytes: loopback_bytes()? - sent })
 }
 
 /// Does all of it.
@@ -101,7 +97,11 @@ fn restored(settings: &Settings) -> PathBuf {
 }
 
 fn remove(target: &Path) -> Result<(), Failure> {
-    if target.is_dir() { fs::remove_dir_all(target)? } else { fs::remove_file(target)? }
+    if target.is_dir() {
+        fs::remove_dir_all(target)?
+    } else {
+        fs::remove_file(target)?
+    }
     Ok(())
 }
 
@@ -111,7 +111,8 @@ fn large(job: &Job<'_>, put: &Measured, get: &Measured, limits: &Limits, report:
         [("put", put, limits.put, 5.0 * TAHOE_PUT), ("get", get, limits.get, 4.0 * SENDME)]
     {
         let aim = Aim::AtLeast(other.max(PART_OF_LIMIT * limit));
-        let row = Row::new("end to end", format!("{what} {} ({} MiB)", job.name, job.bytes / MIB), rate(measured), "MiB/s");
+        let row =
+            Row::new("end to end", format!("{what} {} ({} MiB)", job.name, job.bytes / MIB), rate(measured), "MiB/s");
         // The limit is that of noise.
         report.push(if job.name == "noise" { row.beside("limit", limit).aim(Some(aim)) } else { row });
     }
@@ -138,6 +139,11 @@ fn used(job: &Job<'_>, put: &Measured, get: &Measured, report: &mut Report) -> R
     }
     let said: serde_json::Value = serde_json::from_slice(&put.ran.output)?;
     let placed = said["commit"]["figures"]["bytes_placed"].as_f64().ok_or("put does not say what it placed")?;
-    report.push(Row::new(section, format!("put {}, shard bytes placed per byte", job.name), placed / job.bytes as f64, ""));
+    report.push(Row::new(
+        section,
+        format!("put {}, shard bytes placed per byte", job.name),
+        placed / job.bytes as f64,
+        "",
+    ));
     Ok(())
 }

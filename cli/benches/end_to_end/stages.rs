@@ -63,8 +63,14 @@ const STAGES: [Stage; 12] = [
     stage("compress, noise", "compress noise", "ours", "zstd"),
     stage("seal", "seal", "ours (with its key derivation)", "chacha20poly1305"),
     Stage { of_shards: true, ..stage("hash (roots and proofs)", "hash (root and outboard)", "ours", "blake3") },
-    Stage { aim: Some(5.0 * 1024.0), ..stage("code 20/40, GFNI 512", "code 20/40", "ours, Gfni512", "reed-solomon-erasure") },
-    Stage { aim: Some(5.0 * 1024.0), ..stage("code 20/40, GFNI 256", "code 20/40", "ours, Gfni256", "reed-solomon-erasure") },
+    Stage {
+        aim: Some(5.0 * 1024.0),
+        ..stage("code 20/40, GFNI 512", "code 20/40", "ours, Gfni512", "reed-solomon-erasure")
+    },
+    Stage {
+        aim: Some(5.0 * 1024.0),
+        ..stage("code 20/40, GFNI 256", "code 20/40", "ours, Gfni256", "reed-solomon-erasure")
+    },
     Stage { aim: Some(2.5 * 1024.0), ..stage("code 20/40, AVX2", "code 20/40", "ours, Avx2", "reed-solomon-erasure") },
     stage("prove (holder reads)", "prove whole shard", "encode", "blake3 of the same bytes"),
     stage("verify (client reads)", "prove whole shard", "decode", "blake3 of the same bytes"),
@@ -104,9 +110,14 @@ impl Stages {
         self.measured.get(&(group.to_owned(), function.to_owned())).copied()
     }
 
+    /// Bytes of shards per byte of plaintext.
+    fn shards_per_byte(&self) -> f64 {
+        f64::from(self.coding.n()) / f64::from(self.coding.k())
+    }
+
     pub(crate) fn report(&self, report: &mut Report) {
         let section = "stages on one thread, of plaintext";
-        let shards_per_byte = f64::from(self.coding.n()) / f64::from(self.coding.k());
+        let shards_per_byte = self.shards_per_byte();
         for Stage { what, group, ours, bare, of_shards, aim } in STAGES {
             // A processor without an instruction has no row for it.
             let Some(rate) = self.rate(group, ours) else { continue };
@@ -123,8 +134,8 @@ impl Stages {
     }
 
     /// What this machine allows at most, with noise: text is less work for all but the compressor.
-    pub(crate) fn limits(&self, coding: Coding, disk: f64, bare: &Transfers) -> Limits {
-        let shards_per_byte = f64::from(coding.n()) / f64::from(coding.k());
+    pub(crate) fn limits(&self, bare: &Transfers) -> Limits {
+        let shards_per_byte = self.shards_per_byte();
         let seconds = |rate: Option<f64>| rate.map_or(0.0, |rate| 1024.0 / rate);
         let stage = |group, ours| seconds(self.rate(group, ours));
         let hash = stage("hash (root and outboard)", "ours");
@@ -146,7 +157,7 @@ impl Stages {
         ];
         let cores = std::thread::available_parallelism().map_or(1.0, |cores| cores.get() as f64);
         let by_cpu = |parts: &[(&str, f64)]| cores * 1024.0 / parts.iter().map(|(_, seconds)| seconds).sum::<f64>();
-        let (put_by_cpu, put_by_disk) = (by_cpu(&put_parts), disk / shards_per_byte);
+        let (put_by_cpu, put_by_disk) = (by_cpu(&put_parts), self.disk / shards_per_byte);
         let get = by_cpu(&get_parts);
         Limits { put: put_by_cpu.min(put_by_disk), get, put_parts, get_parts, put_by_cpu, put_by_disk }
     }
@@ -193,7 +204,11 @@ fn code_rate(coding: Coding) -> Result<f64, Failure> {
 }
 
 /// A full segment of noise, coded.
-fn segment(coding: Coding, number: u64, network: &NetworkName) -> Result<(Verified<Manifest>, Vec<bytes::Bytes>), Failure> {
+fn segment(
+    coding: Coding,
+    number: u64,
+    network: &NetworkName,
+) -> Result<(Verified<Manifest>, Vec<bytes::Bytes>), Failure> {
     let key = SigningKey::from_seed(&[1; 32]);
     let keys = VaultKeys::derive(&VaultSecret::from_bytes([7; 32]));
     let mut salt = [0; 16];

@@ -14,10 +14,7 @@ use std::{
 
 use tokio::runtime::Runtime;
 
-use crate::{
-    Failure, GIB, MIB,
-    process::cpu_seconds,
-};
+use crate::{Failure, GIB, MIB, process::cpu_seconds};
 
 /// What the second process says before its address.
 const LISTENING: &str = "listening ";

@@ -21,12 +21,12 @@ use std::{
 use serde_json::Value;
 
 pub(crate) use self::{
-    client::{Finished, Home, bytes_placed},
-    compare::assert_same,
+    client::{Finished, Home, Running, bytes_placed},
+    compare::{assert_same, contents},
     owner::Owner,
     process::mortal,
     spy::{Spy, claimed_by, hex_id, keys_of},
-    tree::{Tree, noise, words},
+    tree::{Tree, noise, seed, words},
     wait::{eventually, poll_until},
 };
 
@@ -182,16 +182,10 @@ impl Network {
         self.nodes().into_iter().filter(|node| self.status(*node).is_some()).collect()
     }
 
-    /// What `node status` says; none if the node does not run.
+    /// What a node's status page says; none if the node does not run.
     pub(crate) fn status(&self, node: usize) -> Option<Value> {
-        let config = self.node_dir(node).join("node.toml");
-        let output = Command::new(PROGRAM)
-            .args(["--json", "node", "status", "--config"])
-            .arg(config)
-            .stdin(Stdio::null())
-            .output()
-            .unwrap();
-        output.status.success().then(|| serde_json::from_slice(&output.stdout).unwrap())
+        let status = commonhold_node::status_of(&self.node_dir(node)).ok()?;
+        Some(serde_json::to_value(status).unwrap())
     }
 
     /// One number of a node's status, by its path in the JSON; of a node that must run.
@@ -220,6 +214,13 @@ impl Network {
     /// Asks a node to stop, and waits until it has.
     pub(crate) fn stop(&mut self, node: usize) {
         self.end(node, "TERM");
+    }
+
+    /// Freezes a node: it is there, and says nothing any more. Like one whose cable was pulled, and unlike one that was
+    /// killed, whose connections the kernel closes.
+    pub(crate) fn freeze(&self, node: usize) {
+        let pid = process::working_in(&self.node_dir(node)).unwrap_or_else(|| panic!("node {node} does not run"));
+        process::signal(pid, "STOP");
     }
 
     fn end(&mut self, node: usize, signal: &str) {

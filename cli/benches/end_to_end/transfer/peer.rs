@@ -1,9 +1,7 @@
 //! `commonhold-network` alone: shards to a holder that keeps none of them, and back.
 
 use bytes::Bytes;
-use commonhold_network::{
-    Inbound, Limits, Peer, PeerConfig, RangeReply, Role, ShardService, StoreBody, serve_stream,
-};
+use commonhold_network::{Inbound, Limits, Peer, PeerConfig, RangeReply, Role, ShardService, StoreBody, serve_stream};
 use commonhold_protocol::{
     Claim, ClaimLeaf, Coding, Lease, Manifest, NetworkName, NodeId, SegmentId, ShardIndex, ShardRoot, SigningKey,
     Timestamp, Unverified, VaultId, Verified, ask::Refusal, shard_stream::GroupRange,
@@ -123,7 +121,8 @@ pub(crate) fn measure(bytes: u64) -> Result<Transfers, Failure> {
     let segment = SegmentId::from_bytes([3; 32]);
 
     let up = second.timed(shards * SHARD_BYTES, || {
-        let stores = (0..shards).map(|_| peer.store_shard(holder, manifest.clone(), ShardIndex(0), None, shard.clone()));
+        let stores =
+            (0..shards).map(|_| peer.store_shard(holder, manifest.clone(), ShardIndex(0), None, shard.clone()));
         let all = stream::iter(stores).buffer_unordered(SHARDS_AT_ONCE).try_for_each(async |_| Ok(()));
         Ok(runtime.block_on(all)?)
     })?;

@@ -1,7 +1,7 @@
 //! Whether two folders are the same, as tools that are not ours see it: rsync for contents, modes, owners, times to
 //! the nanosecond, links and extended attributes, find for what rsync does not say.
 
-use std::{path::Path, process::Command};
+use std::{collections::BTreeMap, fs, path::Path, process::Command};
 
 use super::Finished;
 
@@ -40,4 +40,10 @@ fn listing(folder: &Path) -> Vec<String> {
 pub(crate) fn assert_same(a: &Path, b: &Path) {
     let text = differences(a, b);
     assert!(text.is_empty(), "{} and {} differ:\n{text}", a.display(), b.display());
+}
+
+/// The texts in a folder's files, by name; of a folder with nothing else in it.
+pub(crate) fn contents(folder: &Path) -> BTreeMap<String, String> {
+    let entries = fs::read_dir(folder).unwrap().map(Result::unwrap);
+    entries.map(|entry| (entry.file_name().into_string().unwrap(), fs::read_to_string(entry.path()).unwrap())).collect()
 }

@@ -24,11 +24,14 @@ pub(crate) fn working_in(folder: &Path) -> Option<u32> {
     (works_here && !has_ended(pid)).then_some(pid)
 }
 
-/// True if the process is gone, or dead and not yet waited for.
+/// True if the process is gone, or dead and not yet waited for, with all that it had open closed.
 pub(crate) fn has_ended(pid: u32) -> bool {
     let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { return true };
     // The state follows the name, which is in brackets and may hold anything.
-    stat.rsplit_once(')').is_none_or(|(_, rest)| rest.trim_start().starts_with(['Z', 'X']))
+    let dead = stat.rsplit_once(')').is_none_or(|(_, rest)| rest.trim_start().starts_with(['Z', 'X']));
+    // The first thread may be dead while others still hold files and locks.
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+    dead && threads <= 1
 }
 
 /// Sends a signal by its name.

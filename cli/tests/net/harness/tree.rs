@@ -14,6 +14,14 @@ use std::{
 
 use rand::{Rng, RngCore, SeedableRng, rngs::StdRng};
 
+/// A fresh seed, or the one in COMMONHOLD_SEED; printed, so that a failure can be repeated.
+pub(crate) fn seed() -> u64 {
+    let given = std::env::var("COMMONHOLD_SEED").ok().map(|text| text.parse().expect("COMMONHOLD_SEED is a number"));
+    let seed = given.unwrap_or_else(rand::random);
+    eprintln!("COMMONHOLD_SEED={seed}");
+    seed
+}
+
 /// Bytes that no compressor makes shorter.
 pub(crate) fn noise(seed: u64, length: usize) -> Vec<u8> {
     let mut bytes = vec![0; length];

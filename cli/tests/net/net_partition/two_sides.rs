@@ -61,7 +61,7 @@ impl TwoSides {
         fs::create_dir(&folder).unwrap();
         let bootstrap = self.addresses().first().map(|address| format!("{address:?}")).unwrap_or_default();
         let config = format!(
-            "[node]\ndomain = \"domain-{number}\"\nlisten = [\"/ip4/{}/tcp/0\"]\nbootstrap = [{bootstrap}]\n\
+            "[node]\ndomain = \"side-{side:?}\"\nlisten = [\"/ip4/{}/tcp/0\"]\nbootstrap = [{bootstrap}]\n\
              [network]\nname = \"{}\"\n[pledge]\nkeep-free = \"64 MiB\"\n[dashboard]\nlisten = \"127.0.0.1:0\"\n",
             address_of(side),
             self.name
@@ -126,8 +126,8 @@ impl TwoSides {
     }
 
     /// Takes the vault up on the other.
-    pub(crate) fn recover(&self, side: Side, phrase: &str) {
-        let mut command = self.client_command(side, &["init", "--recover", "--coding", "2/4"]);
+    pub(crate) fn recover(&self, side: Side, coding: &str, phrase: &str) {
+        let mut command = self.client_command(side, &["init", "--recover", "--quiet", "--coding", coding]);
         let mut child = self.entered(&mut command).stdin(Stdio::piped()).spawn().unwrap();
         child.stdin.take().unwrap().write_all(phrase.as_bytes()).unwrap();
         assert!(child.wait().unwrap().success());
