@@ -18,6 +18,8 @@ mod home;
 mod journal;
 mod local_files;
 mod local_seal;
+#[cfg(test)]
+mod memory_source;
 mod packer;
 mod phrase;
 mod progress;

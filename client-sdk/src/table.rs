@@ -277,4 +277,4 @@ impl PlacedSegment {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

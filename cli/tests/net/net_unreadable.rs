@@ -32,7 +32,7 @@ fn what_cannot_be_read_is_named_and_the_rest_is_stored() {
     tree.file("small/00/locked file", b"nobody's business");
     tree.file("locked folder/inside", b"nobody's business either");
     for name in ["small/00/locked file", "locked folder"] {
-        fs::set_permissions(tree.path().join(name), fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(tree.path().join(name), fs::Permissions::from_mode(0o0)).unwrap();
     }
     for folder in ["small/00", ""] {
         let modified = fs::metadata(readable.join(folder)).unwrap().modified().unwrap();
