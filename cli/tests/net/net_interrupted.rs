@@ -94,7 +94,8 @@ fn settled(figure: impl Fn() -> u64) -> u64 {
 #[test]
 fn a_node_that_was_killed_holds_what_it_had_answered_for() {
     let mut random = StdRng::seed_from_u64(seed());
-    let mut network = Network::start(&Setup { nodes: 8, coding: Some("3/8"), ..Setup::default() });
+    // One node more than each segment has shards, so that a put goes on without the victim.
+    let mut network = Network::start(&Setup { nodes: 9, coding: Some("5/8"), ..Setup::default() });
     let (home, phrase) = network.new_home("home");
     let victim = 2;
     let id = network.node_id(victim);
@@ -104,15 +105,16 @@ fn a_node_that_was_killed_holds_what_it_had_answered_for() {
     // Killed in the middle of receiving, again and again, each time at another moment.
     let mut claimed = 0;
     for round in 0..KILLS {
-        tree.file(format!("large-{round}"), &noise(round, 48 << 20));
+        tree.file(format!("large-{round}"), &noise(round, 128 << 20));
         let received = || network.figure(victim, "/traffic/shard_bytes_received");
-        let enough = received() + random.random_range(1..10 * MIB);
+        // Of each put it receives about 23 MiB, in shards of 3.2 MiB of which four come at a time.
+        let enough = received() + random.random_range(1..20 * MIB);
         let mut put = home.spawn(["put", tree.path().to_str().unwrap(), &format!("/x-{round}")]);
         let receiving = poll_until(Duration::from_secs(60), || (received() >= enough || put.has_ended()).then_some(()));
         assert!(receiving.is_some() && !put.has_ended(), "the put of round {round} was not caught half-way");
         network.kill(victim);
         put.finish().expect_code(0);
-        network.start_again(victim, 7);
+        network.start_again(victim, 8);
         claimed = holds_what_it_claims(&network, &home, victim, &id);
     }
     assert!(claimed > 0, "it was never caught after it had answered for anything");
@@ -127,14 +129,14 @@ fn a_node_that_was_killed_holds_what_it_had_answered_for() {
         let shards = report["shards"].as_u64().unwrap();
         assert!(shards >= claimed as u64, "{name}: {report}");
         assert_eq!(report["damaged"], 0, "{name}: {report}");
-        network.start_again(victim, 7);
+        network.start_again(victim, 8);
         assert_eq!(network.figure(victim, "/shards/held"), shards, "{name}");
         assert_eq!(holds_what_it_claims(&network, &home, victim, &id), claimed, "{name}");
     }
     // It starts without its index on its own, too.
     network.kill(victim);
     remove(&network.node_dir(victim).join("index"));
-    network.start_again(victim, 7);
+    network.start_again(victim, 8);
     assert_eq!(holds_what_it_claims(&network, &home, victim, &id), claimed);
 
     let back = network.scratch().join("back");
