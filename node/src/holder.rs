@@ -28,7 +28,11 @@ use commonhold_storage_engine::store::{Held, ShardStore, ShardWriter, StoreError
 
 pub use self::trash::TrashReport;
 pub(crate) use self::trash::empty_trash;
-use self::{claims::ClaimSigner, limits::ExchangeLimits, rate::RateLimit};
+use self::{
+    claims::ClaimSigner,
+    limits::{ExchangeLimits, WRITE_BYTES},
+    rate::RateLimit,
+};
 use crate::{
     config::Rate,
     identity::Identity,
@@ -207,8 +211,8 @@ impl Holder {
     ) -> Result<(), Refusal> {
         let mut remaining = shard_length;
         loop {
-            let piece = match self.next_piece(from, body).await {
-                Ok(piece) => piece,
+            let pieces = match self.next_pieces(from, body, remaining).await {
+                Ok(pieces) => pieces,
                 Err(refusal) => {
                     // Giving space back touches the disk.
                     blocking(move || {
@@ -219,17 +223,18 @@ impl Holder {
                     return Err(refusal);
                 }
             };
-            remaining = remaining.saturating_sub(piece.len() as u64);
+            let received: u64 = pieces.iter().map(|piece| piece.len() as u64).sum();
+            remaining = remaining.saturating_sub(received);
             let store = self.store.clone();
             if remaining > 0 {
                 writer = blocking(move || {
-                    writer.write(&piece).map_err(|error| refusal(&error))?;
+                    pieces.iter().try_for_each(|piece| writer.write(piece)).map_err(|error| refusal(&error))?;
                     Ok(writer)
                 })
                 .await?;
             } else {
                 let finish = move || {
-                    writer.write(&piece)?;
+                    pieces.iter().try_for_each(|piece| writer.write(piece))?;
                     store.commit(writer.finish()?)
                 };
                 return blocking(move || finish().map_err(|error| refusal(&error))).await;
@@ -237,14 +242,20 @@ impl Holder {
         }
     }
 
-    /// The next piece of a shard that has not ended, no faster than the pledge allows.
-    async fn next_piece(&self, from: NodeId, body: &mut StoreBody) -> Result<Bytes, Refusal> {
-        let piece = body.next_piece().await.ok().flatten().ok_or(Refusal::Invalid)?;
-        self.observer.received(from, &piece);
-        if let Some(rate) = &self.download {
-            rate.take(piece.len() as u64).await;
+    /// The next pieces of a shard of which `remaining` bytes are to come, no faster than the pledge allows. As many as
+    /// are worth a change to another thread, which hashes and writes them.
+    async fn next_pieces(&self, from: NodeId, body: &mut StoreBody, remaining: u64) -> Result<Vec<Bytes>, Refusal> {
+        let (mut pieces, mut bytes) = (Vec::new(), 0);
+        while bytes < remaining.min(WRITE_BYTES) {
+            let piece = body.next_piece().await.ok().flatten().ok_or(Refusal::Invalid)?;
+            self.observer.received(from, &piece);
+            if let Some(rate) = &self.download {
+                rate.take(piece.len() as u64).await;
+            }
+            bytes += piece.len() as u64;
+            pieces.push(piece);
         }
-        Ok(piece)
+        Ok(pieces)
     }
 }
 

@@ -19,8 +19,10 @@ use tokio::{
     time::timeout,
 };
 
-/// Shards received at once; each has one piece of at most 256 KiB in memory.
-const STORES_MAX: usize = 64;
+/// Bytes of a shard that are hashed and written in one go, off the runtime's thread.
+pub(super) const WRITE_BYTES: u64 = 512 << 10;
+/// Shards received at once; each has so much in memory, and one piece of at most 256 KiB.
+const STORES_MAX: usize = 32;
 /// Shards received at once from one peer: an eighth of a percent of a put's shards go to one holder at a time.
 const STORES_PER_PEER_MAX: usize = 16;
 /// Ranges read at once for one peer.
@@ -32,7 +34,7 @@ const WAIT_MAX: Duration = Duration::from_secs(8);
 /// Permits are counted in KiB, since a semaphore counts 32 bits at a time.
 const PERMIT_BYTES: u64 = 1 << 10;
 
-const _: () = assert!(STORES_MAX * PIECE_BYTES <= 16 << 20);
+const _: () = assert!(STORES_MAX * (WRITE_BYTES as usize + PIECE_BYTES) <= 24 << 20);
 
 #[derive(Debug)]
 struct PeerShare {
