@@ -189,14 +189,18 @@ fn run_batches<S: ContentSource>(
 ) -> Result<(), Error> {
     let (batches, planned) = mpsc::sync_channel::<Result<Batch<S::Fetching>, Error>>(BATCHES_AHEAD);
     std::thread::scope(|scope| {
-        scope.spawn(move || {
+        let planning = move || {
             let failed = batches.clone();
             let (steps, linked) = (Vec::new(), HashSet::new());
             let mut planner = Planner { source, progress, batches, steps, bytes: 0, last: None, linked };
             if let Err(error) = plan(&mut planner).and_then(|()| planner.flush()) {
                 let _ = failed.send(Err(error));
             }
-        });
+        };
+        std::thread::Builder::new()
+            .name("planning".to_owned())
+            .spawn_scoped(scope, planning)
+            .map_err(|_| Error::Stopped)?;
         // Moved in, so that an early end hangs up on the planner.
         let planned = planned;
         planned.iter().try_for_each(|batch| {
@@ -420,28 +424,35 @@ impl OpenedFile {
     /// The bytes from `offset` on, at most `length`, fewer only at the end: fetches the chunks that hold them and their
     /// proofs, nothing else.
     pub fn read_at(&self, offset: u64, length: usize) -> Result<Bytes, Error> {
-        let range = offset..offset.saturating_add(length as u64).min(self.content.length());
-        if range.is_empty() {
-            return Ok(Bytes::new());
-        }
-        let root = match &self.content {
-            FileContent::Inline(bytes) => return Ok(bytes.slice(range.start as usize..range.end as usize)),
-            FileContent::Chunks(root) => root,
-        };
-        let mut read = Vec::with_capacity(length.min(1 << 20));
-        for extent in file::extents(&self.reader, root, range.start) {
-            let (start, extent) = extent?;
-            if start >= range.end {
-                break;
-            }
-            let end = start + extent.length();
-            match extent {
-                Extent::Data(chunk) => read.extend_from_slice(&self.reader.get(&chunk)?[clamp(&range, start, end)]),
-                Extent::Hole(_) => read.resize(read.len() + clamp(&range, start, end).len(), 0),
-            }
-        }
-        Ok(read.into())
+        read_at(&self.reader, &self.content, offset, length)
     }
+}
+
+fn read_at<S>(source: &S, content: &FileContent, offset: u64, length: usize) -> Result<Bytes, Error>
+where
+    S: ChunkSource<Error = Error>,
+{
+    let range = offset..offset.saturating_add(length as u64).min(content.length());
+    if range.is_empty() {
+        return Ok(Bytes::new());
+    }
+    let root = match content {
+        FileContent::Inline(bytes) => return Ok(bytes.slice(range.start as usize..range.end as usize)),
+        FileContent::Chunks(root) => root,
+    };
+    let mut read = Vec::with_capacity(length.min(1 << 20));
+    for extent in file::extents(source, root, range.start) {
+        let (start, extent) = extent?;
+        if start >= range.end {
+            break;
+        }
+        let end = start + extent.length();
+        match extent {
+            Extent::Data(chunk) => read.extend_from_slice(&source.get(&chunk)?[clamp(&range, start, end)]),
+            Extent::Hole(_) => read.resize(read.len() + clamp(&range, start, end).len(), 0),
+        }
+    }
+    Ok(read.into())
 }
 
 #[cfg(test)]

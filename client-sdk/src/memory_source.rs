@@ -1,6 +1,9 @@
 //! A vault's content in memory, sealed as it is anywhere: what tests read instead of a network.
 
-use std::{collections::HashMap, sync::Mutex};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Mutex,
+};
 
 use bytes::Bytes;
 use commonhold_protocol::SegmentId;
@@ -9,11 +12,16 @@ use commonhold_storage_engine::{
     frame::{Compressor, DEFAULT_LEVEL},
     keys::{VaultKeys, VaultSecret},
     seal::seal,
-    tree::{ChunkSink, ChunkSource},
+    tree::{
+        ChunkSink, ChunkSource,
+        entry::{Entry, EntryKind, FileContent, FileTime, Xattrs},
+        file::FileBuilder,
+        map::Builder,
+    },
 };
 
 use crate::{
-    error::Error,
+    error::{Error, UnavailableSegment},
     reader::{ContentSource, Fetched, open},
 };
 
@@ -27,6 +35,8 @@ pub(crate) struct MemorySource {
     chunks: usize,
     /// Plain bytes of the chunks that were fetched for contents.
     pub(crate) fetched: Mutex<Vec<u32>>,
+    /// Segments that nobody holds any more.
+    pub(crate) lost: HashSet<SegmentId>,
 }
 
 impl MemorySource {
@@ -37,12 +47,59 @@ impl MemorySource {
             segments: HashMap::new(),
             chunks: 0,
             fetched: Mutex::default(),
+            lost: HashSet::new(),
         }
     }
 
-    fn sealed(&self, chunk: &ChunkRef) -> Bytes {
+    fn sealed(&self, chunk: &ChunkRef) -> Result<Bytes, Error> {
+        if self.lost.contains(&chunk.segment) {
+            let lost = UnavailableSegment { segment: chunk.segment, reachable: 0, needed: 1 };
+            return Err(Error::Unavailable { segments: vec![lost] });
+        }
         let bytes = chunk.bytes();
-        Bytes::copy_from_slice(&self.segments[&chunk.segment][bytes.start as usize..bytes.end as usize])
+        Ok(Bytes::copy_from_slice(&self.segments[&chunk.segment][bytes.start as usize..bytes.end as usize]))
+    }
+
+    /// A folder with these entries, in order of names. A name may be one that no writer would let through.
+    pub(crate) fn folder(&mut self, entries: &[(&[u8], Entry)]) -> Entry {
+        let mut builder = Builder::new();
+        for (name, entry) in entries {
+            builder.push(self, name, &entry.encode().expect("an entry")).expect("pushed");
+        }
+        entry(EntryKind::Directory(builder.finish(self).expect("a folder")))
+    }
+
+    /// A file of data, and of holes where there is a number.
+    pub(crate) fn file(&mut self, extents: &[Result<&[u8], u64>]) -> Entry {
+        let mut builder = FileBuilder::new();
+        for extent in extents {
+            match extent {
+                Ok(data) => {
+                    let chunk = self.put(data).expect("put");
+                    builder.push(self, chunk).expect("pushed");
+                }
+                Err(hole) => builder.push_hole(*hole),
+            }
+        }
+        entry(EntryKind::File(FileContent::Chunks(builder.finish(self).expect("a file"))))
+    }
+}
+
+/// What lies in the entry itself.
+pub(crate) fn small_file(bytes: &[u8]) -> Entry {
+    entry(EntryKind::File(FileContent::Inline(Bytes::copy_from_slice(bytes))))
+}
+
+/// An entry that is ours, as a file system has it.
+pub(crate) fn entry(kind: EntryKind) -> Entry {
+    Entry {
+        mode: if matches!(kind, EntryKind::Directory(_)) { 0o755 } else { 0o644 },
+        kind,
+        uid: rustix::process::geteuid().as_raw(),
+        gid: rustix::process::getegid().as_raw(),
+        modified: FileTime::new(1_700_000_000, 123_456_789).expect("a time"),
+        link_group: None,
+        xattrs: Xattrs::default(),
     }
 }
 
@@ -51,7 +108,7 @@ impl ChunkSink for MemorySource {
 
     fn put(&mut self, plain: &[u8]) -> Result<ChunkRef, Error> {
         let sealed = seal(self.compressor.frame(plain), plain.len() as u32, self.keys.convergence());
-        let segment = SegmentId::from_bytes([(self.chunks / SEGMENT_CHUNKS) as u8; 32]);
+        let segment = SegmentId::from_bytes(*blake3::hash(&(self.chunks / SEGMENT_CHUNKS).to_le_bytes()).as_bytes());
         self.chunks += 1;
         let bytes = self.segments.entry(segment).or_default();
         let offset = bytes.len() as u32;
@@ -65,7 +122,7 @@ impl ChunkSource for MemorySource {
     type Error = Error;
 
     fn get(&self, chunk: &ChunkRef) -> Result<Bytes, Error> {
-        open(chunk, &self.sealed(chunk))
+        open(chunk, &self.sealed(chunk)?)
     }
 }
 
@@ -79,7 +136,9 @@ impl ContentSource for MemorySource {
 
     fn wait(&self, chunks: Vec<ChunkRef>) -> Result<Fetched, Error> {
         let mut fetched = Fetched::default();
-        chunks.iter().for_each(|chunk| fetched.add(chunk.segment, chunk.bytes(), self.sealed(chunk)));
+        for chunk in &chunks {
+            fetched.add(chunk.segment, chunk.bytes(), self.sealed(chunk)?);
+        }
         Ok(fetched)
     }
 }

@@ -367,7 +367,9 @@ impl From<Error> for FileError {
 pub(crate) fn measure(path: &Path, progress: &Arc<Progress>) -> Arc<()> {
     let wanted = Arc::new(());
     let (path, progress, still_wanted) = (path.to_owned(), progress.clone(), Arc::downgrade(&wanted));
-    std::thread::spawn(move || add_up(path, &progress, &still_wanted));
+    // Without it, the bar does not know how long it is.
+    let _ =
+        std::thread::Builder::new().name("measuring".to_owned()).spawn(move || add_up(path, &progress, &still_wanted));
     wanted
 }
 

@@ -200,13 +200,20 @@ impl Peer {
             }
         }
         if !reached.is_empty() {
-            let (reply, refreshed) = oneshot::channel();
-            self.inner.command(Command::Refresh { reply }).await?;
-            let _ = timeout(REFRESH_PATIENCE, refreshed).await;
+            self.refresh().await?;
         }
         // Whoever turned out to be of another network has been disconnected by now.
         let connected = self.inner.shared.connected();
         Ok(reached.iter().filter_map(node_id).filter(|node| connected.contains_key(node)).count())
+    }
+
+    /// Looks around in the network, as [`Self::bootstrap`] does at its end: two that joined through the same node at the
+    /// same moment may not have been told of each other. Takes a few seconds at most.
+    pub async fn refresh(&self) -> Result<(), NetworkError> {
+        let (reply, refreshed) = oneshot::channel();
+        self.inner.command(Command::Refresh { reply }).await?;
+        let _ = timeout(REFRESH_PATIENCE, refreshed).await;
+        Ok(())
     }
 
     /// Remembers where a node is said to listen.

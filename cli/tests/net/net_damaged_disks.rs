@@ -5,10 +5,13 @@ use std::{
     fs,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use super::harness::{Network, Setup, Tree, assert_same, eventually, noise, words};
 
+/// A damaged shard costs an answer, never a stall.
+const READ_MAX: Duration = Duration::from_secs(10);
 /// Smaller than any shard of the large file: each of them is hit.
 const FLIP_EVERY: u64 = 16 << 10;
 
@@ -31,8 +34,10 @@ fn lying_disks_are_found_out() {
     for round in 0..2 {
         let back = network.scratch().join(format!("back-{round}"));
         let reader = network.cold_home(&format!("cold-{round}"), &phrase, &[9]);
-        reader.get("/x", &back).expect_code(0);
+        let got = reader.get("/x", &back).expect_code(0);
         assert_same(tree.path(), &back);
+        assert!(got.took < READ_MAX, "reading took {:?}", got.took);
+        eprintln!("round {round}: read in {:?}", got.took);
         // Those whose files were taken away may go on with what the kernel keeps for them, or find out: both are right.
         // The second round finds them started anew, with nothing but what lies in their folders.
         if round == 0 {
@@ -56,6 +61,7 @@ fn lying_disks_are_found_out() {
     let back = network.scratch().join("back-of-lies");
     let reader = network.cold_home("cold-of-lies", &phrase, &[9]);
     let failed = reader.get("/x", &back);
+    assert!(failed.took < READ_MAX, "failing took {:?}", failed.took);
     assert!(matches!(failed.code, Some(1 | 3 | 4)), "exit code {:?}: {}", failed.code, failed.stderr);
     each_file(&back, &mut |path| {
         let original = tree.path().join(path.strip_prefix(&back).unwrap());

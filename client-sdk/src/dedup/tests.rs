@@ -102,9 +102,11 @@ fn a_cache_that_another_process_has_locked_is_left_alone() {
     assert!(DedupIndex::open(&home, seal()).has_cache());
 }
 
+type Damage = fn(&[u8]) -> Vec<u8>;
+
 #[test]
 fn a_damaged_cache_is_begun_anew() {
-    let kinds: [(&str, fn(&[u8]) -> Vec<u8>); 4] = [
+    let kinds: [(&str, Damage); 4] = [
         ("garbage", |bytes| vec![0xa5; bytes.len().max(64)]),
         ("cut", |bytes| bytes[..bytes.len() / 2].to_vec()),
         ("emptied", |_| Vec::new()),

@@ -17,7 +17,8 @@ use crate::data_dir::{self, PEERS_FILE, write_atomically};
 const WAIT_MIN: Duration = Duration::from_millis(250);
 /// The longest wait: a node that finds its network again after a night should not take much longer than this.
 const WAIT_MAX: Duration = Duration::from_secs(60);
-/// A node that has just joined soon writes down whom it met, then less and less often.
+/// A node that has just joined soon looks around once more, since who joined at the same moment was not known yet to
+/// those whom it asked, and writes down whom it met; then less and less often.
 const CHECK_MIN: Duration = Duration::from_millis(500);
 /// A node without any connection looks for its network again after this time.
 const CHECK_EVERY: Duration = Duration::from_secs(20);
@@ -41,6 +42,16 @@ pub(super) async fn run(peer: Peer, configured: Vec<Multiaddr>, folder: PathBuf,
     loop {
         let connected = !peer.connected().is_empty();
         let next = if connected || (configured.is_empty() && remembered.is_empty()) {
+            if connected && check < CHECK_EVERY {
+                match stop.run_until_cancelled(peer.refresh()).await {
+                    None => return,
+                    Some(refreshed) => {
+                        if let Err(error) = refreshed {
+                            tracing::debug!(%error, "no look around");
+                        }
+                    }
+                }
+            }
             remember(&peer, &folder, &mut written);
             wait = WAIT_MIN;
             check = (check * 2).min(CHECK_EVERY);
