@@ -10,7 +10,9 @@ use std::{
 };
 
 use commonhold_policy::parameters::TooFewHolders;
-use commonhold_protocol::{Coding, Manifest, SegmentId, Verified, manifest::SEGMENT_BYTES_MAX};
+use commonhold_protocol::{
+    Coding, Drop as DropOrder, DropKind, Manifest, SegmentId, Verified, manifest::SEGMENT_BYTES_MAX,
+};
 use commonhold_storage_engine::{
     chunk_ref::ChunkRef,
     frame::{Compressor, DEFAULT_LEVEL},
@@ -30,7 +32,7 @@ use crate::{
     local_seal::LocalSeal,
     progress::Progress,
     reader::Reader,
-    session::Session,
+    session::{Session, now},
     table::{ChunkTag, PackedChunk, SEGMENT_CHUNKS_MAX},
     upload::{self, Placed},
     vault::Vault,
@@ -397,7 +399,9 @@ impl UploadStage {
                 }
             };
             let manifest: Verified<Manifest> = Verified::sign(manifest, self.keys.signing(), self.session.network());
-            let upload = upload::SegmentUpload { id, manifest, shards, chunks: open.chunks };
+            let undo = DropOrder { vault: manifest.vault, counter: now().0, kind: DropKind::Drop, segments: vec![id] };
+            let undo = Verified::sign(undo, self.keys.signing(), self.session.network()).to_unverified();
+            let upload = upload::SegmentUpload { id, manifest, shards, chunks: open.chunks, undo };
             let (session, records, report) = (self.session.clone(), self.records.clone(), self.report.clone());
             let (progress, uploads) = (self.progress.clone(), self.uploads.clone());
             self.session.handle().spawn(async move {

@@ -14,7 +14,7 @@ use commonhold_policy::{
     store::{Action, Event, Store},
 };
 use commonhold_protocol::{
-    Claim, Manifest, NodeId, Record, SegmentId, ShardIndex, Verified, VerifiedClaim,
+    Claim, Drop, Manifest, NodeId, Record, SegmentId, ShardIndex, Unverified, Verified, VerifiedClaim,
     ask::{ASK_RECORDS_MAX, Refusal, Request, Response},
 };
 use futures::{StreamExt, future::AbortHandle, stream::FuturesUnordered};
@@ -41,6 +41,8 @@ pub(crate) struct SegmentUpload {
     pub(crate) manifest: Verified<Manifest>,
     pub(crate) shards: Vec<Bytes>,
     pub(crate) chunks: Vec<PackedChunk>,
+    /// The owner's word that it is not wanted after all, for when it cannot be placed or recorded.
+    pub(crate) undo: Unverified<Drop>,
 }
 
 /// A segment that holders have claimed and stewards keep.
@@ -80,7 +82,11 @@ pub(crate) async fn run(
         claims: claims.iter().map(|claim| claim.claim.clone()).collect(),
         drop: None,
     };
-    records.keep(upload.id, record).await?;
+    if let Err(error) = records.keep(upload.id, record).await {
+        let holders: Vec<NodeId> = claims.iter().map(|claim| claim.holder).collect();
+        undo(session, &upload, holders).await;
+        return Err(error);
+    }
     let info = SegmentInfo { coding, length: upload.manifest.length, holders };
     let bytes_placed = claims.len() as u64 * upload.manifest.shard_length();
     Ok(Placed { segment: PlacedSegment { id: upload.id, info, chunks: upload.chunks }, bytes_placed, shared })
@@ -129,6 +135,8 @@ async fn place(
                     return Ok((placed.claimed.iter().filter_map(|held| claims.remove(held)).collect(), shared));
                 }
                 Action::Failed(failed) => {
+                    // Whoever was still being sent a shard may have taken it all the same.
+                    undo(session, upload, cancels.keys().map(|(_, node)| *node).collect()).await;
                     let text = |failure: Failure| failure.to_string();
                     return Err(Error::NotPlaced {
                         segment: upload.id,
@@ -164,6 +172,13 @@ async fn place(
         };
         actions = machine.handle(now(), event);
     }
+}
+
+/// Gives holders their space back. Whoever does not hear of it keeps shards that nobody asks for.
+async fn undo(session: &Arc<Session>, upload: &SegmentUpload, mut holders: Vec<NodeId>) {
+    holders.sort();
+    holders.dedup();
+    session.ask_all(&holders, &Request::KeepDrop { drop: upload.undo.clone() }).await;
 }
 
 /// One shard to one node; the claim must be that node's, over exactly this shard.

@@ -2,7 +2,7 @@
 //!
 //! A holder keeps, beside a shard, its outboard: the tree's hash pairs above 16 KiB chunk groups, in pre-order. A
 //! range is answered with the groups and the pairs that lead to them, in the order of the tree ("Bao response",
-//! https://github.com/n0-computer/bao-tree, `BlockSize` 16 KiB, no length prefix); whoever knows the root and the
+//! <https://github.com/n0-computer/bao-tree>, `BlockSize` 16 KiB, no length prefix); whoever knows the root and the
 //! length can check it. The root is the plain hash: `b3sum` of a shard prints it.
 //!
 //! Encoding verifies what it reads, so a damaged shard is an error here and never an answer. Nothing here reads a

@@ -103,20 +103,24 @@ fn a_node_that_was_killed_holds_what_it_had_answered_for() {
     tree.small_files(500);
 
     // Killed in the middle of receiving, again and again, each time at another moment.
-    let mut claimed = 0;
+    let (mut claimed, mut caught) = (0, 0);
     for round in 0..KILLS {
-        tree.file(format!("large-{round}"), &noise(round, 128 << 20));
+        tree.file(format!("large-{round}"), &noise(round, 192 << 20));
         let received = || network.figure(victim, "/traffic/shard_bytes_received");
-        // Of each put it receives about 23 MiB, in shards of 3.2 MiB of which four come at a time.
-        let enough = received() + random.random_range(1..20 * MIB);
+        // Of each put it receives about 34 MiB, in shards of 3.2 MiB of which four come at a time.
+        let enough = received() + random.random_range(1..24 * MIB);
         let mut put = home.spawn(["put", tree.path().to_str().unwrap(), &format!("/x-{round}")]);
         let receiving = poll_until(Duration::from_secs(60), || (received() >= enough || put.has_ended()).then_some(()));
-        assert!(receiving.is_some() && !put.has_ended(), "the put of round {round} was not caught half-way");
+        assert!(receiving.is_some(), "the put of round {round} hangs");
+        caught += u64::from(!put.has_ended());
         network.kill(victim);
         put.finish().expect_code(0);
+        // What is looked at no more.
+        fs::remove_file(tree.path().join(format!("large-{round}"))).unwrap();
         network.start_again(victim, 8);
         claimed = holds_what_it_claims(&network, &home, victim, &id);
     }
+    assert!(caught >= KILLS / 2, "only {caught} of {KILLS} puts were under way when the node was killed");
     assert!(claimed > 0, "it was never caught after it had answered for anything");
 
     // Neither without its index, nor with a broken one, is anything lost.
@@ -140,8 +144,9 @@ fn a_node_that_was_killed_holds_what_it_had_answered_for() {
     assert_eq!(holds_what_it_claims(&network, &home, victim, &id), claimed);
 
     let back = network.scratch().join("back");
-    network.cold_home("cold", &phrase, &[victim]).get(&format!("/x-{}", KILLS - 1), &back).expect_code(0);
-    assert_same(tree.path(), &back);
+    let large = format!("/x-{0}/large-{0}", KILLS - 1);
+    network.cold_home("cold", &phrase, &[victim]).get(&large, &back).expect_code(0);
+    assert!(fs::read(back).unwrap() == noise(KILLS - 1, 192 << 20), "other bytes than were stored");
 }
 
 /// Reads every shard that the records say a node holds from that node; gives how many there are.

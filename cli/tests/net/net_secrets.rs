@@ -82,7 +82,7 @@ fn nodes_see_nothing_that_they_should_not() {
     let heard = recorder.heard();
     assert!(heard.len() > 2 << 20, "the recorder heard {} bytes", heard.len());
     assert_eq!(secrets.in_bytes(&heard), Vec::<&str>::new(), "heard by the recording node");
-    assert_eq!(controls.in_bytes(&heard).first(), Some(&"the vault's id"));
+    assert!(controls.in_bytes(&heard).contains(&"the vault's id"), "the recorder did not hear what it must have");
     let mut control = Vec::new();
     for folder in network.nodes().iter().map(|node| network.node_dir(*node)).chain([recorder.folder().to_owned()]) {
         assert_eq!(secrets.in_folder(&folder), Vec::<String>::new(), "in a node's folder");
