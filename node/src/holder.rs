@@ -22,7 +22,7 @@ use commonhold_network::{RangeReply, ShardService, StoreBody};
 use commonhold_policy::admission::admit_shard;
 use commonhold_protocol::{
     Claim, ClaimLeaf, Lease, Manifest, NetworkName, NodeId, SegmentId, ShardIndex, Unverified, VaultId, Verified,
-    ask::Refusal, shard_stream::GroupRange,
+    Verifier, ask::Refusal, shard_stream::GroupRange,
 };
 use commonhold_storage_engine::store::{Held, ShardStore, ShardWriter, StoreError};
 
@@ -101,7 +101,6 @@ pub struct Rates {
 
 /// The holder.
 pub struct Holder {
-    network: NetworkName,
     store: Arc<ShardStore>,
     steward: Arc<Steward>,
     neighbours: Arc<Neighbours>,
@@ -137,8 +136,7 @@ impl Holder {
     pub fn new(identity: &Identity, parts: HolderParts) -> Self {
         let HolderParts { network, store, steward, neighbours, served, rates, observer } = parts;
         Self {
-            signer: ClaimSigner::start(identity.signing_key(), network.clone(), steward.clock().clone()),
-            network,
+            signer: ClaimSigner::start(identity.signing_key(), network, steward.clock().clone()),
             store,
             steward,
             neighbours,
@@ -173,10 +171,10 @@ impl Holder {
         index: ShardIndex,
         lease: Option<Unverified<Lease>>,
     ) -> Result<(Verified<Manifest>, Option<ShardWriter>), Refusal> {
-        let (network, store, steward) = (self.network.clone(), self.store.clone(), self.steward.clone());
+        let (store, steward) = (self.store.clone(), self.steward.clone());
         let sender = self.neighbours.sender(from);
         blocking(move || {
-            let manifest = manifest.verify(&network).map_err(|_| Refusal::Invalid)?;
+            let manifest = steward.verifier().verify(manifest).map_err(|_| Refusal::Invalid)?;
             let newest_drop = steward.newest_drop(&manifest.id()).map_err(|error| error.refusal())?;
             admit_shard(&manifest, index, newest_drop.as_deref())?;
             steward.keep_lease_beside(&sender, lease);
@@ -193,7 +191,7 @@ impl Holder {
             };
             let writer = match begun {
                 Ok(writer) => Some(writer),
-                Err(StoreError::AlreadyHeld { leaf }) => check_held(&store, &manifest, leaf, &network)?,
+                Err(StoreError::AlreadyHeld { leaf }) => check_held(&store, &manifest, leaf, steward.verifier())?,
                 Err(error) => return Err(refusal(&error)),
             };
             Ok((manifest, writer))
@@ -273,13 +271,12 @@ impl ShardService for Holder {
         let _permits = self.limits.store(from).await?;
         let (manifest, writer) = self.begin(from, manifest, index, lease).await?;
         let shard_length = manifest.shard_length();
-        if body.go(shard_length).await.is_err() {
-            return Err(Refusal::Invalid);
-        }
-        match writer {
-            Some(writer) => self.receive(from, writer, shard_length, body).await?,
-            // The sender does not know that we have it (it was killed before it heard): let it finish.
-            None => while body.next_piece().await.map_err(|_| Refusal::Invalid)?.is_some() {},
+        // Without a writer the sender does not know that we have it (it was killed before it heard): it is told at once.
+        if let Some(writer) = writer {
+            if body.go(shard_length).await.is_err() {
+                return Err(Refusal::Invalid);
+            }
+            self.receive(from, writer, shard_length, body).await?;
         }
         self.served.serve(manifest.vault);
         self.signer.sign(ClaimLeaf { segment: manifest.id(), index }).await.ok_or(Refusal::Stopping)
@@ -317,7 +314,7 @@ fn check_held(
     store: &Arc<ShardStore>,
     manifest: &Verified<Manifest>,
     leaf: ClaimLeaf,
-    network: &NetworkName,
+    verifier: &Verifier,
 ) -> Result<Option<ShardWriter>, Refusal> {
     let first = GroupRange { first: 0, count: 1 };
     let held = store.read(leaf.segment, leaf.index, &[first]).and_then(|read| {
@@ -326,7 +323,7 @@ fn check_held(
     });
     match held {
         Ok(held) => {
-            let held = held.verify(network).map_err(|_| Refusal::Damaged)?;
+            let held = verifier.verify(held).map_err(|_| Refusal::Damaged)?;
             let same = held.root(leaf.index) == manifest.root(leaf.index);
             if same { Ok(None) } else { Err(Refusal::Invalid) }
         }

@@ -18,6 +18,7 @@ pub mod record;
 pub mod shard_stream;
 pub mod sign;
 pub mod time;
+pub mod verifier;
 
 pub use claim::{Claim, ClaimBatch, ClaimLeaf, VerifiedClaim};
 pub use coding::{Coding, ShardIndex};
@@ -31,3 +32,4 @@ pub use network::NetworkName;
 pub use record::Record;
 pub use sign::{SignedObject, SigningKey, Unverified, Verified, VerifyError};
 pub use time::Timestamp;
+pub use verifier::Verifier;
