@@ -39,33 +39,35 @@ fn a_put_goes_where_there_is_room_or_says_that_there_is_none() {
     read_back(&network, &phrase, &[(&small, "/small"), (&large, "/large")], "grown");
 }
 
-/// Of six nodes five are needed: with two that say nothing, a put fails. What the others took they are told to drop.
+/// All six nodes are needed: with one that says nothing any more, a put fails. What the others took they are told to
+/// drop.
 #[test]
 fn a_put_that_cannot_be_placed_is_taken_back() {
-    let overlay = "[pledge]\ntrash = \"1 s\"\n";
+    // A shard of 4 MiB takes a while, so that the node is frozen before it has its own.
+    let overlay = "[pledge]\ntrash = \"1 s\"\ndownload = \"16 Mbit/s\"\n";
     let network = Network::start(&Setup { nodes: 6, coding: Some("3/6"), overlay: Some(overlay), ..Setup::default() });
     let (home, _) = network.new_home("home");
     let mut before = Tree::new(network.scratch().join("before"), 1);
     before.small_files(20);
     home.put(before.path(), "/before");
-    let held = || network.figures_of(&[0, 1, 2, 3], "/shards/held");
-    let received = || network.figures_of(&[0, 1, 2, 3], "/traffic/shard_bytes_received");
+    let held = || network.figures_of(&[0, 1, 2, 3, 4], "/shards/held");
+    let received = || network.figures_of(&[0, 1, 2, 3, 4], "/traffic/shard_bytes_received");
     let (held_before, received_before) = (held(), received());
 
     let mut source = Tree::new(network.scratch().join("source"), 2);
     source.file("noise", &noise(3, 12 << 20));
     let put = home.spawn(["put", source.path().to_str().unwrap(), "/lost"]);
-    // Both have said by then that they are there, and have room.
+    // It has said by then that it is there, and has room.
     let begun = poll_until(Duration::from_secs(60), || (received() > received_before).then_some(()));
-    network.freeze(4);
     network.freeze(5);
     assert!(begun.is_some(), "nothing was sent");
-    put.finish().expect_code(1).expect_said(&["shards placed, 5 needed"]);
+    put.finish().expect_code(1).expect_said(&["5 shards placed, 6 needed", "nothing of this command is visible"]);
 
+    // Five shards of 4 MiB were there, and so were their claims.
+    assert!(received() - received_before >= 5 * 4 * MIB);
     let gone = poll_until(Duration::from_secs(30), || (held() == held_before).then_some(()));
     assert!(gone.is_some(), "{} shards are held, {held_before} were before", held());
     assert!(fs::read_dir(home.dir.join("spool")).unwrap().next().is_none(), "there is nothing to go on with");
-    network.thaw(4);
     network.thaw(5);
     eventually("the vault can be read", || home.run(["ls", "/"]).code == Some(0));
     assert_eq!(home.names("/"), ["before"]);
