@@ -151,7 +151,10 @@ impl Download {
     }
 
     fn standing(&self, node: &NodeId) -> Standing {
-        self.session.health(|health| health.standing(node, now()))
+        match self.session.peer().seems_up(*node) {
+            true => self.session.health(|health| health.standing(node, now())),
+            false => Standing::RecentlyFailed,
+        }
     }
 
     fn unavailable(&self, reachable: usize, needed: usize) -> Error {
