@@ -33,6 +33,8 @@ use crate::{
 /// The longest that a call may take. A read that has to find other holders for each of several segments takes some
 /// seconds; nobody waits for longer than this.
 const CALL_MAX: Duration = Duration::from_secs(60);
+/// Extents looked at, at most, to find a file's holes: those of one node.
+const EXTENTS_LOOKED_AT_MAX: usize = 1024;
 /// Entries walked, at most, to count the names of files with several.
 const NAMES_WALKED_MAX: usize = 200_000;
 
@@ -103,20 +105,19 @@ impl View {
         self.bounded(|reader| read_at(reader, content, offset, length))
     }
 
-    /// Bytes of a file that are not in a hole, as far as its entry alone says; of a file with very many extents, all.
+    /// Bytes of a file that are not in a hole, as far as its first 1,024 extents say; the rest is taken for data. Reads
+    /// one node of the file at most.
     pub fn data_bytes(&self, content: &FileContent) -> Result<u64, Error> {
-        match content {
-            FileContent::Chunks(root) if root.node().is_none() => self.bounded(|reader| {
-                let mut data = 0;
-                for extent in file::extents(reader, root, 0) {
-                    if let (_, Extent::Data(chunk)) = extent? {
-                        data += u64::from(chunk.plain_length);
-                    }
+        let FileContent::Chunks(root) = content else { return Ok(content.length()) };
+        self.bounded(|reader| {
+            let mut data = content.length();
+            for extent in file::extents(reader, root, 0).take(EXTENTS_LOOKED_AT_MAX) {
+                if let (_, Extent::Hole(bytes)) = extent? {
+                    data = data.saturating_sub(bytes);
                 }
-                Ok(data)
-            }),
-            other => Ok(other.length()),
-        }
+            }
+            Ok(data)
+        })
     }
 
     /// How many names a file has: 1, or for hard links as many as there are in this state. Walks the vault's folders

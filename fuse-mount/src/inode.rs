@@ -15,7 +15,7 @@ pub(crate) const ROOT: u64 = 1;
 /// Where something is: names from the root down. The root has no place.
 #[derive(Debug)]
 pub(crate) struct Place {
-    pub(crate) parent: Option<Arc<Place>>,
+    pub(crate) parent: Option<Arc<Self>>,
     pub(crate) name: Name,
 }
 

@@ -116,14 +116,16 @@ pub struct Mounted {
 pub fn check(dir: &Path, options: &MountOptions) -> Result<PathBuf, MountError> {
     let failed = |source: io::Error| MountError::Folder { dir: dir.to_owned(), source };
     let whole = whole_path(dir).map_err(failed)?;
-    match fs::metadata(dir) {
-        Err(error) if is_dead(&error) => return Err(MountError::Dead { dir: whole }),
-        Err(error) => return Err(failed(error)),
-        Ok(found) if !found.is_dir() => return Err(MountError::NotAFolder { dir: whole }),
-        Ok(_) if is_ours(&whole).map_err(failed)? => return Err(MountError::Mounted { dir: whole }),
-        Ok(_) => {}
+    if seems_dead(&whole) {
+        return Err(MountError::Dead { dir: whole });
     }
-    if fs::read_dir(dir).map_err(failed)?.next().is_some() {
+    if !fs::metadata(&whole).map_err(failed)?.is_dir() {
+        return Err(MountError::NotAFolder { dir: whole });
+    }
+    if is_ours(&whole).map_err(failed)? {
+        return Err(MountError::Mounted { dir: whole });
+    }
+    if fs::read_dir(&whole).map_err(failed)?.next().is_some() {
         return Err(MountError::NotEmpty { dir: whole });
     }
     fs::File::options().read(true).write(true).open(DEVICE).map_err(MountError::NoDevice)?;
@@ -230,8 +232,7 @@ pub fn unmount(dir: &Path) -> Result<(), MountError> {
     if !is_ours(&whole).map_err(failed)? {
         return Err(MountError::NotMounted { dir: whole });
     }
-    let dead = fs::metadata(&whole).is_err_and(|error| is_dead(&error));
-    take_away(&whole, if dead { UnmountFlags::DETACH } else { UnmountFlags::empty() })
+    take_away(&whole, if seems_dead(&whole) { UnmountFlags::DETACH } else { UnmountFlags::empty() })
 }
 
 fn take_away(dir: &Path, flags: UnmountFlags) -> Result<(), MountError> {
@@ -260,6 +261,11 @@ fn is_dead(error: &io::Error) -> bool {
     error.raw_os_error() == Some(Errno::NOTCONN.raw_os_error())
 }
 
+/// True if a folder is a mount without a process. Its attributes may still be cached, but opening asks the process.
+fn seems_dead(dir: &Path) -> bool {
+    fs::read_dir(dir).is_err_and(|error| is_dead(&error))
+}
+
 /// The whole path of a folder, of which the last part may be a dead mount that cannot be looked at.
 fn whole_path(dir: &Path) -> io::Result<PathBuf> {
     match dir.canonicalize() {
@@ -275,7 +281,7 @@ fn whole_path(dir: &Path) -> io::Result<PathBuf> {
 /// True if what is mounted at a whole path, on top, is a drive of ours.
 fn is_ours(whole: &Path) -> io::Result<bool> {
     let table = fs::read("/proc/self/mountinfo")?;
-    let found = table.split(|byte| *byte == b'\n').filter_map(mount_line).filter(|(at, _)| at == whole).next_back();
+    let found = table.split(|byte| *byte == b'\n').filter_map(mount_line).rfind(|(at, _)| at == whole);
     Ok(found.is_some_and(|(_, ours)| ours))
 }
 
