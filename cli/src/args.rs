@@ -76,6 +76,10 @@ pub(crate) enum Command {
     Mkdir(Mkdir),
     /// Count files and bytes in the vault.
     Du(Du),
+    /// Show the vault as a read-only drive in a folder, until stopped or unmounted.
+    Mount(Mount),
+    /// Take a drive away; also one whose process has died.
+    Umount(Umount),
     /// What the vault is, how much is in it, and how well it is kept.
     Status(Status),
     /// The nodes that can be reached, and the space they offer.
@@ -294,6 +298,26 @@ pub(crate) struct Du {
     pub(crate) entry: Entry,
 }
 
+/// `mount`
+#[derive(Debug, Args)]
+pub(crate) struct Mount {
+    /// An empty folder.
+    pub(crate) dir: PathBuf,
+    /// Options as mount(8) has them, with commas between them: allow_other, allow_root (both make modes and owners
+    /// count), default_permissions, noexec; ro is always so.
+    #[arg(short = 'o', value_name = "OPTS")]
+    pub(crate) options: Vec<String>,
+    #[command(flatten)]
+    pub(crate) entry: Entry,
+}
+
+/// `umount`
+#[derive(Debug, Args)]
+pub(crate) struct Umount {
+    /// The folder that the vault is mounted at.
+    pub(crate) dir: PathBuf,
+}
+
 /// `status`
 #[derive(Debug, Args)]
 pub(crate) struct Status {
@@ -408,6 +432,8 @@ mod tests {
             "commonhold mv /a /b",
             "commonhold mkdir /x",
             "commonhold du",
+            "commonhold mount DIR -o ro,allow_other -o noexec --bootstrap A",
+            "commonhold umount DIR",
             "commonhold status --quiet",
             "commonhold peers",
             "commonhold segments /x",
@@ -430,6 +456,7 @@ mod tests {
             "commonhold init --coding 14/7",
             "commonhold init --network Not_A_Name",
             "commonhold put",
+            "commonhold mount",
             "commonhold put SRC /x --passphrase secret",
         ] {
             assert_eq!(parse(line).map(|_| ()).map_err(|error| error.exit_code()), Err(2), "{line}");

@@ -10,6 +10,7 @@ mod du;
 mod get;
 mod init;
 mod ls;
+mod mount;
 mod node;
 mod peers;
 mod put;
@@ -46,6 +47,8 @@ pub(crate) fn run(command: Command, output: &Output) -> Result<(), Failure> {
         Command::Mv(args) => changes::rename(&args, output),
         Command::Mkdir(args) => changes::make_folder(&args, output),
         Command::Du(args) => du::run(&args, output),
+        Command::Mount(args) => mount::run(&args, output),
+        Command::Umount(args) => mount::unmount(&args),
         Command::Status(args) => status::run(&args, output),
         Command::Peers(args) => peers::run(&args, output),
         Command::Segments(args) => segments::run(&args, output),

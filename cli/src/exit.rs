@@ -11,6 +11,7 @@ use std::{
 };
 
 use commonhold_client_sdk as sdk;
+use commonhold_fuse_mount::{MountError, OptionError};
 use commonhold_node as node;
 use serde::Serialize;
 
@@ -63,6 +64,10 @@ pub(crate) enum Failure {
     #[error("{name:?} is not a command")]
     NoSuchCommand { name: String },
     #[error(transparent)]
+    Mount(MountError),
+    #[error(transparent)]
+    MountOption(#[from] OptionError),
+    #[error(transparent)]
     LocalNetwork(#[from] LocalNetworkError),
     #[error(transparent)]
     Demo(#[from] DemoError),
@@ -80,6 +85,16 @@ pub(crate) enum Failure {
     NodeFsck(#[from] node::FsckError),
     #[error("shards damaged or missing: {lost}; they are no longer served")]
     ShardsLost { lost: u64 },
+}
+
+/// What is wrong with the vault is told as everywhere else.
+impl From<MountError> for Failure {
+    fn from(error: MountError) -> Self {
+        match error {
+            MountError::Vault(error) => Self::Vault(error),
+            error => Self::Mount(error),
+        }
+    }
 }
 
 /// A segment that cannot be read, in JSON.

@@ -252,7 +252,8 @@ impl OpenedFile {
     }
 }
 
-fn read_at<S>(source: &S, content: &FileContent, offset: u64, length: usize) -> Result<Bytes, Error>
+/// The bytes of a file from `offset` on, at most `length`, fewer only at the end.
+pub(crate) fn read_at<S>(source: &S, content: &FileContent, offset: u64, length: usize) -> Result<Bytes, Error>
 where
     S: ChunkSource<Error = Error>,
 {

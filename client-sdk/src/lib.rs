@@ -3,13 +3,14 @@
 //! The way of a file through this crate, in order of modules: [`put`](Vault::put) walks a folder (`put`,
 //! `local_files`), chunks are packed into segments (`packer`, `dedup`), placed and recorded (`upload`), noted for the
 //! case that we are killed (`journal`), entered in the vault's `table`, and become visible when a head is written
-//! (`heads`, `head_payload`, `vault`). A get finds its way back: `heads`, `catalog`, `download`, `reader`, `restore`.
+//! (`heads`, `head_payload`, `vault`). A get finds its way back: `heads`, `catalog`, `download`, `reader`, `restore`; a mounted drive looks through `drive`.
 //!
 //! All of it is synchronous; a thread of its own runs the sockets (`session`).
 
 mod catalog;
 mod dedup;
 mod download;
+mod drive;
 mod error;
 mod get;
 mod head_payload;
@@ -37,7 +38,11 @@ mod vault;
 mod vault_file;
 mod vault_path;
 
-pub use commonhold_storage_engine::tree::entry::{Entry, EntryKind};
+pub use commonhold_storage_engine::tree::{
+    entry::{Entry, EntryKind, FileContent, FileTime},
+    name::Name,
+};
+pub use drive::View;
 pub use error::{Error, UnavailableSegment};
 pub use get::{GetOptions, GetReport, OpenedFile};
 pub use home::{ClientConfig, ClientSection, Home, NetworkSection};

@@ -17,6 +17,8 @@ use commonhold_storage_engine::tree::{
 
 use crate::{
     error::Error,
+    head_payload::HeadPayload,
+    reader::Reader,
     table::{self, SegmentInfo},
     vault::Vault,
     vault_path::VaultPath,
@@ -169,14 +171,7 @@ impl Vault {
     /// All segments of the vault: those in its table, and those that the head hints.
     fn known_segments(&self) -> Result<BTreeMap<SegmentId, SegmentInfo>, Error> {
         let state = self.state(&Arc::default())?;
-        let mut known: BTreeMap<SegmentId, SegmentInfo> =
-            state.payload.hints.iter().map(|hint| (hint.id, hint.info.clone())).collect();
-        let from = std::ops::Bound::Included(table::SEGMENTS_FROM);
-        for entry in map::range(&self.reader, &state.payload.table, from) {
-            let (key, value) = entry?;
-            known.insert(table::segment_of_key(&key)?, SegmentInfo::decode(value)?);
-        }
-        Ok(known)
+        segments_in(&self.reader, &state.payload)
     }
 
     fn segment_health(&self, id: SegmentId, answering: &BTreeSet<NodeId>) -> Result<SegmentHealth, Error> {
@@ -229,4 +224,16 @@ impl Vault {
         health.healthy = healthy.len();
         Ok(health)
     }
+}
+
+/// All segments that a head knows: those in its table, and those that it hints.
+pub(crate) fn segments_in(reader: &Reader, payload: &HeadPayload) -> Result<BTreeMap<SegmentId, SegmentInfo>, Error> {
+    let mut known: BTreeMap<SegmentId, SegmentInfo> =
+        payload.hints.iter().map(|hint| (hint.id, hint.info.clone())).collect();
+    let from = std::ops::Bound::Included(table::SEGMENTS_FROM);
+    for entry in map::range(reader, &payload.table, from) {
+        let (key, value) = entry?;
+        known.insert(table::segment_of_key(&key)?, SegmentInfo::decode(value)?);
+    }
+    Ok(known)
 }

@@ -2,9 +2,10 @@
 //!
 //! The matches are exhaustive on purpose: an error that is new to the libraries does not compile until it has advice.
 
-use std::io;
+use std::{io, path::Path};
 
 use commonhold_client_sdk::Error;
+use commonhold_fuse_mount::{MountError, OptionError};
 
 use super::{Code, Failure};
 use crate::{commands::demo::DemoError, local_network::LocalNetworkError};
@@ -14,6 +15,7 @@ impl Failure {
     pub(super) fn advice(&self) -> (Code, String) {
         let (code, help) = match self {
             Self::Vault(error) => return vault(error),
+            Self::Mount(error) => return mount(error),
             Self::Demo(error) => return demo(error),
             Self::LocalNetwork(error) => return local_network(error),
             Self::Output(_) => (Code::Failed, "check the disk or the program that reads the output"),
@@ -37,6 +39,10 @@ impl Failure {
                 (Code::Failed, "the system may be out of file descriptors or memory")
             }
             Self::NoSuchCommand { .. } => (Code::Usage, "`commonhold --help` lists the commands"),
+            Self::MountOption(OptionError::ReadOnly(_)) => {
+                (Code::Usage, "leave it out; `commonhold put` stores files in the vault")
+            }
+            Self::MountOption(OptionError::Unknown(_)) => (Code::Usage, "`commonhold mount --help` lists the options"),
             Self::NodeOption { .. } => (Code::Usage, "`commonhold node init --help` says what is expected"),
             Self::NodeConfig(_) => (Code::Failed, "`commonhold node init` writes a config with every key explained"),
             Self::NodeInit(_) => (Code::Failed, "choose another folder with --dir, or keep the node that is there"),
@@ -162,6 +168,38 @@ fn vault(error: &Error) -> (Code, String) {
         Error::Stopped => (Code::Failed, "run the command again; RUST_LOG=debug says more"),
     };
     (code, help.to_owned())
+}
+
+fn mount(error: &MountError) -> (Code, String) {
+    let dir = |dir: &Path| quoted(&dir.to_string_lossy());
+    let help = match error {
+        MountError::NoDevice(_) => {
+            "load the kernel's module (`modprobe fuse`); in a container, pass the device in: `--device /dev/fuse \
+             --cap-add SYS_ADMIN`"
+        }
+        MountError::NoHelper => "install the package fuse3",
+        MountError::OthersNotAllowed => {
+            "have root add the line `user_allow_other` to /etc/fuse.conf, or leave out allow_other and allow_root"
+        }
+        MountError::Folder { source, .. } => match source.kind() {
+            io::ErrorKind::NotFound => "make the folder first",
+            _ => return (Code::Failed, io_help(source)),
+        },
+        MountError::NotAFolder { .. } | MountError::NotEmpty { .. } => "choose an empty folder",
+        MountError::Dead { dir: at } | MountError::Mounted { dir: at } => {
+            return (Code::Failed, format!("`commonhold umount {}` takes it away", dir(at)));
+        }
+        MountError::NotMounted { .. } => "`findmnt -S commonhold` lists where vaults are mounted",
+        MountError::InUse { dir: at } => {
+            return (Code::Failed, format!("close what is open there; `fuser -vm {}` lists who uses it", dir(at)));
+        }
+        MountError::Refused { source, .. } => match source.kind() {
+            io::ErrorKind::PermissionDenied => "only root, and with fusermount3 whoever owns the folder, may do that",
+            _ => "the system's log (`dmesg`) may say more",
+        },
+        MountError::Vault(error) => return vault(error),
+    };
+    (Code::Failed, help.to_owned())
 }
 
 fn demo(error: &DemoError) -> (Code, String) {

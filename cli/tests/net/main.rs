@@ -11,6 +11,7 @@ mod net_dead_nodes;
 mod net_full;
 mod net_interrupted;
 mod net_membership;
+mod net_mount;
 mod net_partition;
 mod net_round_trip;
 mod net_secrets;
