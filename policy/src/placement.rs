@@ -137,6 +137,23 @@ pub fn plan(
     })
 }
 
+/// All candidates in the order in which they should get one shard each of a segment that lies in the `taken` domains
+/// already: as in a [`plan`], and those in new domains before all others.
+pub fn order<'a>(
+    rng: &mut impl Rng,
+    candidates: impl Iterator<Item = &'a Candidate>,
+    taken: &BTreeSet<Domain>,
+) -> Vec<Place> {
+    let mut places: Vec<(bool, Place)> = Vec::new();
+    let mut seen: BTreeSet<&Domain> = taken.iter().collect();
+    for candidate in rank(rng, candidates) {
+        let apart = seen.insert(&candidate.domain);
+        places.push((!apart, place(candidate)));
+    }
+    places.sort_by_key(|(shares, _)| *shares);
+    places.into_iter().map(|(_, place)| place).collect()
+}
+
 fn place(candidate: &Candidate) -> Place {
     Place { node: candidate.node, domain: candidate.domain.clone(), standing: candidate.standing }
 }
