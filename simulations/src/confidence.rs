@@ -21,7 +21,8 @@ pub fn share_interval(count: f64, trials: f64) -> (f64, f64) {
 /// share holders are lost together, and so count as fewer.
 pub fn design_effect(counts: &[(u64, u64)]) -> f64 {
     let runs = counts.len() as f64;
-    let (sum, trials) = counts.iter().fold((0.0, 0.0), |(sum, all), (count, of)| (sum + *count as f64, all + *of as f64));
+    let (sum, trials) =
+        counts.iter().fold((0.0, 0.0), |(sum, all), (count, of)| (sum + *count as f64, all + *of as f64));
     if runs < 2.0 || sum == 0.0 || sum == trials {
         return 1.0;
     }

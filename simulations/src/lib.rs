@@ -22,9 +22,7 @@ use rayon::prelude::*;
 
 /// Plays all runs of a scenario, over the cores.
 pub fn run(scenario: &Scenario, seed: u64) -> Report {
-    let runs: Vec<tally::Tally> = (0..*scenario.runs.get_ref())
-        .into_par_iter()
-        .map(|run| world::World::new(scenario, seed, run).run())
-        .collect();
+    let runs: Vec<tally::Tally> =
+        (0..*scenario.runs.get_ref()).into_par_iter().map(|run| world::World::new(scenario, seed, run).run()).collect();
     Report::new(scenario, seed, runs)
 }

@@ -100,7 +100,6 @@ impl<'de> Deserialize<'de> for Rate {
             let number: f64 = text.trim().strip_suffix(unit)?.trim().parse().ok()?;
             (number > 0.0 && number.is_finite()).then_some(number * factor / 8.0)
         });
-        rate.map(Self)
-            .ok_or_else(|| D::Error::custom(format!("{text:?}: a data rate is allowed, as in \"20 Mbit/s\"")))
+        rate.map(Self).ok_or_else(|| D::Error::custom(format!("{text:?}: a data rate is allowed, as in \"20 Mbit/s\"")))
     }
 }

@@ -346,9 +346,10 @@ fn thin_loss(scenario: &Scenario) -> f64 {
     let (k, m) = (coding.k(), scenario.threshold());
     let repair_ms = scenario.repair.time.as_ref().map_or_else(
         || {
-            let rates = scenario.population.iter().map(|population| {
-                scenario.repair.rate.unwrap_or(population.download).0 * population.share.get_ref().0
-            });
+            let rates = scenario
+                .population
+                .iter()
+                .map(|population| scenario.repair.rate.unwrap_or(population.download).0 * population.share.get_ref().0);
             let bytes = f64::from(coding.n()) * coding.shard_length(scenario.network.segment_size.0) as f64;
             bytes / rates.sum::<f64>() * 1000.0
         },

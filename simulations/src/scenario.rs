@@ -296,11 +296,7 @@ impl Scenario {
             &network.segments,
             "`[network] segments`: 1 to 100000000 segments are allowed",
         )?;
-        lines.allow(
-            (1..=10_000).contains(self.runs.get_ref()),
-            &self.runs,
-            "`runs`: 1 to 10000 runs are allowed",
-        )?;
+        lines.allow((1..=10_000).contains(self.runs.get_ref()), &self.runs, "`runs`: 1 to 10000 runs are allowed")?;
         let years = self.duration.get_ref().ms() / DAY_MS / 365.25;
         lines.allow(
             years > 0.0 && years <= 1000.0,

@@ -98,7 +98,13 @@ fn combinations(scenario: &Scenario, sweep: &Sweep) -> Result<Vec<(Scenario, boo
     default.repair.top_up = crate::scenario::Repair::default().top_up;
     let choice = |scenario: &Scenario| {
         let repair = scenario.repair.top_up;
-        (scenario.coding(), scenario.threshold(), scenario.audit.grace.as_ms(), scenario.audit.every.as_ms(), repair.as_ms())
+        (
+            scenario.coding(),
+            scenario.threshold(),
+            scenario.audit.grace.as_ms(),
+            scenario.audit.every.as_ms(),
+            repair.as_ms(),
+        )
     };
     let mut all = vec![scenario.clone()];
     vary(&mut all, &sweep.coding, |scenario, coding| {
@@ -155,7 +161,9 @@ pub fn html(name: &str, points: &[Point]) -> Result<String, PlotError> {
     )?;
     let rows: String = table(points)
         .into_iter()
-        .map(|row| format!("<tr>{}\n", row.iter().map(|cell| format!("<td>{}", html::escape(cell))).collect::<String>()))
+        .map(|row| {
+            format!("<tr>{}\n", row.iter().map(|cell| format!("<td>{}", html::escape(cell))).collect::<String>())
+        })
         .collect();
     Ok(html::page(&format!("commonhold: {name}"), &format!("{plot}\n<table>\n{rows}</table>")))
 }

@@ -21,6 +21,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::{
+    distribution::Distribution,
     queue::Queue,
     scenario::{Cheat, DAY_MS, Population, Scenario},
     tally::Tally,
@@ -350,34 +351,44 @@ impl<'s> World<'s> {
 
 /// Lives of one population, to meet nodes in the middle of: long lives are met more often.
 #[derive(Debug)]
-struct Lives {
-    /// Added up, in milliseconds.
-    upto: Vec<f64>,
+enum Lives<'s> {
+    /// Whatever has passed, what is to come is the same: exact, where the others carry the noise of what was drawn.
+    Memoryless(&'s Distribution),
+    /// Drawn and added up, in milliseconds.
+    Drawn(Vec<f64>),
 }
 
-impl Lives {
+impl<'s> Lives<'s> {
     /// So many that what they leave out of a law's tail does not matter.
     const COUNT: usize = 1 << 16;
 
-    fn of(population: &Population, rng: &mut ChaCha8Rng) -> Self {
+    fn of(population: &'s Population, rng: &mut ChaCha8Rng) -> Self {
+        let law = &population.lifetime;
+        if matches!(law, Distribution::Exponential { .. }) {
+            return Self::Memoryless(law);
+        }
         let mut sum = 0.0;
         let add = |_| {
-            sum += population.lifetime.draw(rng);
+            sum += law.draw(rng);
             sum
         };
-        Self { upto: (0..Self::COUNT).map(add).collect() }
+        Self::Drawn((0..Self::COUNT).map(add).collect())
     }
 
     /// How old a node is that is met at a random moment, and how long it still stays.
     fn meet(&self, rng: &mut ChaCha8Rng) -> (f64, f64) {
-        let all = self.upto[Self::COUNT - 1];
+        let upto = match self {
+            Self::Memoryless(law) => return (law.draw(rng), law.draw(rng)),
+            Self::Drawn(upto) => upto,
+        };
+        let all = upto[Self::COUNT - 1];
         if !all.is_finite() {
             return (0.0, f64::INFINITY);
         }
         let moment = rng.random::<f64>() * all;
-        let at = self.upto.partition_point(|end| *end <= moment).min(Self::COUNT - 1);
-        let begin = if at == 0 { 0.0 } else { self.upto[at - 1] };
-        (moment - begin, self.upto[at] - moment)
+        let at = upto.partition_point(|end| *end <= moment).min(Self::COUNT - 1);
+        let begin = if at == 0 { 0.0 } else { upto[at - 1] };
+        (moment - begin, upto[at] - moment)
     }
 }
 

@@ -1,3 +1,5 @@
+#![allow(clippy::excessive_precision, reason = "digits as they are printed")]
+
 use super::{storj::*, *};
 
 /// Of 10% churn in a month, without repair. Poisson, as Storj prints it, is two to five times as much.

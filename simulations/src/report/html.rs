@@ -1,7 +1,7 @@
 //! The report as one page that needs nothing else: no script, no font, no picture from elsewhere.
 
-use super::{Report, plots};
 pub use super::plots::PlotError;
+use super::{Report, plots};
 
 const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}\
     table{border-collapse:collapse}td,th{padding:.2rem .8rem .2rem 0;vertical-align:top;text-align:left;\
@@ -37,9 +37,6 @@ impl Report {
         let parts = [(5.0, traffic.p5), (50.0, traffic.p50), (95.0, traffic.p95), (99.0, traffic.p99)];
         let parts: Vec<(f64, f64)> = parts.iter().map(|(part, bytes)| (*part, bytes / 1e6)).collect();
         let traffic = plots::bars("Repair traffic of a node", "percentile of nodes", "MB a day", &parts, 4.0)?;
-        Ok(page(
-            &format!("commonhold: {}", self.name),
-            &format!("<table>\n{rows}</table>\n{alive}\n{traffic}"),
-        ))
+        Ok(page(&format!("commonhold: {}", self.name), &format!("<table>\n{rows}</table>\n{alive}\n{traffic}")))
     }
 }

@@ -69,13 +69,9 @@ pub(crate) fn dots(title: &str, x: &str, y: &str, dots: &[Dot]) -> Result<String
         frontier.sort_by(|a, b| a.0.total_cmp(&b.0));
         chart.draw_series(LineSeries::new(frontier, RED_INK.stroke_width(1))).map_err(failed)?;
         let ink = |dot: &Dot| if dot.on_frontier { RED_INK } else { BLUE_INK };
-        chart
-            .draw_series(dots.iter().map(|dot| Circle::new((dot.x, dot.y), 4, ink(dot).filled())))
-            .map_err(failed)?;
+        chart.draw_series(dots.iter().map(|dot| Circle::new((dot.x, dot.y), 4, ink(dot).filled()))).map_err(failed)?;
         let default = dots.iter().filter(|dot| dot.is_default);
-        chart
-            .draw_series(default.map(|dot| Circle::new((dot.x, dot.y), 9, BLACK.stroke_width(2))))
-            .map_err(failed)?;
+        chart.draw_series(default.map(|dot| Circle::new((dot.x, dot.y), 9, BLACK.stroke_width(2)))).map_err(failed)?;
         let labelled = dots.iter().filter(|dot| dot.on_frontier || dot.is_default);
         chart
             .draw_series(labelled.map(|dot| {
@@ -89,8 +85,7 @@ pub(crate) fn dots(title: &str, x: &str, y: &str, dots: &[Dot]) -> Result<String
 
 fn bounds(values: impl Iterator<Item = f64>) -> (f64, f64) {
     let finite = values.filter(|value| value.is_finite());
-    let (low, high) = finite.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| {
-        (low.min(value), high.max(value))
-    });
+    let (low, high) =
+        finite.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| (low.min(value), high.max(value)));
     if low <= high { (low, high) } else { (0.0, 1.0) }
 }

@@ -56,7 +56,10 @@ impl Report {
             ),
             (
                 "false repairs",
-                format!("{} nodes given up came back, {} shards surplus", repair.given_up_wrongly, repair.surplus_shards),
+                format!(
+                    "{} nodes given up came back, {} shards surplus",
+                    repair.given_up_wrongly, repair.surplus_shards
+                ),
             ),
             ("time to detect", spread(&repair.detect_hours, |hours| format!("{hours:.1} h"))),
             ("time below n", spread(&repair.thin_hours, |hours| format!("{hours:.1} h"))),
@@ -96,6 +99,7 @@ fn loss_per_year(report: &Report) -> String {
         Method::Conditional => "an extrapolation: what might have happened while segments were at their threshold",
         Method::TwoSteps => "an extrapolation in two steps: down to the threshold, and from there",
     };
-    let bound = if lost.from_the_rarest > 0.5 { "; a few windows make up most of it: take it as a lower bound" } else { "" };
+    let bound =
+        if lost.from_the_rarest > 0.5 { "; a few windows make up most of it: take it as a lower bound" } else { "" };
     format!("{:.3e} of segments{nines} ({method}{bound})", lost.per_year)
 }

@@ -9,7 +9,8 @@ impl World<'_> {
         let incident = &self.scenario.incident[number];
         // Whole operators: the same draw for all nodes of one.
         let salt: u64 = self.rng.random();
-        let struck: Vec<u32> = self.members.iter().copied().filter(|node| self.is_struck(number, *node, salt)).collect();
+        let struck: Vec<u32> =
+            self.members.iter().copied().filter(|node| self.is_struck(number, *node, salt)).collect();
         let until = incident.lasts.map(|lasts| self.later(lasts.ms()));
         for node in struck {
             match until {
