@@ -86,7 +86,7 @@ fn losses_are_within_three_standard_errors_of_the_closed_form() {
             }
             let expected = point.loss_by(days);
             // So many that two segments seldom share a holder: those that do are not independent.
-            let nodes = SEGMENTS * u32::from(point.n) / 8;
+            let nodes = SEGMENTS * u32::from(point.n) / 4;
             let lost = run(&scenario(point, days, nodes, SEGMENTS, "1000years"), 100 + seed as u64).durability;
             let found = lost.counted.value;
             let error = (expected * (1.0 - expected) / f64::from(SEGMENTS)).sqrt();

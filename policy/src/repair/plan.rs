@@ -43,7 +43,15 @@ pub fn room<N: Copy + Ord, D: Clone + Ord>(
     helpers: &[Helper<N, D>],
     domain_of: impl Fn(&N) -> Option<D>,
 ) -> Room {
-    let taken = taken_domains(health, domain_of);
+    room_beside(&taken_domains(health, domain_of), health, shard_bytes, helpers)
+}
+
+fn room_beside<N: Copy + Ord, D: Ord>(
+    taken: &BTreeSet<D>,
+    health: &SegmentHealth<N>,
+    shard_bytes: u64,
+    helpers: &[Helper<N, D>],
+) -> Room {
     let able: BTreeMap<N, &D> =
         able(health, shard_bytes, helpers).map(|helper| (helper.candidate.node, &helper.candidate.domain)).collect();
     let domains: BTreeSet<&D> = able.values().copied().filter(|domain| !taken.contains(*domain)).collect();
@@ -70,7 +78,7 @@ pub fn plan<N: Copy + Ord, D: Clone + Ord>(
     }
     rand::seq::SliceRandom::shuffle(sources.as_mut_slice(), rng);
 
-    let taken = taken_domains(health, &domain_of);
+    let taken = taken_domains(health, domain_of);
     let weighed: BTreeMap<N, Candidate<N, D>> = able(health, shard_bytes, helpers)
         .map(|helper| {
             let mut candidate = helper.candidate.clone();
@@ -78,14 +86,14 @@ pub fn plan<N: Copy + Ord, D: Clone + Ord>(
             (candidate.node, candidate)
         })
         .collect();
-    let room = room(health, shard_bytes, helpers, domain_of);
+    let room = room_beside(&taken, health, shard_bytes, helpers);
     let count = goal(coding, health.counters(), room).saturating_sub(health.counters().standing().into());
     let mut places = placement::order(rng, weighed.values(), &taken);
     let mut spares = places.split_off(count.min(places.len()));
     // A spare in a domain that has a shard would only do where the plan itself has to share domains.
     if count <= room.domains {
-        let used: BTreeSet<&D> = places.iter().map(|place| &place.domain).chain(&taken).collect();
-        spares.retain(|spare| !used.contains(&spare.domain));
+        let is_used = |domain: &D| taken.contains(domain) || places.iter().any(|place| place.domain == *domain);
+        spares.retain(|spare| !is_used(&spare.domain));
     }
     let missing =
         coding.indices().filter(|index| matches!(health.state(*index), ShardState::Lost | ShardState::Unclaimed));
@@ -100,12 +108,13 @@ fn able<'a, N: Copy + Ord, D>(
     shard_bytes: u64,
     helpers: &'a [Helper<N, D>],
 ) -> impl Iterator<Item = &'a Helper<N, D>> {
-    let claimants: BTreeSet<N> = health.claims().iter().map(|claim| claim.node).collect();
+    // Some dozens of claims: looked through faster than sorted.
+    let is_claimant = |node: N| health.claims().iter().any(|claim| claim.node == node);
     helpers.iter().filter(move |helper| {
         helper.trust != Trust::Disqualified
             && helper.candidate.standing != Standing::RecentlyFailed
             && helper.candidate.free_bytes >= shard_bytes
-            && !claimants.contains(&helper.candidate.node)
+            && !is_claimant(helper.candidate.node)
     })
 }
 

@@ -1,6 +1,7 @@
 //! Nodes come and go.
 
 use commonhold_policy::life::{Action, Event, Life};
+use commonhold_protocol::ShardIndex;
 
 use super::{GONE, ON, OUTAGE, What, World};
 
@@ -147,10 +148,11 @@ impl World<'_> {
             if self.segments.lost[segment] {
                 continue;
             }
-            self.segments.health[segment].lost(node);
             if gone {
-                // Nobody knows it, but it never comes back: its claim is as good as none.
-                self.segments.health[segment].release(commonhold_protocol::ShardIndex(shard.index), node);
+                // Nobody knows it, but it never comes back: its claim, lost as it is, is as good as none.
+                self.segments.health[segment].release(ShardIndex(shard.index), node);
+            } else {
+                self.segments.health[segment].lost(node);
             }
             self.assess(shard.segment);
         }
