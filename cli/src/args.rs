@@ -88,6 +88,8 @@ pub(crate) enum Command {
     Segments(Segments),
     /// Check this machine's set-up and the network, with advice.
     Doctor(Doctor),
+    /// Simulate a network over years, from a scenario file: what is lost, and what it costs.
+    Simulate(Simulate),
     /// Print a completion script for a shell.
     Completions(Completions),
     /// Print the manual page.
@@ -348,6 +350,22 @@ pub(crate) struct Doctor {
     pub(crate) entry: Entry,
 }
 
+/// `simulate`
+#[derive(Debug, Args)]
+pub(crate) struct Simulate {
+    /// The scenario, a TOML file.
+    pub(crate) scenario: PathBuf,
+    /// The seed, above that of the scenario; the same seed gives the same output, byte for byte.
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
+    /// Simulate every combination of the values in the scenario's [sweep], and mark those that are worth their cost.
+    #[arg(long)]
+    pub(crate) sweep: bool,
+    /// Write a page with plots as well; it needs no other file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
+}
+
 /// `completions`
 #[derive(Debug, Args)]
 pub(crate) struct Completions {
@@ -438,6 +456,8 @@ mod tests {
             "commonhold peers",
             "commonhold segments /x",
             "commonhold doctor",
+            "commonhold simulate SCENARIO.toml --seed 7",
+            "commonhold simulate S --sweep --html F --json",
             "commonhold completions bash",
             "commonhold man",
         ] {

@@ -16,6 +16,7 @@ mod peers;
 mod put;
 mod segments;
 mod shell;
+mod simulate;
 mod status;
 
 use std::{ffi::OsStr, path::PathBuf};
@@ -53,6 +54,7 @@ pub(crate) fn run(command: Command, output: &Output) -> Result<(), Failure> {
         Command::Peers(args) => peers::run(&args, output),
         Command::Segments(args) => segments::run(&args, output),
         Command::Doctor(args) => doctor::run(&args, output),
+        Command::Simulate(args) => simulate::run(&args, output),
         Command::Completions(args) => shell::completions(&args),
         Command::Man(args) => shell::manual(&args),
     }

@@ -83,6 +83,12 @@ pub(crate) enum Failure {
     NodeRun(#[from] node::NodeError),
     #[error(transparent)]
     NodeFsck(#[from] node::FsckError),
+    #[error(transparent)]
+    Scenario(#[from] commonhold_simulations::ScenarioError),
+    #[error(transparent)]
+    Sweep(#[from] commonhold_simulations::sweep::SweepError),
+    #[error(transparent)]
+    Plot(#[from] commonhold_simulations::report::html::PlotError),
     #[error("shards damaged or missing: {lost}; they are no longer served")]
     ShardsLost { lost: u64 },
 }

@@ -11,13 +11,13 @@ use rand::{Rng, seq::SliceRandom};
 
 use crate::{Domain, Standing};
 
-/// A node that may take shards.
+/// A node that may take shards. `N` names nodes and `D` domains: numbers where millions of repairs are simulated.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Candidate {
+pub struct Candidate<N = NodeId, D = Domain> {
     /// The node.
-    pub node: NodeId,
+    pub node: N,
     /// Its failure domain.
-    pub domain: Domain,
+    pub domain: D,
     /// Bytes that it would still take.
     pub free_bytes: u64,
     /// What we have seen of it lately.
@@ -26,25 +26,25 @@ pub struct Candidate {
 
 /// A node that was chosen.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
+pub struct Place<N = NodeId, D = Domain> {
     /// The node.
-    pub node: NodeId,
+    pub node: N,
     /// Its failure domain.
-    pub domain: Domain,
+    pub domain: D,
     /// What we had seen of it when it was chosen.
     pub standing: Standing,
 }
 
 /// Where the shards of one segment go.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PlacementPlan {
+pub struct PlacementPlan<N = NodeId, D = Domain> {
     /// Each shard with its node, by index. An index is missing only if no node had space for a second shard.
-    pub slots: BTreeMap<ShardIndex, Place>,
+    pub slots: BTreeMap<ShardIndex, Place<N, D>>,
     /// Nodes that get no shard unless another fails, best first.
-    pub spares: Vec<Place>,
+    pub spares: Vec<Place<N, D>>,
 }
 
-impl PlacementPlan {
+impl<N: Ord, D: Ord> PlacementPlan<N, D> {
     /// Shards that lie on a node which has another of this segment: with that node, both are lost.
     pub fn nodes_shared(&self) -> usize {
         shared(self.slots.values().map(|place| &place.node))
@@ -109,13 +109,13 @@ pub enum PlacementError {
 ///
 /// Connected nodes are not preferred over other good ones, or all segments of a session would heap up on the first
 /// nodes that it met.
-pub fn plan(
+pub fn plan<N: Copy + Ord, D: Clone + Ord>(
     rng: &mut impl Rng,
     coding: Coding,
     shard_bytes: u64,
-    candidates: &[Candidate],
-) -> Result<PlacementPlan, PlacementError> {
-    let known: BTreeMap<NodeId, &Candidate> = candidates.iter().map(|candidate| (candidate.node, candidate)).collect();
+    candidates: &[Candidate<N, D>],
+) -> Result<PlacementPlan<N, D>, PlacementError> {
+    let known: BTreeMap<N, &Candidate<N, D>> = candidates.iter().map(|candidate| (candidate.node, candidate)).collect();
     let ranked = rank(rng, known.values().copied().filter(|candidate| candidate.free_bytes >= shard_bytes));
     let need = usize::from(coding.placed_enough());
     if ranked.len() < need {
@@ -124,7 +124,7 @@ pub fn plan(
 
     let n = usize::from(coding.n());
     let (chosen, spares) = ranked.split_at(ranked.len().min(n));
-    let mut chosen: Vec<&Candidate> = chosen.to_vec();
+    let mut chosen: Vec<&Candidate<N, D>> = chosen.to_vec();
     // Reads ask the holders of the first k shards before all others: who they are must not follow from the ranking,
     // which favours the large, except that those who failed lately come last.
     let good = chosen.partition_point(|candidate| candidate.standing != Standing::RecentlyFailed);
@@ -139,13 +139,13 @@ pub fn plan(
 
 /// All candidates in the order in which they should get one shard each of a segment that lies in the `taken` domains
 /// already: as in a [`plan`], and those in new domains before all others.
-pub fn order<'a>(
+pub fn order<'a, N: Copy + 'a, D: Clone + Ord + 'a>(
     rng: &mut impl Rng,
-    candidates: impl Iterator<Item = &'a Candidate>,
-    taken: &BTreeSet<Domain>,
-) -> Vec<Place> {
-    let mut places: Vec<(bool, Place)> = Vec::new();
-    let mut seen: BTreeSet<&Domain> = taken.iter().collect();
+    candidates: impl Iterator<Item = &'a Candidate<N, D>>,
+    taken: &BTreeSet<D>,
+) -> Vec<Place<N, D>> {
+    let mut places: Vec<(bool, Place<N, D>)> = Vec::new();
+    let mut seen: BTreeSet<&D> = taken.iter().collect();
     for candidate in rank(rng, candidates) {
         let apart = seen.insert(&candidate.domain);
         places.push((!apart, place(candidate)));
@@ -154,22 +154,28 @@ pub fn order<'a>(
     places.into_iter().map(|(_, place)| place).collect()
 }
 
-fn place(candidate: &Candidate) -> Place {
+fn place<N: Copy, D: Clone>(candidate: &Candidate<N, D>) -> Place<N, D> {
     Place { node: candidate.node, domain: candidate.domain.clone(), standing: candidate.standing }
 }
 
 /// All candidates, best first: those that did not fail lately, then one of each domain before a second of any, then
 /// as drawn.
-fn rank<'a>(rng: &mut impl Rng, candidates: impl Iterator<Item = &'a Candidate>) -> Vec<&'a Candidate> {
+fn rank<'a, N, D: Ord>(
+    rng: &mut impl Rng,
+    candidates: impl Iterator<Item = &'a Candidate<N, D>>,
+) -> Vec<&'a Candidate<N, D>> {
     let mut drawn = draw(rng, candidates);
     drawn.sort_by_key(|candidate| candidate.standing == Standing::RecentlyFailed);
     spread(drawn)
 }
 
 /// Draws all candidates one after another, with chances in proportion to their free bytes.
-fn draw<'a>(rng: &mut impl Rng, candidates: impl Iterator<Item = &'a Candidate>) -> Vec<&'a Candidate> {
+fn draw<'a, N, D>(
+    rng: &mut impl Rng,
+    candidates: impl Iterator<Item = &'a Candidate<N, D>>,
+) -> Vec<&'a Candidate<N, D>> {
     // That is the same as sorting by exponential variates (Efraimidis and Spirakis, 2006).
-    let mut drawn: Vec<(f64, &Candidate)> = candidates
+    let mut drawn: Vec<(f64, &Candidate<N, D>)> = candidates
         .map(|candidate| {
             let uniform: f64 = rng.random();
             (-(1.0 - uniform).ln() / candidate.free_bytes.max(1) as f64, candidate)
@@ -180,9 +186,9 @@ fn draw<'a>(rng: &mut impl Rng, candidates: impl Iterator<Item = &'a Candidate>)
 }
 
 /// Among those of like standing, puts the first of each domain before the second of any, and so on.
-fn spread(drawn: Vec<&Candidate>) -> Vec<&Candidate> {
-    let mut seen: BTreeMap<&Domain, u32> = BTreeMap::new();
-    let mut ranked: Vec<(bool, u32, &Candidate)> = drawn
+fn spread<N, D: Ord>(drawn: Vec<&Candidate<N, D>>) -> Vec<&Candidate<N, D>> {
+    let mut seen: BTreeMap<&D, u32> = BTreeMap::new();
+    let mut ranked: Vec<(bool, u32, &Candidate<N, D>)> = drawn
         .into_iter()
         .map(|candidate| {
             let in_domain = seen.entry(&candidate.domain).or_default();

@@ -49,8 +49,13 @@ pub enum Decision {
 /// would be rebuilt each evening. The goal is n, or as many as there are domains; at the threshold or below, a
 /// second shard in a domain is better than none, up to one above the threshold.
 pub fn decide(coding: Coding, counters: Counters, room: Room) -> Decision {
+    decide_at(coding, coding.threshold(), counters, room)
+}
+
+/// As [`decide`], with a threshold that is not the coding's own: what the simulator varies.
+pub fn decide_at(coding: Coding, threshold: u8, counters: Counters, room: Room) -> Decision {
     let (n, standing) = (usize::from(coding.n()), usize::from(counters.standing()));
-    let threshold = usize::from(coding.threshold());
+    let threshold = usize::from(threshold);
     if standing >= n {
         return Decision::Whole;
     }

@@ -49,6 +49,13 @@ impl Failure {
             Self::NodeStatus(_) => (Code::Failed, "check --config; the node's log says more"),
             Self::NodeRun(_) => (Code::Failed, "check the config and the data folder; RUST_LOG=debug says more"),
             Self::NodeFsck(_) => (Code::Failed, "stop the node before the check; nothing was changed"),
+            Self::Scenario(_) => {
+                (Code::Failed, "docs/simulations.md explains every key; simulations/scenarios has examples")
+            }
+            Self::Sweep(_) => {
+                (Code::Failed, "docs/simulations.md explains [sweep]; simulations/scenarios has examples")
+            }
+            Self::Plot(_) => (Code::Failed, "the figures are there without --html"),
             Self::ShardsLost { .. } => (Code::Failed, "check the disk; the network repairs what was lost"),
         };
         (code, help.to_owned())

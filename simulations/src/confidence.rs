@@ -1,0 +1,62 @@
+//! How far a count can be trusted.
+
+/// Interval of a share, from `count` of `trials`: Wilson, 1927, at 95%. With none seen, its upper end is close to the
+/// rule of three.
+pub fn share_interval(count: f64, trials: f64) -> (f64, f64) {
+    const Z: f64 = 1.959_963_985;
+    if trials <= 0.0 {
+        return (0.0, 1.0);
+    }
+    let share = count / trials;
+    let z2 = Z * Z / trials;
+    let middle = (share + z2 / 2.0) / (1.0 + z2);
+    let half = Z * (share * (1.0 - share) / trials + z2 / (4.0 * trials)).sqrt() / (1.0 + z2);
+    // At the ends of the scale rounding would leave a trace of what is exactly nothing.
+    let low = if count <= 0.0 { 0.0 } else { (middle - half).max(0.0) };
+    let high = if count >= trials { 1.0 } else { (middle + half).min(1.0) };
+    (low, high)
+}
+
+/// How much more the counts of runs scatter than those of independent segments would: 1 at least. Segments that
+/// share holders are lost together, and so count as fewer.
+pub fn design_effect(counts: &[(u64, u64)]) -> f64 {
+    let runs = counts.len() as f64;
+    let (sum, trials) =
+        counts.iter().fold((0.0, 0.0), |(sum, all), (count, of)| (sum + *count as f64, all + *of as f64));
+    if runs < 2.0 || sum == 0.0 || sum == trials {
+        return 1.0;
+    }
+    let share = sum / trials;
+    let chi: f64 = counts
+        .iter()
+        .map(|(count, of)| (*count as f64 - share * *of as f64).powi(2) / (*of as f64 * share * (1.0 - share)))
+        .sum();
+    (chi / (runs - 1.0)).max(1.0)
+}
+
+/// The value below which `part` of `sorted` lies.
+pub fn quantile(sorted: &[f32], part: f64) -> f64 {
+    match sorted.len() {
+        0 => 0.0,
+        count => f64::from(sorted[((count - 1) as f64 * part).round() as usize]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interval_holds_the_share_and_nothing_seen_is_not_nothing() {
+        assert_eq!(share_interval(0.0, 1000.0).0, 0.0);
+        assert!((share_interval(0.0, 1000.0).1 - 3.83e-3).abs() < 1e-4);
+        let (low, high) = share_interval(100.0, 1000.0);
+        assert!((low - 0.0829).abs() < 1e-3 && (high - 0.1202).abs() < 1e-3, "{low} {high}");
+    }
+
+    #[test]
+    fn runs_that_are_lost_as_a_whole_count_as_single_ones() {
+        assert_eq!(design_effect(&[(5, 100), (5, 100), (5, 100)]), 1.0);
+        assert!(design_effect(&[(100, 100), (0, 100), (0, 100), (0, 100)]) > 90.0);
+    }
+}

@@ -1,0 +1,365 @@
+//! What came out of a scenario: as a table, as JSON, as a page with plots.
+
+pub mod html;
+pub(crate) mod plots;
+mod table;
+
+use commonhold_policy::{
+    audit::schedule::{self, Rate},
+    stewards::STEWARDS,
+};
+use serde::Serialize;
+
+use crate::{
+    confidence::{design_effect, quantile, share_interval},
+    distribution::Distribution,
+    scenario::{DAY_MS, Scenario},
+    tally::{Tally, Window},
+};
+
+/// With fewer losses than this, their count says little, and they are estimated instead.
+const COUNTED_MIN: u64 = 10;
+/// With fewer windows than this at the threshold, two steps are needed.
+const WINDOWS_MIN: usize = 100;
+
+/// What came out.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Report {
+    /// The scenario's name.
+    pub name: String,
+    /// Where its figures come from.
+    pub source: String,
+    /// The seed.
+    pub seed: u64,
+    /// Runs put together.
+    pub runs: u32,
+    /// What was simulated.
+    pub settings: Settings,
+    /// What was lost.
+    pub durability: Durability,
+    /// Reads of a segment at a random moment.
+    pub availability: Estimate,
+    /// The part of the nodes that is on, on average.
+    pub nodes_online: f64,
+    /// What repairs moved.
+    pub repair: Repair,
+    /// What audits move.
+    pub audit: Audit,
+    /// What a steward has to do, on average.
+    pub steward: Steward,
+    /// Shards that are not what they should be, if anybody cheats.
+    pub cheats: Option<Cheats>,
+    /// Bytes on disks for each byte stored.
+    pub overhead: f64,
+    /// Segments by the shards that are alive at the end: `[alive, segments]`.
+    pub alive_at_end: Vec<(u8, u64)>,
+    /// Events that were played.
+    pub events: u64,
+}
+
+/// What was simulated.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Settings {
+    /// Nodes in each run.
+    pub nodes: u32,
+    /// Segments in each run.
+    pub segments: u32,
+    /// Years in each run.
+    pub years: f64,
+    /// Shards that restore a segment.
+    pub k: u8,
+    /// Shards in all.
+    pub n: u8,
+    /// At so many a segment is repaired at once.
+    pub threshold: u8,
+    /// Bytes of a shard.
+    pub shard_bytes: u64,
+    /// Grace time in hours.
+    pub grace_hours: f64,
+    /// Mean days between two audits of a shard.
+    pub audit_days: f64,
+    /// Top-up time in days.
+    pub top_up_days: f64,
+}
+
+/// A share with its 95% interval.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Estimate {
+    /// The share, 0 to 1.
+    pub value: f64,
+    /// Lower end.
+    pub low: f64,
+    /// Upper end.
+    pub high: f64,
+}
+
+/// How losses were found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Method {
+    /// They were counted.
+    Counted,
+    /// An extrapolation from segments that came down to their threshold: how likely each would have been lost until
+    /// its repair ended (conditional expectation), taking its holders as independent in that time.
+    Conditional,
+    /// An extrapolation in two steps: how likely a segment comes down to its threshold before it is topped up, times
+    /// how likely it is then lost (splitting by conditional expectations).
+    TwoSteps,
+}
+
+/// What was lost.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Durability {
+    /// Segments that were lost.
+    pub lost: u64,
+    /// Segments that there were.
+    pub segments: u64,
+    /// How much more losses scatter over the runs than independent ones; 1 if they do not, or with one run.
+    pub design_effect: f64,
+    /// The part that was lost by the end, by counting.
+    pub counted: Estimate,
+    /// Losses per segment and year, by counting.
+    pub per_year_counted: f64,
+    /// Losses per segment and year: counted, or extrapolated where too few are seen.
+    pub per_year: f64,
+    /// How `per_year` was found.
+    pub method: Method,
+    /// It is no count, and what strikes many at once is in it only as far as it was seen.
+    pub is_extrapolation: bool,
+    /// -log10 of `per_year`; none if nothing was lost and nothing can be said.
+    pub nines: Option<f64>,
+    /// The part of the estimate that comes from its largest hundredth of windows: above one half it is a lower bound.
+    pub from_the_rarest: f64,
+}
+
+/// A distribution over nodes, or over events.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Spread {
+    /// Mean.
+    pub mean: f64,
+    /// One of twenty is below this.
+    pub p5: f64,
+    /// Median.
+    pub p50: f64,
+    /// One of twenty is above this.
+    pub p95: f64,
+    /// One of a hundred is above this.
+    pub p99: f64,
+}
+
+impl Spread {
+    fn of(values: &mut [f32]) -> Self {
+        values.sort_by(f32::total_cmp);
+        let mean = values.iter().copied().map(f64::from).sum::<f64>() / values.len().max(1) as f64;
+        let [p5, p50, p95, p99] = [0.05, 0.5, 0.95, 0.99].map(|part| quantile(values, part));
+        Self { mean, p5, p50, p95, p99 }
+    }
+}
+
+/// What repairs moved.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Repair {
+    /// Repairs that were done.
+    pub repairs: u64,
+    /// Repairs that found too few holders on, or no room, and were tried again.
+    pub failed: u64,
+    /// Shards rebuilt.
+    pub shards_rebuilt: u64,
+    /// Nodes that left for good.
+    pub nodes_left: u64,
+    /// Times that a node was given up that came back.
+    pub given_up_wrongly: u64,
+    /// Shards rebuilt in vain: their first holder came back.
+    pub surplus_shards: u64,
+    /// Bytes moved for each byte stored and 30 days (Storj's ratio).
+    pub bytes_per_byte_month: f64,
+    /// Bytes of repair traffic, in and out, of a node in a day.
+    pub node_bytes_per_day: Spread,
+    /// Hours from a node's leaving to its shards counting as lost.
+    pub detect_hours: Spread,
+    /// Hours for which a segment was below n, until its repair ended.
+    pub thin_hours: Spread,
+}
+
+/// What audits move: from the law of the schedule, since audits are not played.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Audit {
+    /// Chunk groups asked of a shard each time.
+    pub groups: u32,
+    /// Bytes for each shard and day.
+    pub shard_bytes_per_day: f64,
+    /// Bytes that a node sends in a day.
+    pub node_bytes_per_day: f64,
+}
+
+/// What a steward has to do, on average.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Steward {
+    /// Records that it keeps.
+    pub records: f64,
+    /// Shards that it audits in a day.
+    pub shards_audited_per_day: f64,
+    /// Repairs that it does in a day.
+    pub repairs_per_day: f64,
+}
+
+/// Shards that are not what they should be.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Cheats {
+    /// Found by audits.
+    pub found: u64,
+    /// Days from taking a shard to being found out, as drawn.
+    pub found_days: Spread,
+}
+
+/// Bytes of one chunk group with its proof: 64 for each parent in the Bao tree.
+fn proven_group_bytes(shard_bytes: u64) -> f64 {
+    let groups = f64::from(schedule::shard_groups(shard_bytes));
+    16_384.0f64.min(shard_bytes as f64) + 64.0 * groups.log2().ceil()
+}
+
+impl Report {
+    pub(crate) fn new(scenario: &Scenario, seed: u64, runs: Vec<Tally>) -> Self {
+        let counts: Vec<(u64, u64)> = runs.iter().map(|run| (run.lost, run.segments)).collect();
+        let scatter = design_effect(&counts);
+        let run_count = runs.len() as u32;
+        let mut all = Tally::default();
+        for run in runs {
+            all.add(run);
+        }
+        let coding = scenario.coding();
+        let shard_bytes = coding.shard_length(scenario.network.segment_size.0);
+        let days = scenario.duration.get_ref().ms() / DAY_MS;
+        let (nodes, segments) = (*scenario.network.nodes.get_ref(), *scenario.network.segments.get_ref());
+        let node_days = f64::from(nodes) * f64::from(run_count) * days;
+        let stored = f64::from(segments) * f64::from(run_count) * scenario.network.segment_size.0 as f64;
+        let held = all.shards_held as f64 / all.nodes_at_end.max(1) as f64;
+
+        let rate = Rate { every_ms: scenario.audit.every.as_ms().max(1) };
+        let groups = rate.groups(held as u64);
+        let audit_days = scenario.audit.every.ms() / DAY_MS;
+        let per_shard = f64::from(groups) * proven_group_bytes(shard_bytes) / audit_days;
+        let mut thin: Vec<f32> = all.windows.iter().map(|window| (window.lasted / 3.6e6) as f32).collect();
+        let mut detections: Vec<f32> = all.detections.iter().map(|ms| ms / 3.6e6).collect();
+        let mut cheats: Vec<f32> = all.cheats_drawn.iter().map(|ms| (ms / DAY_MS) as f32).collect();
+        let has_cheats = scenario.population.iter().any(|population| population.cheat.is_some());
+        let (on, looked_at) = all.online_sampled;
+        let failed = all.reads_failed as f64;
+        let (low, high) = share_interval((all.reads - all.reads_failed) as f64 / scatter, all.reads as f64 / scatter);
+
+        Self {
+            name: scenario.name.clone(),
+            source: scenario.source.clone(),
+            seed,
+            runs: run_count,
+            settings: Settings {
+                nodes,
+                segments,
+                years: days / 365.25,
+                k: coding.k(),
+                n: coding.n(),
+                threshold: scenario.threshold(),
+                shard_bytes,
+                grace_hours: scenario.audit.grace.ms() / 3.6e6,
+                audit_days,
+                top_up_days: scenario.repair.top_up.ms() / DAY_MS,
+            },
+            durability: durability(scenario, &all, scatter),
+            availability: Estimate { value: 1.0 - failed / all.reads.max(1) as f64, low, high },
+            nodes_online: on as f64 / looked_at.max(1) as f64,
+            repair: Repair {
+                repairs: all.repairs,
+                failed: all.repairs_failed,
+                shards_rebuilt: all.shards_rebuilt,
+                nodes_left: all.left,
+                given_up_wrongly: all.given_up_wrongly,
+                surplus_shards: all.surplus_shards,
+                bytes_per_byte_month: all.repair_bytes as f64 / stored / days * 30.0,
+                node_bytes_per_day: Spread::of(&mut all.traffic),
+                detect_hours: Spread::of(&mut detections),
+                thin_hours: Spread::of(&mut thin),
+            },
+            audit: Audit { groups, shard_bytes_per_day: per_shard, node_bytes_per_day: per_shard * held },
+            steward: Steward {
+                records: f64::from(segments) * STEWARDS as f64 / f64::from(nodes),
+                shards_audited_per_day: f64::from(segments) * f64::from(coding.n()) / f64::from(nodes) / audit_days,
+                repairs_per_day: all.repairs as f64 / node_days,
+            },
+            cheats: has_cheats.then(|| Cheats { found: all.cheats_found, found_days: Spread::of(&mut cheats) }),
+            overhead: all.shards_held as f64 * shard_bytes as f64 / stored,
+            alive_at_end: (0..=255u8).zip(all.alive_at_end).filter(|(_, count)| *count > 0).collect(),
+            events: all.events,
+        }
+    }
+}
+
+fn durability(scenario: &Scenario, all: &Tally, scatter: f64) -> Durability {
+    let years = all.at_risk_ms / DAY_MS / 365.25;
+    let trials = all.segments as f64;
+    let (low, high) = share_interval(all.lost as f64 / scatter, trials / scatter);
+    let counted = Estimate { value: all.lost as f64 / trials.max(1.0), low, high };
+    let per_year_counted = all.lost as f64 / years.max(f64::MIN_POSITIVE);
+    let (expected, method, from_the_rarest) = if all.lost >= COUNTED_MIN {
+        (per_year_counted, Method::Counted, 0.0)
+    } else {
+        let (sum, method, rarest) = extrapolated(scenario, &all.windows);
+        let watched_years = years * all.watched as f64 / trials.max(1.0);
+        (sum / watched_years.max(f64::MIN_POSITIVE), method, rarest)
+    };
+    Durability {
+        lost: all.lost,
+        segments: all.segments,
+        design_effect: scatter,
+        counted,
+        per_year_counted,
+        per_year: expected,
+        method,
+        is_extrapolation: method != Method::Counted,
+        nines: (expected > 0.0).then(|| -expected.log10()),
+        from_the_rarest,
+    }
+}
+
+/// Expected losses in these windows, how they were found, and how much of them comes from the rarest hundredth.
+fn extrapolated(scenario: &Scenario, windows: &[Window]) -> (f64, Method, f64) {
+    let of = |crossed: bool| -> Vec<f64> {
+        let mut chances: Vec<f64> =
+            windows.iter().filter(|window| window.crossed == crossed).map(|window| window.chance).collect();
+        chances.sort_by(f64::total_cmp);
+        chances
+    };
+    let rarest = |chances: &[f64]| -> f64 {
+        let sum: f64 = chances.iter().sum();
+        let top: f64 = chances.iter().rev().take(chances.len().div_ceil(100)).sum();
+        if sum > 0.0 { top / sum } else { 0.0 }
+    };
+    let (crossed, dips) = (of(true), of(false));
+    if crossed.len() >= WINDOWS_MIN {
+        return (crossed.iter().sum(), Method::Conditional, rarest(&crossed));
+    }
+    (dips.iter().sum::<f64>() * thin_loss(scenario), Method::TwoSteps, rarest(&dips))
+}
+
+/// The chance that a segment at its threshold is lost before its repair ends, in the mean of all nodes.
+fn thin_loss(scenario: &Scenario) -> f64 {
+    let coding = scenario.coding();
+    let (k, m) = (coding.k(), scenario.threshold());
+    let repair_ms = scenario.repair.time.as_ref().map_or_else(
+        || {
+            let rates = scenario
+                .population
+                .iter()
+                .map(|population| scenario.repair.rate.unwrap_or(population.download).0 * population.share.get_ref().0);
+            let bytes = f64::from(coding.n()) * coding.shard_length(scenario.network.segment_size.0) as f64;
+            bytes / rates.sum::<f64>() * 1000.0
+        },
+        Distribution::mean,
+    );
+    let window = scenario.audit.grace.ms() + repair_ms;
+    let deaths = scenario.population.iter().map(|population| {
+        // At a random moment: in equilibrium a node dies once in a mean lifetime.
+        let mean = population.lifetime.mean();
+        population.share.get_ref().0 * if mean.is_finite() { -(-window / mean).exp_m1() } else { 0.0 }
+    });
+    crate::chain::binomial_tail(m, m - k + 1, deaths.sum())
+}

@@ -1,0 +1,91 @@
+//! Plots as SVG.
+
+use plotters::prelude::*;
+
+const SIZE: (u32, u32) = (720, 340);
+const BLUE_INK: RGBColor = RGBColor(0x1f, 0x5f, 0x8b);
+const RED_INK: RGBColor = RGBColor(0xb0, 0x3a, 0x2e);
+
+/// A plot that could not be drawn: too small a canvas, or values that are no numbers.
+#[derive(Debug, thiserror::Error)]
+#[error("a plot cannot be drawn: {0}")]
+pub struct PlotError(String);
+
+fn failed(error: impl std::fmt::Display) -> PlotError {
+    PlotError(error.to_string())
+}
+
+/// Bars, one a pair.
+pub(crate) fn bars(title: &str, x: &str, y: &str, values: &[(f64, f64)], width: f64) -> Result<String, PlotError> {
+    let mut svg = String::new();
+    {
+        let root = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
+        let (low, high) = bounds(values.iter().map(|(at, _)| *at));
+        let top = values.iter().map(|(_, value)| *value).fold(0.0, f64::max).max(f64::MIN_POSITIVE) * 1.08;
+        let mut chart = ChartBuilder::on(&root)
+            .caption(title, ("sans-serif", 18))
+            .margin(8)
+            .x_label_area_size(40)
+            .y_label_area_size(70)
+            .build_cartesian_2d(low - width..high + width, 0.0..top)
+            .map_err(failed)?;
+        chart.configure_mesh().x_desc(x).y_desc(y).disable_x_mesh().draw().map_err(failed)?;
+        let bar = |(at, value): &(f64, f64)| {
+            Rectangle::new([(at - width * 0.45, 0.0), (at + width * 0.45, *value)], BLUE_INK.filled())
+        };
+        chart.draw_series(values.iter().map(bar)).map_err(failed)?;
+        root.present().map_err(failed)?;
+    }
+    Ok(svg)
+}
+
+/// A point of a plot, with its label.
+pub(crate) struct Dot {
+    pub(crate) x: f64,
+    pub(crate) y: f64,
+    pub(crate) label: String,
+    pub(crate) on_frontier: bool,
+    pub(crate) is_default: bool,
+}
+
+/// Points with labels; those on the frontier are joined, the default is ringed.
+pub(crate) fn dots(title: &str, x: &str, y: &str, dots: &[Dot]) -> Result<String, PlotError> {
+    let mut svg = String::new();
+    {
+        let root = SVGBackend::with_string(&mut svg, (900, 560)).into_drawing_area();
+        let (left, right) = bounds(dots.iter().map(|dot| dot.x));
+        let (low, high) = bounds(dots.iter().map(|dot| dot.y));
+        let (wide, tall) = (((right - left) * 0.08).max(0.01), ((high - low) * 0.08).max(0.1));
+        let mut chart = ChartBuilder::on(&root)
+            .caption(title, ("sans-serif", 18))
+            .margin(8)
+            .x_label_area_size(40)
+            .y_label_area_size(60)
+            .build_cartesian_2d(left - wide..right + 2.0 * wide, low - tall..high + tall)
+            .map_err(failed)?;
+        chart.configure_mesh().x_desc(x).y_desc(y).draw().map_err(failed)?;
+        let mut frontier: Vec<(f64, f64)> =
+            dots.iter().filter(|dot| dot.on_frontier).map(|dot| (dot.x, dot.y)).collect();
+        frontier.sort_by(|a, b| a.0.total_cmp(&b.0));
+        chart.draw_series(LineSeries::new(frontier, RED_INK.stroke_width(1))).map_err(failed)?;
+        let ink = |dot: &Dot| if dot.on_frontier { RED_INK } else { BLUE_INK };
+        chart.draw_series(dots.iter().map(|dot| Circle::new((dot.x, dot.y), 4, ink(dot).filled()))).map_err(failed)?;
+        let default = dots.iter().filter(|dot| dot.is_default);
+        chart.draw_series(default.map(|dot| Circle::new((dot.x, dot.y), 9, BLACK.stroke_width(2)))).map_err(failed)?;
+        let labelled = dots.iter().filter(|dot| dot.on_frontier || dot.is_default);
+        chart
+            .draw_series(labelled.map(|dot| {
+                EmptyElement::at((dot.x, dot.y)) + Text::new(dot.label.clone(), (9, -5), ("sans-serif", 12))
+            }))
+            .map_err(failed)?;
+        root.present().map_err(failed)?;
+    }
+    Ok(svg)
+}
+
+fn bounds(values: impl Iterator<Item = f64>) -> (f64, f64) {
+    let finite = values.filter(|value| value.is_finite());
+    let (low, high) =
+        finite.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| (low.min(value), high.max(value)));
+    if low <= high { (low, high) } else { (0.0, 1.0) }
+}

@@ -1,0 +1,194 @@
+//! Many settings of one scenario, side by side: which are worth their bandwidth?
+
+use commonhold_protocol::Coding;
+use rayon::prelude::*;
+use serde::Serialize;
+
+use crate::{
+    Report,
+    report::{
+        html::{self, PlotError},
+        plots::{self, Dot},
+    },
+    scenario::{Scenario, Sweep},
+    tally::Tally,
+    world::World,
+};
+
+/// The most combinations.
+const POINTS_MAX: usize = 10_000;
+
+/// One combination of settings, and what came of it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Point {
+    /// The settings, in short.
+    pub label: String,
+    /// No other point loses as little with as little traffic and space.
+    pub on_frontier: bool,
+    /// These are policy's own choices.
+    pub is_default: bool,
+    /// What came of it.
+    pub report: Report,
+}
+
+/// A sweep cannot be run.
+#[derive(Debug, thiserror::Error)]
+pub enum SweepError {
+    /// The scenario says nothing of it.
+    #[error("the scenario has no section [sweep] with values to vary: coding, threshold, grace, every or top-up")]
+    NothingToVary,
+    /// Too many combinations.
+    #[error("{0} combinations: at most {POINTS_MAX} are allowed")]
+    TooMany(usize),
+}
+
+/// Simulates each combination of `[sweep]`, over the cores; policy's own choice is always among them.
+pub fn run(scenario: &Scenario, seed: u64) -> Result<Vec<Point>, SweepError> {
+    let sweep = scenario.sweep.as_ref().filter(|sweep| **sweep != Sweep::default()).ok_or(SweepError::NothingToVary)?;
+    let scenarios = combinations(scenario, sweep)?;
+    let mut points: Vec<Point> = scenarios
+        .into_par_iter()
+        .map(|(scenario, is_default)| {
+            let runs: Vec<Tally> =
+                (0..*scenario.runs.get_ref()).map(|run| World::new(&scenario, seed, run).run()).collect();
+            let report = Report::new(&scenario, seed, runs);
+            Point { label: label(&report), on_frontier: false, is_default, report }
+        })
+        .collect();
+    let costs: Vec<[f64; 3]> = points.iter().map(costs).collect();
+    for (point, cost) in points.iter_mut().zip(&costs) {
+        point.on_frontier = !costs.iter().any(|other| is_better(other, cost));
+    }
+    Ok(points)
+}
+
+/// What should be small: losses, traffic, space.
+fn costs(point: &Point) -> [f64; 3] {
+    [
+        point.report.durability.per_year,
+        point.report.repair.bytes_per_byte_month,
+        f64::from(point.report.settings.n) / f64::from(point.report.settings.k),
+    ]
+}
+
+fn is_better(one: &[f64; 3], other: &[f64; 3]) -> bool {
+    one.iter().zip(other).all(|(one, other)| one <= other) && one != other
+}
+
+fn label(report: &Report) -> String {
+    let settings = &report.settings;
+    format!(
+        "{}/{}/{} g{:.0}h t{:.1}d a{:.1}d",
+        settings.k, settings.n, settings.threshold, settings.grace_hours, settings.top_up_days, settings.audit_days
+    )
+}
+
+fn combinations(scenario: &Scenario, sweep: &Sweep) -> Result<Vec<(Scenario, bool)>, SweepError> {
+    let own = |count: usize| count.max(1);
+    let count = [sweep.coding.len(), sweep.threshold.len(), sweep.grace.len(), sweep.every.len(), sweep.top_up.len()]
+        .into_iter()
+        .fold(1usize, |product, count| product.saturating_mul(own(count)));
+    if count > POINTS_MAX {
+        return Err(SweepError::TooMany(count));
+    }
+    let mut default = scenario.clone();
+    default.network.coding = None;
+    default.network.threshold = None;
+    default.audit = Default::default();
+    default.repair.top_up = crate::scenario::Repair::default().top_up;
+    let choice = |scenario: &Scenario| {
+        let repair = scenario.repair.top_up;
+        (
+            scenario.coding(),
+            scenario.threshold(),
+            scenario.audit.grace.as_ms(),
+            scenario.audit.every.as_ms(),
+            repair.as_ms(),
+        )
+    };
+    let mut all = vec![scenario.clone()];
+    vary(&mut all, &sweep.coding, |scenario, coding| {
+        if let Ok(coding) = coding.get_ref().parse::<Coding>() {
+            scenario.set_coding(coding, None);
+        }
+    });
+    vary(&mut all, &sweep.threshold, |scenario, part| {
+        let coding = scenario.coding();
+        let parity = f64::from(coding.parity());
+        let threshold = coding.n() - ((parity * part.0).round() as u8).clamp(1, coding.parity());
+        scenario.set_coding(coding, Some(threshold));
+    });
+    vary(&mut all, &sweep.grace, |scenario, grace| scenario.audit.grace = *grace);
+    vary(&mut all, &sweep.every, |scenario, every| scenario.audit.every = *every);
+    vary(&mut all, &sweep.top_up, |scenario, top_up| scenario.repair.top_up = *top_up);
+    all.push(default.clone());
+    let mut seen = std::collections::BTreeSet::new();
+    all.retain(|scenario| seen.insert(choice(scenario)));
+    Ok(all.into_iter().map(|scenario| (choice(&scenario) == choice(&default), scenario)).map(|(d, s)| (s, d)).collect())
+}
+
+fn vary<T>(all: &mut Vec<Scenario>, values: &[T], set: impl Fn(&mut Scenario, &T)) {
+    if values.is_empty() {
+        return;
+    }
+    *all = all
+        .iter()
+        .flat_map(|scenario| values.iter().map(|value| (scenario.clone(), value)).collect::<Vec<_>>())
+        .map(|(mut scenario, value)| {
+            set(&mut scenario, value);
+            scenario
+        })
+        .collect();
+}
+
+/// The points as a page with the plot of durability against bandwidth.
+pub fn html(name: &str, points: &[Point]) -> Result<String, PlotError> {
+    let dots: Vec<Dot> = points
+        .iter()
+        .map(|point| Dot {
+            x: point.report.repair.bytes_per_byte_month,
+            y: point.report.durability.nines.unwrap_or(0.0),
+            label: point.label.clone(),
+            on_frontier: point.on_frontier,
+            is_default: point.is_default,
+        })
+        .collect();
+    let plot = plots::dots(
+        "Durability against bandwidth (ring: policy's own choice; red: nothing is better in losses, traffic and space)",
+        "bytes of repair per byte stored and month",
+        "nines of durability a year",
+        &dots,
+    )?;
+    let rows: String = table(points)
+        .into_iter()
+        .map(|row| {
+            format!("<tr>{}\n", row.iter().map(|cell| format!("<td>{}", html::escape(cell))).collect::<String>())
+        })
+        .collect();
+    Ok(html::page(&format!("commonhold: {name}"), &format!("{plot}\n<table>\n{rows}</table>")))
+}
+
+/// The points as rows, the first of them headings.
+pub fn table(points: &[Point]) -> Vec<Vec<String>> {
+    let headings = ["SETTINGS", "LOST PER YEAR", "REPAIR PER BYTE, MONTH", "SPACE", "READS", ""];
+    let mut rows = vec![headings.map(str::to_owned).to_vec()];
+    rows.extend(points.iter().map(|point| {
+        let report = &point.report;
+        let remark = match (point.is_default, point.on_frontier) {
+            (true, true) => "policy's choice, on the frontier",
+            (true, false) => "policy's choice, not on the frontier",
+            (false, true) => "frontier",
+            (false, false) => "",
+        };
+        let mark = if report.durability.is_extrapolation { " (extrapolated)" } else { "" };
+        vec![
+            point.label.clone(),
+            format!("{:.2e}{mark}", report.durability.per_year),
+            format!("{:.3}", report.repair.bytes_per_byte_month),
+            format!("{:.2}", report.overhead),
+            format!("{:.6}", report.availability.value),
+            remark.to_owned(),
+        ]
+    }));
+    rows
+}

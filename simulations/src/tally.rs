@@ -1,0 +1,129 @@
+//! What a run counts, and how runs are put together.
+
+/// A time in which a watched segment was thin, and what might have happened in it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Window {
+    /// It was down to the threshold. If not: it was only below n.
+    pub(crate) crossed: bool,
+    /// Milliseconds.
+    pub(crate) lasted: f64,
+    /// The chance that it would have been lost in it; if not `crossed`, that it would have come down to the threshold.
+    pub(crate) chance: f64,
+}
+
+/// The counts of a run, or of several.
+#[derive(Debug, Clone)]
+pub(crate) struct Tally {
+    pub(crate) events: u64,
+    /// Segments that were ever placed.
+    pub(crate) segments: u64,
+    pub(crate) unplaced: u64,
+    pub(crate) lost: u64,
+    /// Milliseconds that segments existed, all added up.
+    pub(crate) at_risk_ms: f64,
+    pub(crate) reads: u64,
+    pub(crate) reads_failed: u64,
+    /// Nodes that were on, of those looked at.
+    pub(crate) online_sampled: (u64, u64),
+    pub(crate) left: u64,
+    pub(crate) given_up_wrongly: u64,
+    pub(crate) surplus_shards: u64,
+    pub(crate) shards_died: u64,
+    pub(crate) repairs: u64,
+    pub(crate) repairs_failed: u64,
+    pub(crate) shards_rebuilt: u64,
+    pub(crate) repair_bytes: u64,
+    pub(crate) cheats_drawn: Vec<f64>,
+    pub(crate) cheats_found: u64,
+    /// Milliseconds from leaving to being given up.
+    pub(crate) detections: Vec<f32>,
+    pub(crate) windows: Vec<Window>,
+    /// Segments whose windows are watched.
+    pub(crate) watched: u64,
+    /// Bytes of repair traffic per node and day.
+    pub(crate) traffic: Vec<f32>,
+    /// Segments by the shards that are alive at the end.
+    pub(crate) alive_at_end: Vec<u64>,
+    pub(crate) standing_at_end: u64,
+    pub(crate) shards_held: u64,
+    pub(crate) nodes_at_end: u64,
+}
+
+impl Default for Tally {
+    fn default() -> Self {
+        Self {
+            events: 0,
+            segments: 0,
+            unplaced: 0,
+            lost: 0,
+            at_risk_ms: 0.0,
+            reads: 0,
+            reads_failed: 0,
+            online_sampled: (0, 0),
+            left: 0,
+            given_up_wrongly: 0,
+            surplus_shards: 0,
+            shards_died: 0,
+            repairs: 0,
+            repairs_failed: 0,
+            shards_rebuilt: 0,
+            repair_bytes: 0,
+            cheats_drawn: Vec::new(),
+            cheats_found: 0,
+            detections: Vec::new(),
+            windows: Vec::new(),
+            watched: 0,
+            traffic: Vec::new(),
+            alive_at_end: vec![0; 256],
+            standing_at_end: 0,
+            shards_held: 0,
+            nodes_at_end: 0,
+        }
+    }
+}
+
+impl Tally {
+    pub(crate) fn node_traffic(&mut self, bytes: u64, here_ms: f64) {
+        // Of a node that was there for an hour, a rate per day says little.
+        if here_ms >= 3.6e6 {
+            self.traffic.push((bytes as f64 / (here_ms / crate::scenario::DAY_MS)) as f32);
+        }
+    }
+
+    pub(crate) fn detected(&mut self, ms: f64) {
+        self.detections.push(ms as f32);
+    }
+
+    /// Adds the counts of another run.
+    pub(crate) fn add(&mut self, other: Self) {
+        self.events += other.events;
+        self.segments += other.segments;
+        self.unplaced += other.unplaced;
+        self.lost += other.lost;
+        self.at_risk_ms += other.at_risk_ms;
+        self.reads += other.reads;
+        self.reads_failed += other.reads_failed;
+        self.online_sampled.0 += other.online_sampled.0;
+        self.online_sampled.1 += other.online_sampled.1;
+        self.left += other.left;
+        self.given_up_wrongly += other.given_up_wrongly;
+        self.surplus_shards += other.surplus_shards;
+        self.shards_died += other.shards_died;
+        self.repairs += other.repairs;
+        self.repairs_failed += other.repairs_failed;
+        self.shards_rebuilt += other.shards_rebuilt;
+        self.repair_bytes += other.repair_bytes;
+        self.cheats_drawn.extend(other.cheats_drawn);
+        self.cheats_found += other.cheats_found;
+        self.detections.extend(other.detections);
+        self.windows.extend(other.windows);
+        self.watched += other.watched;
+        self.traffic.extend(other.traffic);
+        for (sum, count) in self.alive_at_end.iter_mut().zip(other.alive_at_end) {
+            *sum += count;
+        }
+        self.standing_at_end += other.standing_at_end;
+        self.shards_held += other.shards_held;
+        self.nodes_at_end += other.nodes_at_end;
+    }
+}

@@ -1,0 +1,401 @@
+//! The simulated network: what happens when, with every decision taken by `policy`.
+//!
+//! A node's coming and going is played event by event, through `policy::life`; its shards are touched only when it
+//! leaves for good, is given up or returns from that: the cost is per lost node. Audits are not played: when they
+//! find a cheat is drawn from `policy::detection_delay`, the law that the auditor follows. All stewards of a segment
+//! see the same, and the first in rank acts: what a dead steward costs is one back-off of some minutes.
+
+mod holders;
+mod incidents;
+mod losses;
+mod repairs;
+
+use commonhold_policy::{
+    audit::schedule::Rate,
+    life::{self, NodeLife},
+    repair::order::{RepairOrder, Times},
+    segment_health::SegmentHealth,
+};
+use commonhold_protocol::{Coding, Timestamp};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use crate::{
+    distribution::Distribution,
+    queue::Queue,
+    scenario::{Cheat, DAY_MS, Population, Scenario},
+    tally::Tally,
+};
+
+/// How often reads are tried in a run, and on how many segments each time.
+const SAMPLES: u64 = 200;
+const SAMPLED_SEGMENTS: u32 = 200;
+/// So many segments are watched closely, for the estimate of losses too rare to be seen.
+const WATCHED: u32 = 20_000;
+
+/// What happens.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum What {
+    Leaves { node: u32 },
+    Off { node: u32 },
+    On { node: u32 },
+    OutageEnds { node: u32 },
+    LifeTimer { node: u32 },
+    RepairTimer { segment: u32 },
+    Repaired { segment: u32, number: u16 },
+    CheatFound { segment: u32, node: u32, index: u8 },
+    Incident { number: u32 },
+    Sample,
+}
+
+/// A shard on a node's disk.
+#[derive(Debug, Clone, Copy)]
+struct Held {
+    segment: u32,
+    index: u8,
+}
+
+const ON: u8 = 1;
+const OUTAGE: u8 = 2;
+const GONE: u8 = 4;
+/// It does not hold what it claims.
+const LIAR: u8 = 8;
+
+/// All nodes there ever were, by number: one array for each property, so that a walk over one touches nothing else.
+#[derive(Debug, Default)]
+struct Nodes {
+    flags: Vec<u8>,
+    population: Vec<u16>,
+    domain: Vec<u32>,
+    operator: Vec<u32>,
+    region: Vec<u16>,
+    zone: Vec<i8>,
+    /// Milliseconds; before the start for those that were there already.
+    born: Vec<f64>,
+    gone_at: Vec<u64>,
+    life: Vec<NodeLife>,
+    free_bytes: Vec<u64>,
+    sent: Vec<u64>,
+    received: Vec<u64>,
+    held: Vec<Vec<Held>>,
+    /// Where it stands among the members.
+    place: Vec<u32>,
+}
+
+/// All segments there ever were.
+#[derive(Debug, Default)]
+struct Segments {
+    health: Vec<SegmentHealth<u32>>,
+    order: Vec<RepairOrder>,
+    /// The one timer that counts.
+    timer_at: Vec<u64>,
+    /// The one repair that counts.
+    repair: Vec<u16>,
+    /// Indices of which a real shard is on the disk of a node that has not left for good.
+    alive: Vec<u8>,
+    lost: Vec<bool>,
+    placed_at: Vec<u64>,
+    /// Since when fewer than n are alive, of those that are watched; not a number if all are.
+    dipped_at: Vec<f64>,
+    /// Since when no more than the threshold are alive.
+    crossed_at: Vec<f64>,
+}
+
+/// One run.
+pub(crate) struct World<'s> {
+    scenario: &'s Scenario,
+    coding: Coding,
+    threshold: u8,
+    shard_bytes: u64,
+    times: Times,
+    rate: Rate,
+    rng: ChaCha8Rng,
+    queue: Queue<What>,
+    now: u64,
+    end: u64,
+    nodes: Nodes,
+    members: Vec<u32>,
+    segments: Segments,
+    /// There are so many nodes and domains that each repair finds room.
+    ample: bool,
+    /// Segments that wait for room, where it is not ample.
+    resting: std::collections::BTreeSet<u32>,
+    watch_each: u32,
+    tally: Tally,
+}
+
+impl<'s> World<'s> {
+    /// The network at the start of run `run`.
+    pub(crate) fn new(scenario: &'s Scenario, seed: u64, run: u32) -> Self {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        rng.set_stream(u64::from(run));
+        let coding = scenario.coding();
+        let end = scenario.duration.get_ref().as_ms().max(1);
+        let (node_count, segment_count) = (*scenario.network.nodes.get_ref(), *scenario.network.segments.get_ref());
+        let times = Times::new(scenario.repair.top_up.as_ms(), scenario.audit.grace.as_ms());
+        let mut world = Self {
+            scenario,
+            coding,
+            threshold: scenario.threshold(),
+            shard_bytes: coding.shard_length(scenario.network.segment_size.0),
+            times,
+            rate: Rate { every_ms: scenario.audit.every.as_ms().max(1) },
+            rng,
+            queue: Queue::new(end),
+            now: 0,
+            end,
+            nodes: Nodes::default(),
+            members: Vec::new(),
+            segments: Segments::default(),
+            ample: false,
+            resting: std::collections::BTreeSet::new(),
+            watch_each: (segment_count / WATCHED).max(1),
+            tally: Tally::default(),
+        };
+        world.populate(node_count);
+        world.ample = node_count >= 4 * u32::from(coding.n()) && world.domain_count() >= 4 * usize::from(coding.n());
+        for _ in 0..segment_count {
+            world.place_segment();
+        }
+        for number in 0..scenario.incident.len() as u32 {
+            world.queue.push(scenario.incident[number as usize].at.as_ms(), What::Incident { number });
+        }
+        for sample in 1..=SAMPLES {
+            world.queue.push(end / SAMPLES * sample, What::Sample);
+        }
+        world
+    }
+
+    /// Plays it to its end.
+    pub(crate) fn run(mut self) -> Tally {
+        while let Some(event) = self.queue.pop() {
+            self.now = event.at.max(self.now);
+            self.tally.events += 1;
+            match event.what {
+                What::Leaves { node } => self.leaves(node),
+                What::Off { node } => self.off(node),
+                What::On { node } => self.on(node),
+                What::OutageEnds { node } => self.outage_ends(node),
+                What::LifeTimer { node } => self.live(node, life::Event::Timer, u64::MAX),
+                What::RepairTimer { segment } => self.repair_timer(segment),
+                What::Repaired { segment, number } => self.repaired(segment, number),
+                What::CheatFound { segment, node, index } => self.cheat_found(segment, node, index),
+                What::Incident { number } => self.incident(number as usize),
+                What::Sample => self.sample(),
+            }
+        }
+        self.now = self.end;
+        self.sum_up();
+        self.tally
+    }
+
+    fn moment(&self) -> Timestamp {
+        Timestamp(self.now)
+    }
+
+    fn population(&self, node: u32) -> &'s Population {
+        &self.scenario.population[usize::from(self.nodes.population[node as usize])]
+    }
+
+    fn is_online(&self, node: u32) -> bool {
+        self.nodes.flags[node as usize] & (ON | OUTAGE | GONE) == ON
+    }
+
+    /// Whether what the node claims is on its disk, and the disk is there.
+    fn is_real(&self, node: u32) -> bool {
+        self.nodes.flags[node as usize] & (GONE | LIAR) == 0
+    }
+
+    fn is_watched(&self, segment: u32) -> bool {
+        segment.is_multiple_of(self.watch_each)
+    }
+
+    fn domain_count(&self) -> usize {
+        let mut domains: Vec<u32> = self.members.iter().map(|node| self.nodes.domain[*node as usize]).collect();
+        domains.sort_unstable();
+        domains.dedup();
+        domains.len()
+    }
+
+    fn populate(&mut self, count: u32) {
+        let populations = &self.scenario.population;
+        let mut upto = 0.0;
+        let mut made = 0;
+        for (population, number) in populations.iter().zip(0u16..) {
+            upto += population.share.get_ref().0;
+            let last = usize::from(number) + 1 == populations.len();
+            let until = if last { count } else { (f64::from(count) * upto).round() as u32 };
+            let lives = Lives::of(population, &mut self.rng);
+            for _ in made..until {
+                let (age, rest) = lives.meet(&mut self.rng);
+                self.join(number, age, rest, true);
+            }
+            made = until.max(made);
+        }
+    }
+
+    /// A node joins: at the start one in the middle of its life, later a newcomer.
+    /// `age` and `rest` of its life in milliseconds.
+    fn join(&mut self, number: u16, age: f64, rest: f64, at_start: bool) {
+        let population = &self.scenario.population[usize::from(number)];
+        let node = self.nodes.flags.len() as u32;
+        let peers = f64::from(*self.scenario.network.nodes.get_ref()) * population.share.get_ref().0;
+        let group = |rng: &mut ChaCha8Rng, size: u32| {
+            let groups = ((peers / f64::from(size)).ceil() as u32).max(1);
+            (u32::from(number) << 24) | rng.random_range(0..groups)
+        };
+        // Above all groups' numbers, so that a node of its own shares with nobody.
+        let own = u32::MAX - node;
+        let (per_domain, per_operator) = (*population.per_domain.get_ref(), *population.per_operator.get_ref());
+        let domain = if per_domain > 1 { group(&mut self.rng, per_domain) } else { own };
+        let operator = if per_operator > 1 { group(&mut self.rng, per_operator) } else { own };
+        let region = self.rng.random_range(0..population.regions.len().max(1)) as u16;
+        let zone = population.night.as_ref().map_or(0, |night| {
+            let zones = &night.get_ref().zones;
+            zones[self.rng.random_range(0..zones.len())]
+        });
+
+        // The first of an operator's nodes takes all with it: the disk's life, not the shortest of many.
+        let rest = if population.one_disk { rest * f64::from(per_operator) } else { rest };
+        let liar = if population.cheat.is_some() { LIAR } else { 0 };
+        self.nodes.flags.push(ON | liar);
+        self.nodes.population.push(number);
+        self.nodes.domain.push(domain);
+        self.nodes.operator.push(operator);
+        self.nodes.region.push(region);
+        self.nodes.zone.push(zone);
+        self.nodes.born.push(self.now as f64 - age);
+        self.nodes.gone_at.push(u64::MAX);
+        self.nodes.life.push(NodeLife::new(self.scenario.audit.grace.as_ms()));
+        self.nodes.free_bytes.push(population.disk.0);
+        self.nodes.sent.push(0);
+        self.nodes.received.push(0);
+        self.nodes.held.push(Vec::new());
+        self.nodes.place.push(self.members.len() as u32);
+        self.members.push(node);
+        self.queue.push(self.later(rest), What::Leaves { node });
+        self.first_session(node, at_start);
+    }
+
+    /// A node of this population joins, its life ahead of it.
+    fn newcomer(&mut self, number: u16) {
+        let rest = self.scenario.population[usize::from(number)].lifetime.draw(&mut self.rng);
+        self.join(number, 0.0, rest, false);
+    }
+
+    fn later(&self, ms: f64) -> u64 {
+        // The cast saturates: what never happens lies beyond any horizon.
+        self.now.saturating_add(ms as u64)
+    }
+
+    fn first_session(&mut self, node: u32, at_start: bool) {
+        let population = self.population(node);
+        if let (Some(online), Some(offline)) = (&population.online, &population.offline) {
+            let (on, off) = (online.get_ref().mean(), offline.mean());
+            let is_off = at_start && off.is_finite() && self.rng.random::<f64>() * (on + off) < off;
+            if is_off {
+                self.off(node);
+            } else {
+                let lasts = online.get_ref().draw(&mut self.rng);
+                let ends = self.later(lasts);
+                self.queue.push(ends, What::Off { node });
+            }
+        } else if let Some(night) = &population.night
+            && self.rng.random::<f64>() < night.get_ref().share.0
+        {
+            let falls_asleep = self.falls_asleep(node);
+            self.queue.push(falls_asleep, What::Off { node });
+        }
+    }
+
+    /// The next 23:00 of a node's local time, half an hour more or less.
+    fn falls_asleep(&mut self, node: u32) -> u64 {
+        let local = 23.0 - f64::from(self.nodes.zone[node as usize]);
+        let jitter = self.rng.random::<f64>() - 0.5;
+        let in_day = (local + jitter).rem_euclid(24.0) / 24.0 * DAY_MS;
+        let today = (self.now as f64 / DAY_MS).floor() * DAY_MS;
+        // At least an hour awake, or the jitter would put a node to sleep twice in one night.
+        let next = (0..).map(|days| today + f64::from(days) * DAY_MS + in_day);
+        next.into_iter().find(|at| *at > self.now as f64 + DAY_MS / 24.0).map_or(u64::MAX, |at| at as u64)
+    }
+
+    /// Reads of some segments, at a random choice: can each be restored from the nodes that are on?
+    fn sample(&mut self) {
+        let count = self.segments.health.len() as u32;
+        for _ in 0..SAMPLED_SEGMENTS.min(count) {
+            let segment = self.rng.random_range(0..count);
+            if self.segments.lost[segment as usize] {
+                continue;
+            }
+            self.tally.reads += 1;
+            self.tally.reads_failed += u64::from(self.readable(segment) < self.coding.k());
+        }
+        let on = self.members.iter().step_by(self.members.len().div_ceil(1000)).filter(|node| self.is_online(**node));
+        self.tally.online_sampled.0 += on.count() as u64;
+        self.tally.online_sampled.1 += self.members.iter().step_by(self.members.len().div_ceil(1000)).count() as u64;
+    }
+
+    /// Indices of which a real shard is on a node that is on.
+    fn readable(&self, segment: u32) -> u8 {
+        let mut last = None;
+        let mut count = 0;
+        for claim in self.segments.health[segment as usize].claims() {
+            if last != Some(claim.index) && self.is_online(claim.node) && self.is_real(claim.node) {
+                last = Some(claim.index);
+                count += 1;
+            }
+        }
+        count
+    }
+}
+
+/// Lives of one population, to meet nodes in the middle of: long lives are met more often.
+#[derive(Debug)]
+enum Lives<'s> {
+    /// Whatever has passed, what is to come is the same: exact, where the others carry the noise of what was drawn.
+    Memoryless(&'s Distribution),
+    /// Drawn and added up, in milliseconds.
+    Drawn(Vec<f64>),
+}
+
+impl<'s> Lives<'s> {
+    /// So many that what they leave out of a law's tail does not matter.
+    const COUNT: usize = 1 << 16;
+
+    fn of(population: &'s Population, rng: &mut ChaCha8Rng) -> Self {
+        let law = &population.lifetime;
+        if matches!(law, Distribution::Exponential { .. }) {
+            return Self::Memoryless(law);
+        }
+        let mut sum = 0.0;
+        let add = |_| {
+            sum += law.draw(rng);
+            sum
+        };
+        Self::Drawn((0..Self::COUNT).map(add).collect())
+    }
+
+    /// How old a node is that is met at a random moment, and how long it still stays.
+    fn meet(&self, rng: &mut ChaCha8Rng) -> (f64, f64) {
+        let upto = match self {
+            Self::Memoryless(law) => return (law.draw(rng), law.draw(rng)),
+            Self::Drawn(upto) => upto,
+        };
+        let all = upto[Self::COUNT - 1];
+        if !all.is_finite() {
+            return (0.0, f64::INFINITY);
+        }
+        let moment = rng.random::<f64>() * all;
+        let at = upto.partition_point(|end| *end <= moment).min(Self::COUNT - 1);
+        let begin = if at == 0 { 0.0 } else { upto[at - 1] };
+        (moment - begin, upto[at] - moment)
+    }
+}
+
+/// What a holder that cheats has lost of each shard, if audits can find it.
+fn lost_share(cheat: &Cheat) -> Option<f64> {
+    match cheat {
+        Cheat::Drop { lost } => Some(lost.0),
+        Cheat::FetchOnDemand => None,
+    }
+}

@@ -1,0 +1,40 @@
+//! What befalls many at once: a region is cut off, an operator leaves, a bad release stops half of the nodes.
+
+use rand::Rng;
+
+use super::World;
+
+impl World<'_> {
+    pub(super) fn incident(&mut self, number: usize) {
+        let incident = &self.scenario.incident[number];
+        // Whole operators: the same draw for all nodes of one.
+        let salt: u64 = self.rng.random();
+        let struck: Vec<u32> =
+            self.members.iter().copied().filter(|node| self.is_struck(number, *node, salt)).collect();
+        let until = incident.lasts.map(|lasts| self.later(lasts.ms()));
+        for node in struck {
+            match until {
+                Some(until) => self.outage(node, until),
+                None => self.leaves_alone(node),
+            }
+        }
+    }
+
+    fn is_struck(&self, number: usize, node: u32, salt: u64) -> bool {
+        let incident = &self.scenario.incident[number];
+        let population = self.population(node);
+        let region = population.regions.get(usize::from(self.nodes.region[node as usize]));
+        let drawn = mix(salt ^ u64::from(self.nodes.operator[node as usize])) as f64 / u64::MAX as f64;
+        incident.region.as_ref().is_none_or(|name| Some(name.get_ref()) == region)
+            && incident.population.as_ref().is_none_or(|name| *name.get_ref() == population.name)
+            && drawn < incident.share.0
+    }
+}
+
+/// SplitMix64's finalizer (Steele et al., 2014): a number to a random-looking one.
+fn mix(value: u64) -> u64 {
+    let mut mixed = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
+}

@@ -1,0 +1,313 @@
+//! Segments are placed and repaired, by `policy`'s plans.
+
+use commonhold_policy::{
+    Standing,
+    audit::{
+        Outcome,
+        detection::{self, DetectionParams},
+        schedule,
+    },
+    placement::{self, Candidate},
+    repair::{
+        self, Decision, Room,
+        order::{Action, Event, RepairOrder},
+        plan::{self, Helper, RepairPlan},
+    },
+    reputation::Trust,
+    segment_health::{ClaimState, SegmentHealth, Source},
+    stewards::STEWARDS,
+    surplus,
+};
+use commonhold_protocol::{NodeId, ShardIndex, Timestamp};
+use rand::Rng;
+
+use super::{Held, What, World, lost_share};
+
+/// So many candidates are looked at for each shard that is missing, and some more: what a node finds by walking a few
+/// random keys.
+const HELPERS_EACH: usize = 2;
+const HELPERS_MORE: usize = 4;
+
+impl World<'_> {
+    /// A new segment, placed by policy.
+    pub(super) fn place_segment(&mut self) {
+        let segment = self.segments.health.len() as u32;
+        let n = usize::from(self.coding.n());
+        let candidates: Vec<Candidate<u32, u32>> =
+            self.sample_online(n + n / 2 + HELPERS_MORE).into_iter().map(|node| self.candidate(node)).collect();
+        let mut health = SegmentHealth::new(self.coding);
+        let placed = placement::plan(&mut self.rng, self.coding, self.shard_bytes, &candidates);
+        let slots = placed.map(|plan| plan.slots).unwrap_or_default();
+        self.tally.unplaced += u64::from(slots.is_empty());
+        let mut real = 0;
+        let mut claims: Vec<(ShardIndex, u32)> = Vec::with_capacity(slots.len());
+        for (index, place) in slots {
+            health.claim(index, place.node, Source::Steward, &mut None);
+            health.audited(index, place.node, Outcome::Held);
+            real += u8::from(self.is_real(place.node));
+            claims.push((index, place.node));
+        }
+        let unplaced = claims.is_empty();
+        self.segments.health.push(health);
+        self.segments.order.push(RepairOrder::new(self.times));
+        self.segments.timer_at.push(u64::MAX);
+        self.segments.repair.push(0);
+        self.segments.alive.push(real);
+        self.segments.lost.push(unplaced);
+        self.segments.placed_at.push(self.now);
+        self.segments.dipped_at.push(f64::NAN);
+        self.segments.crossed_at.push(f64::NAN);
+        for (index, node) in claims {
+            self.store(segment, index, node);
+        }
+        if real < self.coding.k() && !unplaced {
+            self.segment_lost(segment);
+        } else if !unplaced {
+            self.assess(segment);
+        }
+    }
+
+    /// A node takes a shard, or says so.
+    fn store(&mut self, segment: u32, index: ShardIndex, node: u32) {
+        let at = node as usize;
+        self.nodes.held[at].push(Held { segment, index: index.0 });
+        self.nodes.free_bytes[at] = self.nodes.free_bytes[at].saturating_sub(self.shard_bytes);
+        let Some(lost) = self.population(node).cheat.as_ref().and_then(lost_share) else { return };
+        let groups = schedule::shard_groups(self.shard_bytes);
+        // Each shard is found by its own eight stewards: in a large network they seldom know another of this holder.
+        let params = DetectionParams {
+            rate: self.rate,
+            stewards: STEWARDS,
+            shards: 1,
+            auditors: STEWARDS as u64,
+            groups_asked: self.rate.groups(self.nodes.held[at].len() as u64),
+            shard_groups: groups,
+            lost,
+            contained_ms: detection::contained_ms(self.rate),
+        };
+        if let Some(delay) = commonhold_policy::detection_delay(&mut self.rng, &params) {
+            let delay_ms = delay.as_millis() as f64;
+            self.tally.cheats_drawn.push(delay_ms);
+            self.queue.push(self.later(delay_ms), What::CheatFound { segment, node, index: index.0 });
+        }
+    }
+
+    fn candidate(&self, node: u32) -> Candidate<u32, u32> {
+        Candidate {
+            node,
+            domain: self.nodes.domain[node as usize],
+            free_bytes: self.nodes.free_bytes[node as usize],
+            standing: Standing::KnownGood,
+        }
+    }
+
+    /// Up to `count` different nodes that are on, at random; all of them if there are hardly more.
+    fn sample_online(&mut self, count: usize) -> Vec<u32> {
+        let members = self.members.len();
+        if members <= 3 * count {
+            return self.members.iter().copied().filter(|node| self.is_online(*node)).collect();
+        }
+        let mut drawn = Vec::with_capacity(count);
+        // In a network that sleeps, most that are drawn are off.
+        for _ in 0..20 * count {
+            let node = self.members[self.rng.random_range(0..members)];
+            if self.is_online(node) && !drawn.contains(&node) {
+                drawn.push(node);
+                if drawn.len() == count {
+                    break;
+                }
+            }
+        }
+        drawn
+    }
+
+    fn helpers(&mut self, missing: usize) -> Vec<Helper<u32, u32>> {
+        let nodes = self.sample_online(missing * HELPERS_EACH + HELPERS_MORE);
+        let helper = |node| Helper { candidate: self.candidate(node), trust: Trust::Trusted };
+        nodes.into_iter().map(helper).collect()
+    }
+
+    fn decide(&mut self, segment: u32) -> Decision {
+        let counters = self.segments.health[segment as usize].counters();
+        let n = usize::from(self.coding.n());
+        let room = if self.ample || usize::from(counters.standing()) >= n {
+            // More than n changes nothing.
+            Room { nodes: n, domains: n }
+        } else {
+            let helpers = self.helpers(self.members.len());
+            let health = &self.segments.health[segment as usize];
+            plan::room(health, self.shard_bytes, &helpers, |node| Some(self.nodes.domain[*node as usize]))
+        };
+        repair::decide_at(self.coding, self.threshold, counters, room)
+    }
+
+    /// The counters of a segment have changed.
+    pub(super) fn assess(&mut self, segment: u32) {
+        if self.segments.lost[segment as usize] {
+            return;
+        }
+        let decision = self.decide(segment);
+        if matches!(decision, Decision::Resting { .. }) {
+            self.resting.insert(segment);
+        } else if !self.ample {
+            self.resting.remove(&segment);
+        }
+        self.order(segment, Event::Assessed { decision, rank: 0 });
+    }
+
+    /// There may be room now for segments that rest below n.
+    pub(super) fn room_grew(&mut self) {
+        for segment in std::mem::take(&mut self.resting) {
+            self.assess(segment);
+        }
+    }
+
+    pub(super) fn repair_timer(&mut self, segment: u32) {
+        let at = segment as usize;
+        if self.segments.timer_at[at] == self.now && !self.segments.lost[at] {
+            self.segments.timer_at[at] = u64::MAX;
+            self.order(segment, Event::Timer);
+        }
+    }
+
+    /// Tells a segment's order of repair of `event`, and does what it says.
+    fn order(&mut self, segment: u32, event: Event) {
+        let at = segment as usize;
+        let now = self.moment();
+        let mut next = Some(event);
+        while let Some(event) = next.take() {
+            for action in self.segments.order[at].handle(now, event) {
+                match action {
+                    Action::Timer { at: moment } => {
+                        self.segments.timer_at[at] = moment.0;
+                        self.queue.push(moment.0, What::RepairTimer { segment });
+                    }
+                    // All stewards see the same.
+                    Action::Look => next = Some(Event::Looked { decision: self.decide(segment), working: None }),
+                    Action::Repair { .. } => self.begin_repair(segment),
+                    Action::Stop => self.segments.repair[at] = self.segments.repair[at].wrapping_add(1),
+                }
+            }
+        }
+    }
+
+    fn begin_repair(&mut self, segment: u32) {
+        let at = segment as usize;
+        let missing = self.coding.n() - self.segments.health[at].counters().standing();
+        let lasts = match &self.scenario.repair.time {
+            Some(law) => law.draw(&mut self.rng),
+            None => {
+                let steward = self.members[self.rng.random_range(0..self.members.len())];
+                let rate = self.scenario.repair.rate.unwrap_or(self.population(steward).download);
+                let shards = f64::from(self.coding.k()) + f64::from(missing);
+                shards * self.shard_bytes as f64 / rate.0 * 1000.0
+            }
+        };
+        self.segments.repair[at] = self.segments.repair[at].wrapping_add(1);
+        self.queue.push(self.later(lasts), What::Repaired { segment, number: self.segments.repair[at] });
+    }
+
+    pub(super) fn repaired(&mut self, segment: u32, number: u16) {
+        let at = segment as usize;
+        if self.segments.repair[at] != number || self.segments.lost[at] {
+            return;
+        }
+        let missing = self.coding.n().saturating_sub(self.segments.health[at].counters().standing());
+        let helpers = self.helpers(usize::from(missing));
+        let domains = &self.nodes.domain;
+        let health = &self.segments.health[at];
+        let domain_of = |node: &u32| Some(domains[*node as usize]);
+        let plan = plan::plan(&mut self.rng, self.coding, health, self.shard_bytes, &helpers, domain_of);
+        // Which of the sources are on is seen when they are asked.
+        let k = usize::from(self.coding.k());
+        let plan = plan.and_then(|plan| {
+            let on = |node: u32| self.is_online(node) && self.is_real(node);
+            let sources: Vec<u32> =
+                plan.sources.iter().map(|(_, node)| *node).filter(|node| on(*node)).take(k).collect();
+            (sources.len() == k).then_some((plan, sources))
+        });
+        let Some((plan, sources)) = plan else {
+            self.tally.repairs_failed += 1;
+            self.order(segment, Event::Failed);
+            return;
+        };
+        self.execute(segment, &plan, &sources);
+        self.order(segment, Event::Repaired);
+        self.assess(segment);
+    }
+
+    fn execute(&mut self, segment: u32, plan: &RepairPlan<u32, u32>, sources: &[u32]) {
+        let at = segment as usize;
+        let bytes = self.shard_bytes;
+        self.window_ends(segment);
+        for source in sources {
+            self.nodes.sent[*source as usize] += bytes;
+        }
+        let steward = self.members[self.rng.random_range(0..self.members.len())] as usize;
+        self.nodes.received[steward] += bytes * sources.len() as u64;
+        self.nodes.sent[steward] += bytes * plan.targets.len() as u64;
+        for (index, place) in &plan.targets {
+            let was_alive = self.is_alive(segment, index.0);
+            let mut evicted = None;
+            let health = &mut self.segments.health[at];
+            if !health.claim(*index, place.node, Source::Steward, &mut evicted) {
+                continue;
+            }
+            health.audited(*index, place.node, Outcome::Held);
+            self.nodes.received[place.node as usize] += bytes;
+            self.store(segment, *index, place.node);
+            if !was_alive && self.is_real(place.node) {
+                self.segments.alive[at] += 1;
+            }
+        }
+        if self.segments.alive[at] > self.threshold {
+            self.segments.crossed_at[at] = f64::NAN;
+        }
+        if self.segments.alive[at] == self.coding.n() {
+            self.segments.dipped_at[at] = f64::NAN;
+        }
+        self.tally.repairs += 1;
+        self.tally.shards_rebuilt += plan.targets.len() as u64;
+        self.tally.repair_bytes += plan.bytes;
+    }
+
+    /// An audit has found that a shard is not what it should be.
+    pub(super) fn cheat_found(&mut self, segment: u32, node: u32, index: u8) {
+        let at = segment as usize;
+        if self.segments.lost[at] || self.nodes.flags[node as usize] & super::GONE != 0 {
+            return;
+        }
+        self.tally.cheats_found += 1;
+        self.segments.health[at].audited(ShardIndex(index), node, Outcome::Refused);
+        self.assess(segment);
+    }
+
+    /// A shard of a node that was lost: true if it counts again, false if it was rebuilt meanwhile and is given up.
+    pub(super) fn counts_again(&mut self, segment: u32, index: u8, node: u32) -> bool {
+        let health = &mut self.segments.health[segment as usize];
+        health.returned(node);
+        // What comes back is audited at once.
+        health.audited(ShardIndex(index), node, Outcome::Held);
+        let here = health.claims().iter().zip(0..).filter(|(claim, _)| claim.index.0 == index);
+        let healthy = here.filter(|(claim, _)| claim.state == ClaimState::Healthy);
+        // In the order in which they came, so a claim's place tells which is newer.
+        let copies: Vec<surplus::Copy> = healthy
+            .map(|(claim, order)| surplus::Copy { holder: node_id(claim.node), signed_at: Timestamp(order) })
+            .collect();
+        if !copies.iter().any(|copy| copy.holder == node_id(node)) {
+            return false;
+        }
+        let keeps = surplus::keeper(&copies).is_none_or(|keeper| keeper.holder == node_id(node));
+        if !keeps && surplus::may_shrink(self.coding, health.counters()) {
+            health.release(ShardIndex(index), node);
+            return false;
+        }
+        true
+    }
+}
+
+fn node_id(node: u32) -> NodeId {
+    let mut bytes = [0; 32];
+    bytes[..4].copy_from_slice(&node.to_be_bytes());
+    NodeId::from_bytes(bytes)
+}

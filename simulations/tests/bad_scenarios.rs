@@ -1,0 +1,71 @@
+//! A bad scenario gets an error with file, line and what is allowed.
+
+use std::path::Path;
+
+use commonhold_simulations::Scenario;
+
+const GOOD: &str = "name = \"n\"
+source = \"s\"
+duration = \"30 d\"
+[network]
+nodes = 100
+segments = 10
+coding = \"7/14\"
+threshold = 10
+[audit]
+grace = \"12 h\"
+[[population]]
+name = \"all\"
+lifetime = { law = \"exponential\", mean = \"180 d\" }
+";
+
+fn refusal(text: &str) -> String {
+    Scenario::parse(text, Path::new("bad.toml"), Path::new(".")).expect_err("a bad scenario").to_string()
+}
+
+#[test]
+fn the_good_one_is_good() {
+    assert!(Scenario::parse(GOOD, Path::new("good.toml"), Path::new(".")).is_ok());
+}
+
+#[test]
+fn errors_name_file_line_and_what_is_allowed() {
+    for (from, to, line, allowed) in [
+        ("nodes = 100\n", "", 4, "`nodes` is missing: 4 to 10000000 nodes"),
+        ("duration = \"30 d\"\n", "", 1, "`duration` is missing: a length of time"),
+        ("nodes = 100", "nodes = 3", 5, "4 to 10000000 nodes are allowed"),
+        ("segments = 10", "segments = -1", 6, "expected u32"),
+        ("\"7/14\"", "\"14/7\"", 7, "1 <= K <= N"),
+        ("\"7/14\"", "\"7/7\"", 7, "k below n"),
+        ("\"7/14\"", "\"90/180\"", 7, "90/180 needs 180 nodes, and there are 100"),
+        ("threshold = 10", "threshold = 14", 8, "7 to 13 are allowed"),
+        ("threshold = 10", "threshold = 6", 8, "7 to 13 are allowed"),
+        ("\"12 h\"", "\"-12 h\"", 10, "a length of time that is not negative is allowed"),
+        ("grace =", "grease =", 10, "expected `every` or `grace`"),
+        ("mean = \"180 d\"", "mean = \"-1 d\"", 13, "a length of time that is not negative is allowed"),
+        ("\"exponential\"", "\"gauss\"", 13, "`weibull`"),
+        ("name = \"all\"\n", "name = \"all\"\nshare = 0.5\n", 13, "must add up to 1"),
+        ("duration = \"30 d\"", "duration = \"0 d\"", 3, "more than 0 and at most 1000 years"),
+    ] {
+        assert!(GOOD.contains(from), "{from}");
+        let told = refusal(&GOOD.replacen(from, to, 1));
+        assert!(told.starts_with(&format!("bad.toml, line {line}: ")), "{to:?}: {told}");
+        assert!(told.contains(allowed), "{to:?}: {told}");
+    }
+}
+
+#[test]
+fn a_trace_that_is_not_sorted_is_refused_by_its_line() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let text = GOOD.replace("law = \"exponential\", mean = \"180 d\"", "law = \"empirical\", file = \"lives.txt\"");
+    let parse = |lives: &str| {
+        std::fs::write(folder.path().join("lives.txt"), lives).expect("written");
+        Scenario::parse(&text, Path::new("bad.toml"), folder.path()).map(|_| ()).map_err(|error| error.to_string())
+    };
+    assert_eq!(parse("# hours\n1\n2.5 # and a half\n\n100\n"), Ok(()));
+    let told = parse("# hours\n1\n3\n2\n").expect_err("not sorted");
+    assert!(told.contains("lives.txt, line 4: 2 after 3: hours must be sorted, ascending"), "{told}");
+    let told = parse("1\n-2\n").expect_err("negative");
+    assert!(told.contains("lives.txt, line 2: \"-2\": a number of hours is allowed, 0 or more"), "{told}");
+    assert!(parse("# nothing\n").is_err());
+}

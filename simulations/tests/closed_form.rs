@@ -1,0 +1,154 @@
+//! The simulator agrees with mathematics: losses by a moment, over a grid of codings, thresholds, lives, detection
+//! and repair times and both laws of repair, lie within three standard errors of the closed form.
+
+use std::path::Path;
+
+use commonhold_simulations::{
+    Scenario,
+    chain::{Point, RepairLaw, loss_without_repair, storj},
+    run,
+};
+use rayon::prelude::*;
+
+/// Days and hours as the simulator wants them, whatever they are.
+fn seconds(days: f64) -> String {
+    format!("{}s", (days * 86_400.0).round() as u64)
+}
+
+fn scenario(point: &Point, days: f64, nodes: u32, segments: u32, top_up: &str) -> Scenario {
+    let repair = match point.law {
+        RepairLaw::Exponential => format!("{{ law = \"exponential\", mean = \"{}\" }}", seconds(point.repair)),
+        RepairLaw::Fixed => format!("{{ law = \"fixed\", value = \"{}\" }}", seconds(point.repair)),
+    };
+    let text = format!(
+        "name = \"a point\"\nsource = \"closed form\"\nduration = \"{}\"\n\
+         [network]\nnodes = {nodes}\nsegments = {segments}\nsegment-size = \"64 KiB\"\ncoding = \"{}/{}\"\n\
+         threshold = {}\n[audit]\ngrace = \"{}\"\n[repair]\ntop-up = \"{top_up}\"\ntime = {repair}\n\
+         [[population]]\nname = \"all\"\nlifetime = {{ law = \"exponential\", mean = \"{}\" }}\n",
+        seconds(days),
+        point.k,
+        point.n,
+        point.threshold,
+        seconds(point.detection),
+        seconds(point.mttf),
+    );
+    Scenario::parse(&text, Path::new("point.toml"), Path::new(".")).expect("a good scenario")
+}
+
+/// k, n, threshold, MTTF, detection and repair time in days.
+const GRID: [(u8, u8, u8, f64, f64, f64); 18] = [
+    (1, 2, 1, 30.0, 0.0, 2.0),
+    (1, 3, 2, 30.0, 0.0, 5.0),
+    (1, 3, 1, 60.0, 0.0, 6.0),
+    (2, 4, 3, 30.0, 0.0, 3.0),
+    (2, 4, 2, 90.0, 0.0, 5.0),
+    (4, 6, 5, 60.0, 0.0, 3.0),
+    (4, 6, 4, 180.0, 0.0, 4.0),
+    (4, 8, 6, 30.0, 0.0, 3.0),
+    (4, 8, 5, 60.0, 0.0, 4.0),
+    (7, 14, 10, 20.0, 0.0, 3.0),
+    (7, 14, 8, 60.0, 0.0, 3.0),
+    (10, 15, 12, 90.0, 0.0, 5.0),
+    (20, 30, 22, 180.0, 0.0, 4.0),
+    (20, 40, 24, 60.0, 0.0, 3.0),
+    (4, 8, 5, 60.0, 1.0, 3.0),
+    (7, 14, 8, 60.0, 0.5, 2.0),
+    (10, 15, 11, 180.0, 2.0, 3.0),
+    (20, 40, 22, 90.0, 0.5, 2.0),
+];
+
+#[test]
+fn losses_are_within_three_standard_errors_of_the_closed_form() {
+    const SEGMENTS: u32 = 14_500;
+    let points: Vec<Point> = [RepairLaw::Exponential, RepairLaw::Fixed]
+        .into_iter()
+        .flat_map(|law| {
+            GRID.map(|(k, n, threshold, mttf, detection, repair)| Point {
+                k,
+                n,
+                threshold,
+                mttf,
+                detection,
+                repair,
+                law,
+            })
+        })
+        .collect();
+    assert!(points.len() >= 30);
+    let bad: Vec<String> = points
+        .par_iter()
+        .enumerate()
+        .filter_map(|(seed, point)| {
+            // Until one segment of ten is lost: some thousand losses.
+            let mut days = 4.0 * (point.detection + point.repair);
+            while point.loss_by(days) < 0.08 {
+                days *= 1.2;
+            }
+            let expected = point.loss_by(days);
+            // So many that two segments seldom share a holder: those that do are not independent.
+            let nodes = SEGMENTS * u32::from(point.n) / 4;
+            let lost = run(&scenario(point, days, nodes, SEGMENTS, "1000years"), 100 + seed as u64).durability;
+            let found = lost.counted.value;
+            let error = (expected * (1.0 - expected) / f64::from(SEGMENTS)).sqrt();
+            println!(
+                "{point:?} {days:.0} d: {} losses, {found:.5} against {expected:.5}, {:+.2} standard errors",
+                lost.lost,
+                (found - expected) / error
+            );
+            let good =
+                lost.lost >= 1000 && (found - expected).abs() <= 3.0 * error && (found / expected - 1.0).abs() <= 0.1;
+            (!good).then(|| format!("{point:?}: {} losses, {found} against {expected} ± {error}", lost.lost))
+        })
+        .collect();
+    assert!(bad.is_empty(), "{}", bad.join("\n"));
+}
+
+/// The named points: 10% churn in a month, and nobody repairs.
+#[test]
+fn a_month_without_repair_loses_what_the_binomial_says() {
+    let bad: Vec<String> = [(2, 4, 3.201e-3), (4, 6, 1.382e-2), (1, 3, 8.618e-4), (4, 8, 3.413e-4), (20, 30, 5.656e-5)]
+        .par_iter()
+        .filter_map(|&(k, n, expected)| {
+            assert!((loss_without_repair(k, n, -(-0.1f64).exp_m1()) / expected - 1.0).abs() < 1e-3);
+            // Enough for some hundred losses, or for as many segments as fit a test.
+            let segments = (600.0 / expected) as u32;
+            let segments = segments.min(400_000);
+            // A life of ten months, a month of 30 days, and no repair ever ends.
+            let repair = 1e7;
+            let law = RepairLaw::Fixed;
+            let point = Point { k, n, threshold: n - 1, mttf: 300.0, detection: 0.0, repair, law };
+            let lost = run(&scenario(&point, 30.0, 40_000, segments, "0s"), 7).durability;
+            let error = (expected / f64::from(segments)).sqrt();
+            println!("{k}/{n}: {} of {segments}: {:.3e} against {expected:.3e}", lost.lost, lost.counted.value);
+            let good = (lost.counted.value - expected).abs() <= 3.0 * error;
+            (!good).then(|| format!("{k}/{n}: {} of {segments}, expected {expected}", lost.lost))
+        })
+        .collect();
+    assert!(bad.is_empty(), "{}", bad.join("\n"));
+}
+
+/// Storj's ratio is an approximation; the simulator's own is that of the chain, whose cycle is a sum over deaths.
+#[test]
+fn repair_traffic_is_that_of_the_chain() {
+    for (months, k, n, m) in [(1.0, 20, 40, 35), (6.0, 20, 40, 30), (12.0, 20, 40, 25)] {
+        let law = RepairLaw::Fixed;
+        let point = Point { k, n, threshold: m, mttf: months * 30.0, detection: 0.0, repair: 0.01, law };
+        // Many cycles, the first of which starts whole.
+        let days = months * 30.0 * 20.0;
+        let found = run(&scenario(&point, days, 1000, 300, "1000years"), 3).repair.bytes_per_byte_month;
+        let expected = storj::repair_ratio_of_the_chain(months, k, n, m);
+        println!("{k}/{n}/{m}: {found:.3}, chain {expected:.3}, Storj {:.2}", storj::repair_ratio(months, k, n, m));
+        assert!((found / expected - 1.0).abs() < 0.05, "{k}/{n}/{m}: {found} against {expected}");
+    }
+}
+
+/// Where losses can just be counted, the extrapolation from few segments agrees with the count of many.
+#[test]
+fn the_extrapolation_agrees_with_the_count() {
+    let law = RepairLaw::Fixed;
+    let point = Point { k: 7, n: 14, threshold: 10, mttf: 60.0, detection: 0.5, repair: 3.5, law };
+    let few = run(&scenario(&point, 40.0, 3000, 300, "1000years"), 5).durability;
+    assert!(few.is_extrapolation, "{few:?}");
+    let expected = point.loss_rate() * 365.25;
+    assert!((few.per_year / expected - 1.0).abs() < 0.35, "{} against {expected}", few.per_year);
+}

@@ -1,0 +1,113 @@
+//! What a simulated network does: each claim a scenario in which it could fail.
+
+use std::path::Path;
+
+use commonhold_simulations::{Report, Scenario, run};
+
+fn network(nodes: u32, segments: u32, coding: &str, days: u32, rest: &str) -> Report {
+    report(nodes, segments, coding, days, rest, 1)
+}
+
+fn report(nodes: u32, segments: u32, coding: &str, days: u32, rest: &str, seed: u64) -> Report {
+    let text = format!(
+        "name = \"n\"\nsource = \"assumed\"\nduration = \"{days} d\"\nruns = 2\n[network]\nnodes = {nodes}\n\
+         segments = {segments}\ncoding = \"{coding}\"\n{rest}"
+    );
+    run(&Scenario::parse(&text, Path::new("n.toml"), Path::new(".")).expect("a good scenario"), seed)
+}
+
+const CHURN: &str = "[[population]]\nname = \"a\"\nlifetime = { law = \"exponential\", mean = \"90 d\" }\n\
+    online = { law = \"exponential\", mean = \"8 h\" }\noffline = { law = \"exponential\", mean = \"4 h\" }\n";
+
+#[test]
+fn the_same_seed_gives_the_same_bytes_however_many_cores() {
+    let bytes = |threads, seed| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads");
+        pool.install(|| serde_json::to_string(&report(100, 100, "7/14", 60, CHURN, seed)).expect("JSON"))
+    };
+    let one = bytes(1, 1);
+    assert_eq!(one, bytes(3, 1));
+    assert_ne!(one, bytes(1, 2));
+}
+
+#[test]
+fn all_that_ships_can_be_read_and_states_its_source() {
+    let mut count = 0;
+    for entry in std::fs::read_dir("scenarios").expect("the scenarios") {
+        let path = entry.expect("an entry").path();
+        let scenario = Scenario::load(&path).unwrap_or_else(|error| panic!("{error}"));
+        assert!(["seen", "remembered", "assumed"].iter().any(|mark| scenario.source.contains(mark)), "{path:?}");
+        count += 1;
+    }
+    assert!(count >= 8);
+}
+
+/// Were a night longer than the grace time a loss each day, every node would be rebuilt thirty times a month.
+#[test]
+fn sleepers_are_given_up_once_at_most() {
+    let rest = "[audit]\ngrace = \"6 h\"\n[[population]]\nname = \"a\"\nlifetime = { law = \"never\" }\n\
+        night = { asleep = \"8 h\" }\n";
+    let report = network(60, 50, "7/14", 60, rest);
+    let nodes = 2 * 60;
+    assert!((1..=nodes).contains(&report.repair.given_up_wrongly), "{:?}", report.repair);
+    assert!((report.nodes_online - 2.0 / 3.0).abs() < 0.05, "{}", report.nodes_online);
+}
+
+/// An outage shorter than the grace time makes data unreadable for its time, and costs no repair.
+#[test]
+fn a_region_that_is_off_for_less_than_the_grace_time_costs_nothing() {
+    let rest = "[[population]]\nname = \"a\"\nlifetime = { law = \"never\" }\nregions = [\"x\", \"y\"]\n\
+        [[incident]]\nat = \"5 d\"\nregion = \"x\"\nlasts = \"LASTS\"\n";
+    let short = network(200, 100, "10/14", 20, &rest.replace("LASTS", "11 h"));
+    assert_eq!((short.repair.repairs, short.durability.lost), (0, 0));
+    assert!(short.availability.value < 1.0);
+    let long = network(200, 100, "10/14", 20, &rest.replace("LASTS", "3 d"));
+    assert!(long.repair.given_up_wrongly > 0, "{:?}", long.repair);
+    assert_eq!(long.durability.lost, 0, "the disks are still there");
+}
+
+/// Holders that store nothing and fetch on demand pass every audit: the border is where fewer than k others are left.
+#[test]
+fn fetching_on_demand_is_not_found_and_loses_data_beyond_its_border() {
+    let rest = |share: f64| {
+        format!(
+            "[[population]]\nname = \"a\"\nshare = {}\nlifetime = {{ law = \"never\" }}\n[[population]]\nname = \"b\"\n\
+             share = {share}\nlifetime = {{ law = \"never\" }}\ncheat = {{ kind = \"fetch-on-demand\" }}\n",
+            1.0 - share
+        )
+    };
+    let few = network(400, 300, "10/20", 60, &rest(0.1));
+    assert_eq!((few.durability.lost, few.cheats.map(|cheats| cheats.found)), (0, Some(0)));
+    let half = network(400, 300, "10/20", 60, &rest(0.6));
+    assert!(half.durability.counted.value > 0.5, "{:?}", half.durability);
+}
+
+/// What drops its shards is found by audits within about a week each, and rebuilt elsewhere.
+#[test]
+fn dropped_shards_are_found_and_rebuilt() {
+    let rest = "[[population]]\nname = \"a\"\nshare = 0.9\nlifetime = { law = \"never\" }\n[[population]]\nname = \"b\"\n\
+        share = 0.1\nlifetime = { law = \"never\" }\ncheat = { kind = \"drop\", lost = 1.0 }\n";
+    let report = network(300, 200, "10/20", 60, rest);
+    let cheats = report.cheats.expect("there are some");
+    assert!(cheats.found > 500 && (5.0..9.0).contains(&cheats.found_days.mean), "{cheats:?}");
+    assert!(report.repair.shards_rebuilt > 300 && report.durability.lost == 0, "{:?}", report.repair);
+}
+
+/// With fewer nodes than n a segment rests at what can be had, and is not repaired again and again.
+#[test]
+fn without_room_a_segment_rests() {
+    let rest = "[[population]]\nname = \"a\"\nlifetime = { law = \"never\" }\n[[incident]]\nat = \"5 d\"\nshare = 0.2\n\
+        lasts = \"10 d\"\n";
+    let report = network(15, 40, "7/14", 14, rest);
+    assert!(report.repair.failed == 0, "{:?}", report.repair);
+    assert!(report.repair.repairs < 200, "{:?}", report.repair);
+}
+
+#[test]
+fn the_page_is_whole_and_needs_nothing_else() {
+    let page = network(100, 50, "7/14", 30, CHURN).html().expect("a page");
+    assert!(page.matches("<svg").count() == 2 && page.ends_with("</html>\n"));
+    for elsewhere in ["<script", "src=", "href=", "@import", "url("] {
+        assert!(!page.contains(elsewhere), "{elsewhere}");
+    }
+}
