@@ -17,7 +17,7 @@ use commonhold_network::{
 };
 use commonhold_protocol::{
     NodeId,
-    ask::{Refusal, Response},
+    ask::{Refusal, Request, Response},
 };
 use commonhold_storage_engine::store::{ShardStore, StoreError, StoreOptions};
 use tokio::sync::{Notify, Semaphore};
@@ -247,7 +247,7 @@ async fn serve(
         tokio::select! {
             Some(ask) = inbound.asks.recv() => {
                 let Ok(turn) = turns.clone().acquire_owned().await else { return Ok(()) };
-                let answer = answer(running.steward.clone(), running.neighbours.clone(), running.observer.clone(), ask);
+                let answer = answer(running, ask);
                 running.tasks.spawn(async move {
                     answer.await;
                     drop(turn);
@@ -276,20 +276,29 @@ async fn serve(
     }
 }
 
-async fn answer(steward: Arc<Steward>, neighbours: Arc<Neighbours>, observer: Arc<dyn Observer>, ask: InboundAsk) {
+fn answer(running: &Running, ask: InboundAsk) -> impl Future<Output = ()> + use<> {
     let InboundAsk { from, from_addr, request, reply } = ask;
+    let Running { steward, holder, neighbours, observer, .. } = running;
     if let Some(address) = &from_addr {
         neighbours.connected(from, address);
     }
     observer.asked(from, &request);
-    let sender = neighbours.sender(from);
-    let response = tokio::task::spawn_blocking(move || steward.answer(&sender, request)).await;
-    let response = response.unwrap_or_else(|error| {
-        tracing::error!(%error, %from, "a question could not be answered");
-        Response::Refused(Refusal::Other)
-    });
-    observer.answered(from, &response);
-    reply.send(response);
+    let (steward, holder, sender) = (steward.clone(), holder.clone(), neighbours.sender(from));
+    let observer = observer.clone();
+    async move {
+        let response = match request {
+            Request::Audit(challenge) => holder.prove(from, challenge).await,
+            request => {
+                let answered = tokio::task::spawn_blocking(move || steward.answer(&sender, request)).await;
+                answered.unwrap_or_else(|error| {
+                    tracing::error!(%error, %from, "a question could not be answered");
+                    Response::Refused(Refusal::Other)
+                })
+            }
+        };
+        observer.answered(from, &response);
+        reply.send(response);
+    }
 }
 
 async fn serve_one(stream: InboundStream, holder: Arc<Holder>, limits: Limits) {

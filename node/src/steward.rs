@@ -169,6 +169,8 @@ impl Steward {
             },
             Request::KeepLease { lease } => Response::Kept(vec![self.keep_lease(sender, lease)]),
             Request::KeepDrop { drop } => Response::Kept(vec![self.keep_drop(sender, drop)]),
+            // The holder's and the auditor's to answer.
+            Request::Audit(_) | Request::FetchHealth { .. } => Response::Refused(Refusal::Other),
         }
     }
 
