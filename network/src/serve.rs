@@ -24,7 +24,7 @@ use crate::{
 /// What a holder does for its peers.
 pub trait ShardService: Send + Sync {
     /// Takes a shard. Check the manifest, make room, then [`StoreBody::go`] and read the pieces. Answer only when the
-    /// shard is durable.
+    /// shard is durable; at once, without a `go`, if it was before.
     fn store(
         &self,
         from: NodeId,
@@ -206,7 +206,7 @@ async fn serve<S: ShardService>(
                     Err(refusal) => ShardReply::Refused(refusal),
                 };
                 let whole = match body.body {
-                    Body::Waiting => matches!(reply, ShardReply::Refused(_)),
+                    Body::Waiting => true,
                     Body::Receiving { remaining } => remaining == 0,
                     Body::Broken => return Err(ServeError::Broken { from }),
                 };

@@ -119,16 +119,20 @@ impl Inner {
         }
     }
 
-    /// Stores one shard; the claim is not verified.
+    /// Stores one shard; the claim is not verified. Of a shard that the holder has already, no byte is sent.
     pub(crate) async fn store(&self, to: NodeId, request: &ShardRequest, data: &[u8]) -> Result<Claim, TransferError> {
         let Exchange { peer, mut wire, reply, _slot } = self.begin(to, request).await?;
         match reply {
             ShardReply::Go => {}
+            ShardReply::Stored { claim } => {
+                self.pool.put_back(peer, wire);
+                return Ok(claim);
+            }
             ShardReply::Refused(refusal) => {
                 self.pool.put_back(peer, wire);
                 return Err(TransferError::Refused { node: to, refusal });
             }
-            ShardReply::Stored { .. } | ShardReply::Range { .. } => return Err(unexpected(to)),
+            ShardReply::Range { .. } => return Err(unexpected(to)),
         }
         let failed = |error| self.failed(peer, to, &error);
         let written = wire.write_raw(data).await.map_err(failed)?;

@@ -277,13 +277,12 @@ impl ShardService for Holder {
         let _permits = self.limits.store(from).await?;
         let (manifest, writer) = self.begin(from, manifest, index, lease).await?;
         let shard_length = manifest.shard_length();
-        if body.go(shard_length).await.is_err() {
-            return Err(Refusal::Invalid);
-        }
-        match writer {
-            Some(writer) => self.receive(from, writer, shard_length, body).await?,
-            // The sender does not know that we have it (it was killed before it heard): let it finish.
-            None => while body.next_piece().await.map_err(|_| Refusal::Invalid)?.is_some() {},
+        // Without a writer the sender does not know that we have it (it was killed before it heard): it is told at once.
+        if let Some(writer) = writer {
+            if body.go(shard_length).await.is_err() {
+                return Err(Refusal::Invalid);
+            }
+            self.receive(from, writer, shard_length, body).await?;
         }
         self.served.serve(manifest.vault);
         self.signer.sign(ClaimLeaf { segment: manifest.id(), index }).await.ok_or(Refusal::Stopping)

@@ -3,7 +3,7 @@
 //! A stream carries one exchange after another, so that it can stay open. A header is framed by its length (u32,
 //! little-endian, at most [`HEADER_BYTES_MAX`]); raw bytes follow a header that announces how many.
 //!
-//! Store: `Store` → `Go` | `Refused`; then `shard length` raw bytes → `Stored` | `Refused`.
+//! Store: `Store` → `Go` | `Stored` | `Refused`; after `Go`, `shard length` raw bytes → `Stored` | `Refused`.
 //! Read: `Read` → `Range`, then `encoded_bytes` raw bytes (a Bao response in 16 KiB chunk groups) | `Refused`.
 
 use bytes::Bytes;
@@ -60,7 +60,7 @@ impl GroupRange {
 /// What the opener of a stream asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ShardRequest {
-    /// Take this shard; its bytes follow once the holder says [`ShardReply::Go`].
+    /// Take this shard; its bytes follow if the holder says [`ShardReply::Go`].
     Store {
         /// The segment's manifest; index, root and length must match what follows.
         manifest: Unverified<Manifest>,
@@ -87,7 +87,8 @@ pub enum ShardRequest {
 pub enum ShardReply {
     /// Send the shard's bytes.
     Go,
-    /// The shard is on disk, synced; here is the claim.
+    /// The shard is on disk, synced; here is the claim. Instead of [`ShardReply::Go`]: it was there already, exactly as
+    /// offered, and its bytes are not to be sent.
     Stored {
         /// The claim.
         claim: Claim,

@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant},
 };
@@ -118,6 +118,8 @@ pub(crate) struct Holder {
     pub(crate) shard_length: Mutex<Option<u64>>,
     /// Refuse in the middle of a body, after so many bytes.
     pub(crate) full_after: Mutex<Option<u64>>,
+    /// Take what is held already once more, instead of answering at once that it is.
+    pub(crate) takes_twice: AtomicBool,
     pub(crate) streams_ended: AtomicU64,
     pub(crate) streams_failed: AtomicU64,
 }
@@ -130,6 +132,7 @@ impl Holder {
             shards: Mutex::default(),
             shard_length: Mutex::default(),
             full_after: Mutex::default(),
+            takes_twice: AtomicBool::default(),
             streams_ended: AtomicU64::default(),
             streams_failed: AtomicU64::default(),
         }
@@ -146,6 +149,11 @@ impl ShardService for Holder {
         body: &mut StoreBody,
     ) -> Result<Claim, Refusal> {
         let manifest = manifest.verify(&self.network).map_err(|_| Refusal::Invalid)?;
+        let leaf = ClaimLeaf { segment: manifest.id(), index };
+        let claim = || Claim::sign_batch(&[leaf], Timestamp(1), &self.key, &self.network).remove(0);
+        if !self.takes_twice.load(Relaxed) && self.shards.lock().unwrap().contains_key(&leaf) {
+            return Ok(claim());
+        }
         let length = self.shard_length.lock().unwrap().unwrap_or(manifest.shard_length());
         let full_after = self.full_after.lock().unwrap().unwrap_or(u64::MAX);
         body.go(length).await.map_err(|_| Refusal::Other)?;
@@ -156,9 +164,8 @@ impl ShardService for Holder {
                 return Err(Refusal::DiskFull);
             }
         }
-        let leaf = ClaimLeaf { segment: manifest.id(), index };
         self.shards.lock().unwrap().insert(leaf, shard.into());
-        Ok(Claim::sign_batch(&[leaf], Timestamp(1), &self.key, &self.network).remove(0))
+        Ok(claim())
     }
 
     async fn read(

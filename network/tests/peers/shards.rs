@@ -1,6 +1,6 @@
 //! Shards move whole, both ways at once, over few streams.
 
-use std::time::Instant;
+use std::{sync::atomic::Ordering::Relaxed, time::Instant};
 
 use commonhold_network::{Peer, TransferError};
 use commonhold_protocol::{SegmentId, ShardIndex, ask::Refusal, shard_stream::GroupRange};
@@ -54,6 +54,36 @@ async fn refusals_are_told_and_leave_the_stream_usable() {
         assert_eq!(error, TransferError::Refused { node: node.id(), refusal: Refusal::Invalid });
     }
     assert_eq!(client.stats().snapshot().streams_opened, 1);
+}
+
+/// A client that was killed before it heard of the claim offers the shard again.
+#[tokio::test]
+async fn a_shard_that_is_held_already_is_answered_for_and_not_sent() {
+    const LENGTH: u64 = 4 * MIB;
+    let network = network();
+    let node = start(config(&network, 1)).await;
+    let (client, _inbound) = Peer::start(client_config(&network, 2)).unwrap();
+    node.introduce_to(&client);
+    let manifest = manifest(&network, 1, LENGTH);
+    let store = async |index| {
+        let shard = noise(LENGTH as usize, 1);
+        let stored = client.store_shard(node.id(), manifest.to_unverified(), ShardIndex(index), None, shard).await;
+        stored.unwrap().verify(&network).unwrap()
+    };
+    let first = store(0).await;
+    assert_eq!(client.stats().snapshot().shard_bytes_sent, LENGTH);
+    for _ in 0..3 {
+        assert_eq!(store(0).await.claim.leaf, first.claim.leaf);
+    }
+    assert_eq!(client.stats().snapshot().shard_bytes_sent, LENGTH);
+    // The stream is still in step: what is new goes over it as ever.
+    assert_eq!(store(1).await.claim.leaf.index, ShardIndex(1));
+    let moved = client.stats().snapshot();
+    assert_eq!((moved.shard_bytes_sent, moved.streams_opened), (2 * LENGTH, 1));
+    // A holder may also want it again.
+    node.holder.takes_twice.store(true, Relaxed);
+    assert_eq!(store(0).await.claim.leaf, first.claim.leaf);
+    assert_eq!(client.stats().snapshot().shard_bytes_sent, 3 * LENGTH);
 }
 
 /// A holder whose disk fills up stops reading. A sender that only writes would wait for it until it times out.
@@ -158,6 +188,7 @@ async fn streams_that_died_with_a_peer_are_replaced() {
     let node = start(config(&network, 1)).await;
     let (client, _inbound) = Peer::start(client_config(&network, 2)).unwrap();
     node.introduce_to(&client);
+    node.holder.takes_twice.store(true, Relaxed);
     let manifest = manifest(&network, 1, 4096);
     let store = || client.store_shard(node.id(), manifest.to_unverified(), ShardIndex(0), None, noise(4096, 1));
     for stored in join_all((0..8).map(|_| store())).await {

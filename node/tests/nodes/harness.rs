@@ -227,6 +227,10 @@ impl Client {
         Self { peer, _inbound: inbound }
     }
 
+    pub(crate) fn shard_bytes_sent(&self) -> u64 {
+        self.peer.stats().snapshot().shard_bytes_sent
+    }
+
     pub(crate) async fn store(&self, node: &TestNode, segment: &Segment) -> Result<Claim, TransferError> {
         let manifest = segment.manifest.to_unverified();
         self.peer.store_shard(node.id, manifest, ShardIndex(0), None, segment.data.clone()).await

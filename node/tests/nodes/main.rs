@@ -64,8 +64,12 @@ async fn a_shard_is_stored_claimed_and_read_back_with_its_proof() {
     assert_eq!(claim.claim.leaf, ClaimLeaf { segment: segment.manifest.id(), index: ShardIndex(0) });
     read_back(&client, &node, &segment).await.expect("read");
     // Sent again by a client that was killed before it heard of the claim.
-    client.store(&node, &segment).await.expect("held already").verify(&network()).expect("a valid claim");
+    let sent = client.shard_bytes_sent();
+    let again = client.store(&node, &segment).await.expect("held already").verify(&network()).expect("a valid claim");
+    assert_eq!(again.claim.leaf, claim.claim.leaf);
+    assert_eq!((sent, client.shard_bytes_sent()), (segment.data.len() as u64, sent), "no byte is sent twice");
     let status = node.status().await;
+    assert_eq!(status.traffic.shard_bytes_received, sent);
     assert_eq!((status.shards.held, status.shards.quarantined), (1, 0));
     assert_eq!(status.node, format!("{:#}", node.id()));
     assert!(status.pledge.used_bytes >= 300_000);
