@@ -37,3 +37,4 @@ pub use libp2p::Multiaddr;
 pub use peer::Peer;
 pub use serve::{BodyError, InboundStream, RangeReply, ServeError, ShardService, StoreBody, serve_stream};
 pub use stats::{PeerStats, StatsSnapshot};
+pub use transfer::ShardData;

@@ -17,6 +17,7 @@ pub mod neighbours;
 pub mod node;
 pub mod observer;
 pub mod records;
+pub mod repairer;
 pub mod status;
 pub mod steward;
 pub mod sweep;

@@ -1,0 +1,2 @@
+//! The repairer.
+mod rebuild;
