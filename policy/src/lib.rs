@@ -14,19 +14,29 @@
 //! ```
 
 pub mod admission;
+pub mod audit;
+pub mod budget;
 pub mod domain;
 pub mod drops;
+pub mod expiry;
 pub mod failure;
 pub mod fetch;
 pub mod heads;
 pub mod leases;
+pub mod life;
 pub mod parameters;
 pub mod peer_health;
 pub mod placement;
 pub mod records;
+pub mod repair;
+pub mod reputation;
+pub mod segment_health;
 pub mod stewards;
 pub mod store;
+pub mod surplus;
+pub mod sweep;
 
+pub use audit::detection::detection_delay;
 pub use domain::Domain;
 pub use failure::Failure;
 pub use peer_health::{PeerHealth, Standing};

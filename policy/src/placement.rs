@@ -4,7 +4,7 @@
 //! that pledges fill up evenly; nodes that failed lately come last. Where that is not possible the plan says how often
 //! nodes and domains are shared. Nothing is sent here: [`crate::store`] carries a plan out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use commonhold_protocol::{Coding, NodeId, ShardIndex};
 use rand::{Rng, seq::SliceRandom};
@@ -59,7 +59,7 @@ impl PlacementPlan {
 /// How many of `things` are there beyond one of each.
 fn shared<T: Ord>(things: impl ExactSizeIterator<Item = T>) -> usize {
     let all = things.len();
-    all - things.collect::<std::collections::BTreeSet<_>>().len()
+    all - things.collect::<BTreeSet<_>>().len()
 }
 
 /// Why a segment cannot be placed.
@@ -113,6 +113,23 @@ pub fn plan(
         slots: coding.indices().zip(slots).collect(),
         spares: spares.iter().map(|candidate| place(candidate)).collect(),
     })
+}
+
+/// All candidates in the order in which they should get one shard each of a segment that lies in the `taken` domains
+/// already: as in a [`plan`], and those in new domains before all others.
+pub fn order<'a>(
+    rng: &mut impl Rng,
+    candidates: impl Iterator<Item = &'a Candidate>,
+    taken: &BTreeSet<Domain>,
+) -> Vec<Place> {
+    let mut places: Vec<(bool, Place)> = Vec::new();
+    let mut seen: BTreeSet<&Domain> = taken.iter().collect();
+    for candidate in rank(rng, candidates) {
+        let apart = seen.insert(&candidate.domain);
+        places.push((!apart, place(candidate)));
+    }
+    places.sort_by_key(|(shares, _)| *shares);
+    places.into_iter().map(|(_, place)| place).collect()
 }
 
 fn place(candidate: &Candidate) -> Place {

@@ -13,9 +13,8 @@
 //! - **A drop stands above all**: claims that arrive afterwards are refused, so a steward that was away cannot bring
 //!   the record back. Only a newer undrop by the same vault can.
 //!
-//! Until stewards audit, "unclaimed or lost" cannot be told from "claimed": a claim is taken while its index has room,
-//! whoever sent it. What that leaves open: a stranger who learned of the segment can use up the two places beside an
-//! honest holder's, and delay readers by two refusals per index. It can displace nobody, and reads try every claim.
+//! Which claims are worth a place, and which lost one gives way to a new one, is [`crate::segment_health`]'s decision:
+//! it knows this steward's audits. Here a claim is taken while its index has room.
 
 use std::collections::BTreeMap;
 
@@ -226,6 +225,15 @@ impl RecordState {
                 Ok(true)
             }
         }
+    }
+
+    /// Removes a claim that its holder released, or that made room for another because this steward found it lost
+    /// ([`crate::segment_health`]); true if there was one.
+    pub fn remove_claim(&mut self, index: ShardIndex, holder: &NodeId) -> bool {
+        let Some(claims) = self.claims.get_mut(&index) else { return false };
+        let before = claims.len();
+        claims.retain(|claim| claim.holder != *holder);
+        claims.len() < before
     }
 
     /// Merges a drop or undrop; true if that changed the record. A drop makes it a small tombstone without claims;

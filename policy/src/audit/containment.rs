@@ -1,0 +1,263 @@
+//! The challenges of one steward to one holder: asked, pinned, asked again, judged.
+//!
+//! A holder that lost 5% would time out on exactly those 5%, were silence free. So what is not proven stays pinned:
+//! the same groups are asked for again, up to [`REPEATS_MAX`] times, and nothing else is asked in between. Each
+//! repetition is made only when the holder was there to hear it, that is while it is connected or once it has shown
+//! life again; a holder that is away is waited for ([`crate::life`] says for how long), and that is never held against
+//! it. One that was there each time and proved nothing has failed.
+//!
+//! An answer is judged shard by shard, so whoever answers what it has and leaves out the rest is asked for the rest.
+
+use std::collections::VecDeque;
+
+use commonhold_protocol::{SegmentId, ShardIndex, Timestamp, ask::Refusal};
+
+use super::{Answer, CHALLENGE_MAX, Outcome, Sample, schedule::Rate};
+
+/// How often a pinned challenge is repeated.
+pub const REPEATS_MAX: u32 = 3;
+/// The most samples that wait to be asked; what is due beyond that is drawn again in another epoch.
+pub const QUEUE_MAX: usize = 8192;
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// These are due, or have never been audited. Ignored while a challenge is pinned.
+    Due(Vec<Sample>),
+    /// The holder answered the challenge; one answer for each sample of [`Action::Ask`], in its order. What is too
+    /// few counts as [`Answer::Missing`].
+    Answered(Vec<Answer>),
+    /// The deadline has passed, or the ask failed otherwise.
+    Unanswered {
+        /// The holder was there all the same: its connection is open, or it answered something else since.
+        connected: bool,
+    },
+    /// The holder showed life: it connected, or answered or sent anything.
+    Alive,
+    /// The segment was dropped, or the holder has released its shard: not its duty any more.
+    Forget(SegmentId),
+    /// The moment that was asked for has come.
+    Timer,
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Challenge the holder for these, with a fresh nonce. Ends with one [`Event::Answered`] or
+    /// [`Event::Unanswered`].
+    Ask {
+        /// At most [`CHALLENGE_MAX`] of at most that many groups together.
+        samples: Vec<Sample>,
+        /// How often these were asked before, for [`super::deadline::deadline_ms`].
+        asked_before: u32,
+    },
+    /// The audit of this shard has ended; never with [`Outcome::Unreachable`].
+    Verdict {
+        /// The segment.
+        segment: SegmentId,
+        /// The shard.
+        index: ShardIndex,
+        /// How.
+        outcome: Outcome,
+    },
+    /// The holder is away: [`Outcome::Unreachable`], for all that it holds.
+    Unreachable,
+    /// It failed: make all that it claims due, as far as this steward knows, instead of waiting for the schedule.
+    /// At most once an epoch.
+    Review,
+    /// Say [`Event::Timer`] at this moment; any other moment that was asked for is void.
+    Timer {
+        /// When.
+        at: Timestamp,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Nothing is asked.
+    Free,
+    /// A challenge is under way.
+    Asked,
+    /// The pinned challenge is repeated then.
+    Waiting { until: Timestamp },
+    /// The pinned challenge waits for a sign of life.
+    Away,
+}
+
+/// The machine of one holder.
+#[derive(Debug, Clone)]
+pub struct Containment {
+    rate: Rate,
+    state: State,
+    /// What is asked, or was and is not proven.
+    pinned: Vec<Sample>,
+    /// True once an asking has ended without proof of all of [`Self::pinned`].
+    is_pinned: bool,
+    repeats: u32,
+    asked_at: Timestamp,
+    queue: VecDeque<Sample>,
+    reviewed_at: Option<Timestamp>,
+}
+
+impl Containment {
+    /// Nothing asked yet.
+    pub fn new(rate: Rate) -> Self {
+        Self {
+            rate,
+            state: State::Free,
+            pinned: Vec::new(),
+            is_pinned: false,
+            repeats: 0,
+            asked_at: Timestamp(0),
+            queue: VecDeque::new(),
+            reviewed_at: None,
+        }
+    }
+
+    /// True while a challenge is unanswered and will be repeated.
+    pub fn is_pinned(&self) -> bool {
+        self.is_pinned
+    }
+
+    /// True if nothing is asked, pinned or due: the machine can be forgotten and made anew.
+    pub fn is_idle(&self) -> bool {
+        self.state == State::Free && self.queue.is_empty()
+    }
+
+    /// What is pinned, to be written down: a restart must not free a holder of its challenge.
+    pub fn pinned(&self) -> &[Sample] {
+        if self.is_pinned { &self.pinned } else { &[] }
+    }
+
+    /// Takes a challenge up again that was pinned before a restart; asked again when the holder shows life.
+    pub fn restore(rate: Rate, pinned: Vec<Sample>) -> Self {
+        let is_pinned = !pinned.is_empty();
+        let state = if is_pinned { State::Away } else { State::Free };
+        Self { state, pinned, is_pinned, ..Self::new(rate) }
+    }
+
+    /// Takes in what happened and says what to do.
+    pub fn handle(&mut self, now: Timestamp, event: Event) -> Vec<Action> {
+        let mut actions = Vec::new();
+        match event {
+            Event::Due(samples) if !self.is_pinned => {
+                let room = QUEUE_MAX.saturating_sub(self.queue.len());
+                self.queue.extend(samples.into_iter().take(room));
+            }
+            Event::Answered(answers) if self.state == State::Asked => self.judge(&answers, now, &mut actions),
+            Event::Unanswered { connected } if self.state == State::Asked => {
+                self.is_pinned = true;
+                if connected {
+                    self.repeat_or_fail(now, &mut actions);
+                } else {
+                    self.state = State::Away;
+                    actions.push(Action::Unreachable);
+                }
+            }
+            Event::Alive if self.state == State::Away => self.repeat_or_fail(now, &mut actions),
+            Event::Timer => {
+                if let State::Waiting { until } = self.state {
+                    if until <= now {
+                        self.repeats += 1;
+                        self.ask(now, &mut actions);
+                    } else {
+                        actions.push(Action::Timer { at: until });
+                    }
+                }
+            }
+            Event::Forget(segment) => self.forget(&segment),
+            Event::Due(_) | Event::Answered(_) | Event::Unanswered { .. } | Event::Alive => {}
+        }
+        if self.state == State::Free {
+            self.next(now, &mut actions);
+        }
+        actions
+    }
+
+    fn judge(&mut self, answers: &[Answer], now: Timestamp, actions: &mut Vec<Action>) {
+        let mut answers = answers.iter();
+        let mut failed = false;
+        self.pinned.retain(|sample| {
+            let outcome = match answers.next().copied().unwrap_or(Answer::Missing) {
+                Answer::Held => Outcome::Held,
+                Answer::Wrong => Outcome::Wrong,
+                // It says itself that it will never prove it.
+                Answer::Refused(Refusal::Unknown | Refusal::Damaged) => Outcome::Refused,
+                Answer::Refused(_) | Answer::Missing => return true,
+            };
+            failed |= outcome != Outcome::Held;
+            actions.push(Action::Verdict { segment: sample.segment, index: sample.index, outcome });
+            false
+        });
+        if failed {
+            self.review(now, actions);
+        }
+        if self.pinned.is_empty() {
+            self.free();
+        } else {
+            self.is_pinned = true;
+            self.repeat_or_fail(now, actions);
+        }
+    }
+
+    /// The holder is there, and what is pinned is not proven.
+    fn repeat_or_fail(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
+        if self.repeats < REPEATS_MAX {
+            let until = self.asked_at.after_ms(self.rate.again_ms(self.repeats)).max(now);
+            self.state = State::Waiting { until };
+            actions.push(Action::Timer { at: until });
+            return;
+        }
+        actions.extend(self.pinned.drain(..).map(|sample| Action::Verdict {
+            segment: sample.segment,
+            index: sample.index,
+            outcome: Outcome::Refused,
+        }));
+        self.review(now, actions);
+        self.free();
+    }
+
+    fn review(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
+        if self.reviewed_at.is_none_or(|at| now.ms_since(at) >= self.rate.epoch_ms()) {
+            self.reviewed_at = Some(now);
+            actions.push(Action::Review);
+        }
+    }
+
+    fn forget(&mut self, segment: &SegmentId) {
+        self.queue.retain(|sample| sample.segment != *segment);
+        // An answer that is under way has to find the samples that it answers; its verdict is of no use, and harmless.
+        if self.state != State::Asked {
+            self.pinned.retain(|sample| sample.segment != *segment);
+            if self.pinned.is_empty() {
+                self.free();
+            }
+        }
+    }
+
+    fn free(&mut self) {
+        self.state = State::Free;
+        self.is_pinned = false;
+        self.repeats = 0;
+    }
+
+    fn next(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
+        let mut groups = 0;
+        while let Some(sample) = self.queue.front() {
+            groups += sample.groups.len();
+            if self.pinned.len() == CHALLENGE_MAX || (groups > CHALLENGE_MAX && !self.pinned.is_empty()) {
+                break;
+            }
+            self.pinned.extend(self.queue.pop_front());
+        }
+        if !self.pinned.is_empty() {
+            self.ask(now, actions);
+        }
+    }
+
+    fn ask(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
+        self.state = State::Asked;
+        self.asked_at = now;
+        actions.push(Action::Ask { samples: self.pinned.clone(), asked_before: self.repeats });
+    }
+}

@@ -1,0 +1,143 @@
+//! A node's life as another node sees it: up, suspect, lost.
+//!
+//! Silence makes suspect at once and lost only after the grace time, since volunteers sleep at night. A node that came
+//! back from long absences before gets more time, up to [`STRETCH_MAX`] times the grace: one that sleeps eight hours
+//! each night is given up once at most, not every night. A node that returns from being lost is up again, but what it
+//! holds has to be audited anew ([`crate::segment_health`]).
+//!
+//! It is one machine for each node, whatever it holds: the cost of a loss is per lost node.
+
+use commonhold_protocol::Timestamp;
+
+/// The grace time is stretched at most so far: how long data may stay thinner because of a node that comes and goes.
+pub const STRETCH_MAX: u64 = 4;
+/// An absence shorter than the grace time by this factor says nothing about how a node sleeps, only about its link.
+const NOTED_PARTS: u64 = 8;
+/// A timer that comes later than the grace time divided by this: we were away ourselves.
+const LATE_PARTS: u64 = 4;
+
+/// What happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// The node answered, connected or sent anything.
+    Seen,
+    /// It cannot be reached, or its connection has ended.
+    Silent,
+    /// It was not the node that was away but we ([`we_are_cut_off`], or our machine slept): its time starts anew.
+    WeWereAway,
+    /// The moment that was asked for has come.
+    Timer,
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Say [`Event::Timer`] at this moment; any other moment that was asked for is void.
+    Timer {
+        /// When.
+        at: Timestamp,
+    },
+    /// What it holds is suspect.
+    Suspect,
+    /// What it holds is lost.
+    Lost,
+    /// It is up again.
+    Returned {
+        /// It was lost meanwhile.
+        was_lost: bool,
+    },
+}
+
+/// Where a node is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Life {
+    /// It is there.
+    Up,
+    /// It has been silent since then, not yet for long enough.
+    Suspect {
+        /// Since when.
+        since: Timestamp,
+    },
+    /// It has been silent since then, and for too long.
+    Lost {
+        /// Since when.
+        since: Timestamp,
+    },
+}
+
+/// The machine of one node.
+#[derive(Debug, Clone)]
+pub struct NodeLife {
+    life: Life,
+    grace_ms: u64,
+    /// How long it stays away, learned from its returns.
+    absence_ms: u64,
+    lost_at: Timestamp,
+}
+
+impl NodeLife {
+    /// A node that is there now. `grace_ms`: `[audit] grace`.
+    pub fn new(grace_ms: u64) -> Self {
+        Self { life: Life::Up, grace_ms, absence_ms: 0, lost_at: Timestamp(0) }
+    }
+
+    /// Where it is.
+    pub fn life(&self) -> Life {
+        self.life
+    }
+
+    /// How long it may be silent before it counts as lost: half as long again as it was away before, between the
+    /// grace time and [`STRETCH_MAX`] times that.
+    pub fn grace_ms(&self) -> u64 {
+        let stretched = self.absence_ms.saturating_mul(3) / 2;
+        stretched.clamp(self.grace_ms, self.grace_ms.saturating_mul(STRETCH_MAX))
+    }
+
+    /// Takes in what happened and says what to do.
+    pub fn handle(&mut self, now: Timestamp, event: Event) -> Vec<Action> {
+        match (event, self.life) {
+            (Event::Seen, Life::Up) => Vec::new(),
+            (Event::Seen, Life::Suspect { since }) => self.returned(since, now, false),
+            (Event::Seen, Life::Lost { since }) => self.returned(since, now, true),
+            (Event::Silent, Life::Up) => {
+                let timer = self.suspect(now);
+                vec![Action::Suspect, timer]
+            }
+            (Event::Timer, Life::Suspect { .. }) if now < self.lost_at => vec![Action::Timer { at: self.lost_at }],
+            (Event::Timer, Life::Suspect { since }) => {
+                if now.ms_since(self.lost_at) > (self.grace_ms / LATE_PARTS).max(1_000) {
+                    return vec![self.suspect(now)];
+                }
+                self.life = Life::Lost { since };
+                vec![Action::Lost]
+            }
+            (Event::WeWereAway, Life::Suspect { .. }) => vec![self.suspect(now)],
+            (Event::Silent | Event::WeWereAway, Life::Suspect { .. } | Life::Lost { .. })
+            | (Event::Timer, Life::Up | Life::Lost { .. })
+            | (Event::WeWereAway, Life::Up) => Vec::new(),
+        }
+    }
+
+    fn suspect(&mut self, now: Timestamp) -> Action {
+        self.life = Life::Suspect { since: now };
+        self.lost_at = now.after_ms(self.grace_ms());
+        Action::Timer { at: self.lost_at }
+    }
+
+    fn returned(&mut self, since: Timestamp, now: Timestamp, was_lost: bool) -> Vec<Action> {
+        let absent_ms = now.ms_since(since).min(self.grace_ms.saturating_mul(STRETCH_MAX));
+        if absent_ms >= self.grace_ms / NOTED_PARTS {
+            // The longest counts, and fades by an eighth with each shorter one.
+            self.absence_ms = absent_ms.max(self.absence_ms / 8 * 7);
+        }
+        self.life = Life::Up;
+        vec![Action::Returned { was_lost }]
+    }
+}
+
+/// True if so many of the nodes that we know are silent that it is likelier that we are cut off: nine of ten, of at
+/// least four. Nobody should be given up then, and once we are back all get their time anew. A network that broke in
+/// halves is not meant: both go on, and repair.
+pub fn we_are_cut_off(silent: usize, known: usize) -> bool {
+    known >= 4 && silent.saturating_mul(10) >= known.saturating_mul(9)
+}

@@ -1,0 +1,74 @@
+//! When a segment is repaired, by whom, and how.
+//!
+//! [`decide`] says what the counters ask for, [`order`] which of the stewards acts and when, [`plan`] which shards go
+//! where. All of it goes by the steward's own audits: nobody can call for a repair, so nobody can call for endless
+//! ones, and what a repair may cost is bounded by [`crate::budget`]. A rebuilt shard fits the owner-signed root or is
+//! thrown away; that is the driver's check.
+
+pub mod order;
+pub mod plan;
+
+use commonhold_protocol::Coding;
+
+use crate::segment_health::Counters;
+
+/// What there is room for: nodes that could take a shard of the segment. They are up, trusted or vetting, have space,
+/// and have never claimed a shard of it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Room {
+    /// How many.
+    pub nodes: usize,
+    /// How many domains they lie in that hold no standing shard of the segment.
+    pub domains: usize,
+}
+
+/// What a segment needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decision {
+    /// All n shards stand.
+    Whole,
+    /// Repair at once: at the threshold, or below.
+    Now,
+    /// Repair once it has been like this for the top-up time: a holder that returns until then saves the work.
+    TopUp,
+    /// Nothing can be done: "degraded: `have` of n, no more nodes".
+    Resting {
+        /// Shards that stand: as many as there is room for.
+        have: u8,
+    },
+    /// Fewer than k shards are healthy, so none can be rebuilt until some come back.
+    OutOfReach {
+        /// Shards that are healthy.
+        healthy: u8,
+    },
+}
+
+/// What `counters` ask for, given who could take shards.
+///
+/// Suspects count as standing: they are lost only after the grace time, or half of a network that sleeps at night
+/// would be rebuilt each evening. The goal is n, or as many as there are domains; at the threshold or below, a
+/// second shard in a domain is better than none, up to one above the threshold.
+pub fn decide(coding: Coding, counters: Counters, room: Room) -> Decision {
+    let (n, standing) = (usize::from(coding.n()), usize::from(counters.standing()));
+    let threshold = usize::from(coding.threshold());
+    if standing >= n {
+        return Decision::Whole;
+    }
+    if goal(coding, counters, room) <= standing {
+        Decision::Resting { have: counters.standing() }
+    } else if counters.healthy < coding.k() {
+        Decision::OutOfReach { healthy: counters.healthy }
+    } else if standing <= threshold {
+        Decision::Now
+    } else {
+        Decision::TopUp
+    }
+}
+
+/// How many shards can stand.
+pub fn goal(coding: Coding, counters: Counters, room: Room) -> usize {
+    let standing = usize::from(counters.standing());
+    let apart = standing + room.domains;
+    let safe = (usize::from(coding.threshold()) + 1).min(standing + room.nodes);
+    apart.max(safe).min(coding.n().into())
+}

@@ -1,0 +1,211 @@
+//! Which steward repairs a segment, and when: no consensus, no leader.
+//!
+//! Each waits by its rank among the record's stewards, so that the first has a head start, and looks at the others'
+//! records before it acts: one repairs, the others see that it is done. If the first is dead, the second's time comes.
+//! One that finds another at work waits one back-off more for it, once for each: a liar that is always at work delays
+//! a repair, and cannot prevent it.
+
+use commonhold_protocol::{NodeId, Timestamp};
+
+use super::Decision;
+use crate::stewards::STEWARDS;
+
+/// A repair that failed is tried again after the back-off, doubled each time, up to this many times.
+const DOUBLINGS_MAX: u32 = 6;
+
+/// Times of repairs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Times {
+    /// How long a segment above its threshold may stay below n: `[repair] top-up`.
+    pub top_up_ms: u64,
+    /// A rank's head start: longer than a repair and the look before it take.
+    pub back_off_ms: u64,
+}
+
+impl Times {
+    /// The times for these settings: the head start is a small part of the grace time, 10 minutes of 12 hours, since
+    /// what was waited for so long can wait for the next steward too.
+    pub fn new(top_up_ms: u64, grace_ms: u64) -> Self {
+        Self { top_up_ms, back_off_ms: (grace_ms / 72).clamp(2_000, 10 * 60 * 1000) }
+    }
+}
+
+/// What happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// The counters, the room or the stewards changed.
+    Assessed {
+        /// What [`super::decide`] says.
+        decision: Decision,
+        /// This steward's place among the record's stewards, 0 first.
+        rank: usize,
+    },
+    /// The others' records were looked at and merged.
+    Looked {
+        /// What [`super::decide`] says after that.
+        decision: Decision,
+        /// A steward that says it is repairing this segment.
+        working: Option<NodeId>,
+    },
+    /// The repair is done, as far as it went; its new claims are assessed next.
+    Repaired,
+    /// The repair failed.
+    Failed,
+    /// The moment that was asked for has come.
+    Timer,
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Say [`Event::Timer`] at this moment; any other moment that was asked for is void.
+    Timer {
+        /// When.
+        at: Timestamp,
+    },
+    /// Fetch the record from the other stewards, and merge it. Ends with [`Event::Looked`].
+    Look,
+    /// Repair, when the budget allows. Ends with [`Event::Repaired`] or [`Event::Failed`].
+    Repair {
+        /// It may use the whole budget, before those that are not urgent.
+        urgent: bool,
+    },
+    /// It is not needed any more: end the repair that runs. Nothing follows it.
+    Stop,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Idle,
+    Waiting { until: Timestamp },
+    Looking,
+    Repairing,
+}
+
+/// The machine of one segment at one steward.
+#[derive(Debug, Clone)]
+pub struct RepairOrder {
+    times: Times,
+    state: State,
+    decision: Decision,
+    rank: usize,
+    /// Since when it needs repair; moves on when another reason comes up or a repair failed.
+    since: Option<Timestamp>,
+    failures: u32,
+    /// Not before this.
+    not_before: Timestamp,
+    waited_for: Vec<NodeId>,
+}
+
+impl RepairOrder {
+    /// A segment that needs nothing.
+    pub fn new(times: Times) -> Self {
+        Self {
+            times,
+            state: State::Idle,
+            decision: Decision::Whole,
+            rank: 0,
+            since: None,
+            failures: 0,
+            not_before: Timestamp(0),
+            waited_for: Vec::new(),
+        }
+    }
+
+    /// True if nothing is to be done, so that the machine can be forgotten.
+    pub fn is_idle(&self) -> bool {
+        self.state == State::Idle && self.since.is_none()
+    }
+
+    /// True while this steward repairs: what it answers to those that look.
+    pub fn is_repairing(&self) -> bool {
+        self.state == State::Repairing
+    }
+
+    /// Takes in what happened and says what to do.
+    pub fn handle(&mut self, now: Timestamp, event: Event) -> Vec<Action> {
+        match event {
+            Event::Assessed { decision, rank } => {
+                self.rank = rank;
+                self.assess(decision, now)
+            }
+            Event::Looked { decision, working } if self.state == State::Looking => {
+                self.state = State::Idle;
+                self.looked(decision, working, now)
+            }
+            Event::Repaired if self.state == State::Repairing => {
+                self.rest();
+                Vec::new()
+            }
+            Event::Failed if self.state == State::Repairing => {
+                let wait_ms = self.times.back_off_ms << self.failures.min(DOUBLINGS_MAX);
+                self.failures += 1;
+                self.not_before = now.after_ms(wait_ms);
+                self.state = State::Idle;
+                self.wait(now)
+            }
+            Event::Timer => match self.state {
+                State::Waiting { until } if until <= now => {
+                    self.state = State::Looking;
+                    vec![Action::Look]
+                }
+                State::Waiting { until } => vec![Action::Timer { at: until }],
+                State::Idle | State::Looking | State::Repairing => Vec::new(),
+            },
+            Event::Looked { .. } | Event::Repaired | Event::Failed => Vec::new(),
+        }
+    }
+
+    fn assess(&mut self, decision: Decision, now: Timestamp) -> Vec<Action> {
+        let was = std::mem::replace(&mut self.decision, decision);
+        if !matches!(decision, Decision::Now | Decision::TopUp) {
+            let stops = self.state == State::Repairing;
+            self.rest();
+            return if stops { vec![Action::Stop] } else { Vec::new() };
+        }
+        // That it became urgent starts the ranks' head starts anew; that it is less urgent again does not.
+        if self.since.is_none() || (decision == Decision::Now && was != Decision::Now) {
+            self.since = Some(now);
+        }
+        match self.state {
+            State::Idle | State::Waiting { .. } => self.wait(now),
+            State::Looking | State::Repairing => Vec::new(),
+        }
+    }
+
+    fn looked(&mut self, decision: Decision, working: Option<NodeId>, now: Timestamp) -> Vec<Action> {
+        let mut actions = self.assess(decision, now);
+        let State::Waiting { until } = self.state else { return actions };
+        if let Some(other) = working.filter(|other| !self.waited_for.contains(other))
+            && self.waited_for.len() < STEWARDS
+        {
+            self.waited_for.push(other);
+            self.not_before = now.after_ms(self.times.back_off_ms);
+            actions = self.wait(now);
+        } else if until <= now {
+            self.state = State::Repairing;
+            actions = vec![Action::Repair { urgent: self.decision == Decision::Now }];
+        }
+        actions
+    }
+
+    fn wait(&mut self, now: Timestamp) -> Vec<Action> {
+        let top_up_ms = if self.decision == Decision::Now { 0 } else { self.times.top_up_ms };
+        let head_start_ms = self.times.back_off_ms.saturating_mul(self.rank as u64);
+        let since = self.since.unwrap_or(now);
+        let until = since.after_ms(top_up_ms).after_ms(head_start_ms).max(self.not_before).max(now);
+        if self.state == (State::Waiting { until }) {
+            return Vec::new();
+        }
+        self.state = State::Waiting { until };
+        vec![Action::Timer { at: until }]
+    }
+
+    fn rest(&mut self) {
+        self.state = State::Idle;
+        self.since = None;
+        self.failures = 0;
+        self.not_before = Timestamp(0);
+        self.waited_for.clear();
+    }
+}

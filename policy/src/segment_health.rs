@@ -1,0 +1,230 @@
+//! How a steward sees the shards of one segment: healthy, suspect, lost, unclaimed.
+//!
+//! Fed by the steward's own audits and by the lives of the holders, and by nobody's word: a claim is not healthy
+//! before this steward has audited it itself, and no message can make a shard lost. An audit that passes changes
+//! nothing; the work is per lost node. Which segments a node has shards of is the driver's index.
+//!
+//! The rules for claims, each with its attack:
+//!
+//! - **A claim never displaces another holder's** that is not lost, and there are at most [`CLAIMS_PER_INDEX_MAX`].
+//! - **A stranger's claim is taken only for an index that is unclaimed or lost**: else a stranger could use up the
+//!   places beside each honest holder's. From a fellow steward, claims are taken while there is room, or the two sides
+//!   of a healed partition would never learn of each other's repairs; a lying one costs an audit for each.
+//! - **A holder that failed its audit of a shard has lost it** until it passes one; that it was away meanwhile, or
+//!   claims it again, changes nothing.
+
+use commonhold_protocol::{Coding, NodeId, ShardIndex, record::CLAIMS_PER_INDEX_MAX};
+
+use crate::audit::Outcome;
+
+/// How many of a segment's n shards are in which state; each index is counted once, by its best claim.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Audited by this steward, and the holder is up.
+    pub healthy: u8,
+    /// Claimed, and either not yet audited by this steward, or the holder is silent.
+    pub suspect: u8,
+    /// Every claim failed, or its holder is lost.
+    pub lost: u8,
+    /// Nobody claims it.
+    pub unclaimed: u8,
+}
+
+impl Counters {
+    /// Shards that are not known to be missing: repair goes by these, since most suspects wake up again.
+    pub fn standing(self) -> u8 {
+        self.healthy + self.suspect
+    }
+}
+
+/// The state of one shard, best first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ShardState {
+    /// See [`Counters::healthy`].
+    Healthy,
+    /// See [`Counters::suspect`].
+    Suspect,
+    /// See [`Counters::lost`].
+    Lost,
+    /// See [`Counters::unclaimed`].
+    Unclaimed,
+}
+
+/// The state of one claim.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ClaimState {
+    /// Audited, and its holder is up.
+    Healthy,
+    /// Audited, but its holder is silent for now.
+    Silent,
+    /// Not yet audited by this steward, or not since its holder came back from being lost: to be audited at once.
+    Unproven,
+    /// Its holder is lost.
+    Away,
+    /// An audit failed.
+    Failed,
+}
+
+impl ClaimState {
+    fn shard(self) -> ShardState {
+        match self {
+            Self::Healthy => ShardState::Healthy,
+            Self::Silent | Self::Unproven => ShardState::Suspect,
+            Self::Away | Self::Failed => ShardState::Lost,
+        }
+    }
+}
+
+/// Who brings a claim.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// One of the record's stewards, or this one itself after a repair.
+    Steward,
+    /// Anybody else, the holder included.
+    Stranger,
+}
+
+/// A claim as it is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Claimed<N> {
+    /// The shard.
+    pub index: ShardIndex,
+    /// Its state.
+    pub state: ClaimState,
+    /// Who claims it.
+    pub node: N,
+}
+
+/// The counters of one segment. `N` names nodes: [`NodeId`] in a node, a number where millions of segments are kept
+/// in memory at once.
+#[derive(Debug, Clone)]
+pub struct SegmentHealth<N = NodeId> {
+    n: u8,
+    /// By index, then in the order in which they came.
+    claims: Vec<Claimed<N>>,
+    counters: Counters,
+}
+
+impl<N: Copy + Eq> SegmentHealth<N> {
+    /// A segment of which nothing is claimed.
+    pub fn new(coding: Coding) -> Self {
+        let counters = Counters { unclaimed: coding.n(), ..Counters::default() };
+        Self { n: coding.n(), claims: Vec::new(), counters }
+    }
+
+    /// How many shards are in which state.
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// All claims, by index.
+    pub fn claims(&self) -> &[Claimed<N>] {
+        &self.claims
+    }
+
+    /// The state of a shard.
+    pub fn state(&self, index: ShardIndex) -> ShardState {
+        let claims = &self.claims[self.range(index)];
+        claims.iter().map(|claim| claim.state.shard()).min().unwrap_or(ShardState::Unclaimed)
+    }
+
+    /// Takes a claim in, unproven, if the rules allow it; true if it is new. `evicted` is told of the claim that made
+    /// room, if one had to: a lost one.
+    pub fn claim(&mut self, index: ShardIndex, node: N, source: Source, evicted: &mut Option<N>) -> bool {
+        let range = self.range(index);
+        let kept = &self.claims[range.clone()];
+        let state = self.state(index);
+        let open = matches!(state, ShardState::Lost | ShardState::Unclaimed);
+        if index.0 >= self.n || kept.iter().any(|claim| claim.node == node) || !(open || source == Source::Steward) {
+            return false;
+        }
+        let mut at = range.end;
+        if kept.len() >= CLAIMS_PER_INDEX_MAX {
+            let worst = range.clone().filter(|at| self.claims[*at].state.shard() == ShardState::Lost);
+            let Some(worst) = worst.max_by_key(|at| (self.claims[*at].state, std::cmp::Reverse(*at))) else {
+                return false;
+            };
+            *evicted = Some(self.claims.remove(worst).node);
+            at -= 1;
+        }
+        self.claims.insert(at, Claimed { index, state: ClaimState::Unproven, node });
+        self.recount(index, state);
+        true
+    }
+
+    /// An audit of this steward has ended; true if the counters changed. Being unreachable is [`Self::silent`]'s
+    /// matter and changes nothing here.
+    pub fn audited(&mut self, index: ShardIndex, node: N, outcome: Outcome) -> bool {
+        let state = match outcome {
+            Outcome::Held => ClaimState::Healthy,
+            Outcome::Wrong | Outcome::Refused => ClaimState::Failed,
+            Outcome::Unreachable => return false,
+        };
+        let range = self.range(index);
+        let Some(claim) = self.claims[range].iter().position(|claim| claim.node == node) else { return false };
+        let (before, at) = (self.state(index), self.range(index).start + claim);
+        self.claims[at].state = state;
+        self.recount(index, before)
+    }
+
+    /// A holder is silent; true if the counters changed.
+    pub fn silent(&mut self, node: N) -> bool {
+        self.each_of(node, |state| if state == ClaimState::Healthy { ClaimState::Silent } else { state })
+    }
+
+    /// A holder is lost, or disqualified; true if the counters changed.
+    pub fn lost(&mut self, node: N) -> bool {
+        self.each_of(node, |state| if state == ClaimState::Failed { state } else { ClaimState::Away })
+    }
+
+    /// A holder is up again; true if the counters changed. What was lost has to be audited anew.
+    pub fn returned(&mut self, node: N) -> bool {
+        self.each_of(node, |state| match state {
+            ClaimState::Silent => ClaimState::Healthy,
+            ClaimState::Away => ClaimState::Unproven,
+            ClaimState::Healthy | ClaimState::Unproven | ClaimState::Failed => state,
+        })
+    }
+
+    /// A holder has released its claim; true if the counters changed.
+    pub fn release(&mut self, index: ShardIndex, node: N) -> bool {
+        let before = self.state(index);
+        self.claims.retain(|claim| claim.index != index || claim.node != node);
+        self.recount(index, before)
+    }
+
+    fn each_of(&mut self, node: N, next: impl Fn(ClaimState) -> ClaimState) -> bool {
+        let mut changed = false;
+        for at in 0..self.claims.len() {
+            let Claimed { index, state, node: holder } = self.claims[at];
+            if holder == node && next(state) != state {
+                let before = self.state(index);
+                self.claims[at].state = next(state);
+                changed |= self.recount(index, before);
+            }
+        }
+        changed
+    }
+
+    fn range(&self, index: ShardIndex) -> std::ops::Range<usize> {
+        let start = self.claims.partition_point(|claim| claim.index < index);
+        let count = self.claims[start..].iter().take_while(|claim| claim.index == index).count();
+        start..start + count
+    }
+
+    fn recount(&mut self, index: ShardIndex, before: ShardState) -> bool {
+        let after = self.state(index);
+        *self.counter(before) -= 1;
+        *self.counter(after) += 1;
+        before != after
+    }
+
+    fn counter(&mut self, state: ShardState) -> &mut u8 {
+        match state {
+            ShardState::Healthy => &mut self.counters.healthy,
+            ShardState::Suspect => &mut self.counters.suspect,
+            ShardState::Lost => &mut self.counters.lost,
+            ShardState::Unclaimed => &mut self.counters.unclaimed,
+        }
+    }
+}

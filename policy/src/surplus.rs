@@ -1,0 +1,37 @@
+//! Shards that are held twice, after holders came back from being lost or a partition healed: who keeps, who gives up.
+//!
+//! The newest claim stays: it was taken in only because the older one counted as lost, and whoever was lost once may
+//! be so again, so a node that comes and goes costs one repair for each shard and not one each time. Among claims of
+//! one moment the smaller id stays. A steward only says so; a holder gives up a shard only if most stewards say it
+//! *and* it has itself audited the one that keeps. Two copies of one shard cannot both go: a steward never calls both
+//! surplus at once, two majorities share a steward, and what has gone proves nothing any more.
+
+use commonhold_protocol::{Coding, NodeId, Timestamp};
+
+use crate::segment_health::Counters;
+
+/// A healthy holder of a shard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Copy {
+    /// Who.
+    pub holder: NodeId,
+    /// When it signed its claim.
+    pub signed_at: Timestamp,
+}
+
+/// Which of the healthy holders of one shard keeps it; all the others are surplus. None if there is no other.
+pub fn keeper(healthy: &[Copy]) -> Option<Copy> {
+    let newest = healthy.iter().max_by_key(|copy| (copy.signed_at, std::cmp::Reverse(copy.holder)));
+    newest.filter(|_| healthy.len() > 1).copied()
+}
+
+/// True if a steward should speak of surplus at all: not while the segment has to be repaired at once.
+pub fn may_shrink(coding: Coding, counters: Counters) -> bool {
+    counters.healthy > coding.threshold()
+}
+
+/// True if a holder may give up its copy: more than half of the record's `stewards` call it surplus, and the keeper
+/// that they name has just proven to this holder that it holds the shard.
+pub fn may_release(call_it_surplus: usize, stewards: usize, keeper_proved: bool) -> bool {
+    stewards > 0 && call_it_surplus * 2 > stewards && keeper_proved
+}
