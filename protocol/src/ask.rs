@@ -80,7 +80,7 @@ pub enum Request {
 
 /// How a steward sees a segment: each of its n shards is counted once.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct SegmentHealth {
+pub struct HealthReport {
     /// Held, as far as the steward's own audits say.
     pub healthy: u8,
     /// Held by a node that is away for now.
@@ -89,6 +89,8 @@ pub struct SegmentHealth {
     pub lost: u8,
     /// When the steward last saw a shard rebuilt.
     pub repaired_at: Option<Timestamp>,
+    /// True while the steward itself rebuilds shards of it.
+    pub repairing: bool,
 }
 
 /// Why a peer does not do what it was asked.
@@ -198,7 +200,7 @@ pub enum Response {
     /// To [`Request::Audit`].
     Audited(AuditAnswer),
     /// To [`Request::FetchHealth`], in order; none of those that the node is no steward of.
-    Health(Vec<Option<SegmentHealth>>),
+    Health(Vec<Option<HealthReport>>),
 }
 
 /// Longest domain name in an answer, in bytes.
@@ -396,12 +398,12 @@ enum ResponseKind {
 #[derive(Clone, PartialEq, prost::Message)]
 struct HealthWire {
     #[prost(message, repeated, tag = "1")]
-    segments: Vec<SegmentHealthWire>,
+    segments: Vec<HealthReportWire>,
 }
 
 /// All zero: not a steward of it. A segment has at least one shard, so its counts are never all zero.
 #[derive(Clone, Copy, PartialEq, prost::Message)]
-struct SegmentHealthWire {
+struct HealthReportWire {
     #[prost(uint32, tag = "1")]
     healthy: u32,
     #[prost(uint32, tag = "2")]
@@ -411,25 +413,29 @@ struct SegmentHealthWire {
     /// 0: never.
     #[prost(uint64, tag = "4")]
     repaired_at: u64,
+    #[prost(bool, tag = "5")]
+    repairing: bool,
 }
 
-impl SegmentHealth {
-    fn to_wire(self) -> SegmentHealthWire {
-        SegmentHealthWire {
+impl HealthReport {
+    fn to_wire(self) -> HealthReportWire {
+        HealthReportWire {
             healthy: self.healthy.into(),
             suspect: self.suspect.into(),
             lost: self.lost.into(),
             repaired_at: self.repaired_at.map_or(0, |at| at.0),
+            repairing: self.repairing,
         }
     }
 
-    fn from_wire(wire: SegmentHealthWire) -> Result<Option<Self>, FormatError> {
+    fn from_wire(wire: HealthReportWire) -> Result<Option<Self>, FormatError> {
         let count = |field, count| u8::try_from(count).map_err(|_| FormatError::Field { what: WHAT_RESPONSE, field });
         let health = Self {
             healthy: count("healthy", wire.healthy)?,
             suspect: count("suspect", wire.suspect)?,
             lost: count("lost", wire.lost)?,
             repaired_at: (wire.repaired_at > 0).then_some(Timestamp(wire.repaired_at)),
+            repairing: wire.repairing,
         };
         Ok((health != Self::default()).then_some(health))
     }
@@ -542,7 +548,7 @@ impl Response {
             ResponseKind::Audited(answer) => Self::Audited(AuditAnswer::from_wire(answer)?),
             ResponseKind::Health(HealthWire { segments }) => {
                 check_count(what, "segments", segments.len(), ASK_IDS_MAX)?;
-                Self::Health(segments.into_iter().map(SegmentHealth::from_wire).collect::<Result<_, _>>()?)
+                Self::Health(segments.into_iter().map(HealthReport::from_wire).collect::<Result<_, _>>()?)
             }
         })
     }

@@ -10,7 +10,7 @@ use commonhold_protocol::{
     AuditStatement, Claim, ClaimLeaf, Coding, DeviceId, Drop, DropKind, Head, Lease, Manifest, NetworkName, NodeId,
     Record, SegmentId, ShardIndex, ShardRoot, SignedObject, SigningKey, Timestamp, Unverified, VaultId, Verified,
     Version,
-    ask::{Refusal, Request, Response, SegmentHealth},
+    ask::{HealthReport, Refusal, Request, Response},
     audit::{AuditAnswer, Challenge, ChallengedShard, ShardAnswer},
     shard_stream::{GroupRange, ShardReply, ShardRequest},
 };
@@ -186,7 +186,13 @@ fn responses() {
         steward: true,
         domain: Some("rack-3".into()),
     };
-    let health = SegmentHealth { healthy: 17, suspect: 2, lost: 1, repaired_at: Some(Timestamp(1_700_000_000_001)) };
+    let health = HealthReport {
+        healthy: 17,
+        suspect: 2,
+        lost: 1,
+        repaired_at: Some(Timestamp(1_700_000_000_001)),
+        repairing: true,
+    };
     let responses = [
         ("about", about),
         ("kept", Response::Kept(vec![Ok(()), Err(Refusal::Outdated), Err(Refusal::RecordLimit)])),

@@ -7,7 +7,7 @@ use commonhold_protocol::{
     AuditStatement, Claim, ClaimLeaf, Coding, DeviceId, Drop, DropKind, Head, Lease, Manifest, NetworkName, NodeId,
     Record, SegmentId, ShardIndex, ShardRoot, SignedObject, SigningKey, Timestamp, Unverified, VaultId, Verified,
     Version,
-    ask::{ASK_IDS_MAX, ASK_RECORDS_MAX, HEAD_SIBLINGS_MAX, Refusal, Request, Response, SegmentHealth},
+    ask::{ASK_IDS_MAX, ASK_RECORDS_MAX, HEAD_SIBLINGS_MAX, HealthReport, Refusal, Request, Response},
     audit::{AuditAnswer, Challenge, ChallengedShard, ShardAnswer},
     claim::BATCH_CLAIMS_MAX,
     manifest::SEGMENT_BYTES_MAX,
@@ -148,9 +148,10 @@ fn audit_answer() -> impl Strategy<Value = AuditAnswer> {
 }
 
 /// A segment has a shard at least.
-fn health() -> impl Strategy<Value = SegmentHealth> {
-    (1..=255_u8, any::<u8>(), any::<u8>(), option::of(1..u64::MAX)).prop_map(|(healthy, suspect, lost, at)| {
-        SegmentHealth { healthy, suspect, lost, repaired_at: at.map(Timestamp) }
+fn health() -> impl Strategy<Value = HealthReport> {
+    let counts = (1..=255_u8, any::<u8>(), any::<u8>());
+    (counts, option::of(1..u64::MAX), any::<bool>()).prop_map(|((healthy, suspect, lost), at, repairing)| {
+        HealthReport { healthy, suspect, lost, repaired_at: at.map(Timestamp), repairing }
     })
 }
 
