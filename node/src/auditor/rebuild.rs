@@ -8,7 +8,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use bytes::Bytes;
-use commonhold_network::{Peer, TransferError};
+use commonhold_network::{Peer, ShardService, TransferError};
 use commonhold_protocol::{
     Manifest, NetworkName, NodeId, ShardIndex, Verified, VerifiedClaim,
     shard_stream::{GROUP_BYTES, GroupRange},
@@ -16,6 +16,8 @@ use commonhold_protocol::{
 use commonhold_storage_engine::{code::Coder, prove::decode_ranges};
 use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use tokio::{sync::mpsc, task::JoinSet};
+
+use crate::holder::Holder;
 
 /// Memory of one rebuild: a column of each source, as it came and decoded, and of each target.
 const COLUMN_BYTES_MAX: u64 = 8 << 20;
@@ -31,6 +33,8 @@ pub(crate) struct Rebuild {
     pub(crate) sources: Vec<(ShardIndex, NodeId)>,
     /// The missing shards and who is to hold them.
     pub(crate) targets: Vec<(ShardIndex, NodeId)>,
+    /// Our node and its shards, for when it is a source itself.
+    pub(crate) own: (NodeId, Arc<Holder>),
 }
 
 /// How a source failed.
@@ -170,11 +174,16 @@ impl Rebuild {
         let root = *self.manifest.root(index).ok_or(SourceFault::Wrong)?;
         let shard_length = self.manifest.shard_length();
         let ranges = vec![GroupRange::of_bytes(columns.start, columns.end)];
-        let reply = self.peer.read_shard(node, self.manifest.id(), index, ranges.clone(), false).await;
-        let reply = reply.map_err(|error| match error {
-            TransferError::Nonsense { .. } => SourceFault::Wrong,
-            _ => SourceFault::Absent,
-        })?;
+        let segment = self.manifest.id();
+        let reply = if node == self.own.0 {
+            self.own.1.read(node, segment, index, ranges.clone(), false).await.map_err(|_| SourceFault::Absent)?
+        } else {
+            let reply = self.peer.read_shard(node, segment, index, ranges.clone(), false).await;
+            reply.map_err(|error| match error {
+                TransferError::Nonsense { .. } => SourceFault::Wrong,
+                _ => SourceFault::Absent,
+            })?
+        };
         let decode = move || decode_ranges(&root, shard_length, &ranges, &reply.encoded);
         let decoded = tokio::task::spawn_blocking(decode).await.map_err(|_| SourceFault::Absent)?;
         let mut decoded = decoded.map_err(|_| SourceFault::Wrong)?;

@@ -1,2 +1,0 @@
-//! The repairer.
-mod rebuild;
