@@ -36,19 +36,17 @@ use rand::Rng;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub use self::{
-    challenges::Evidence,
-    figures::{AuditFigures, AuditSnapshot},
-};
 use self::{
     challenges::Asked,
     holders::HolderState,
     repairs::{Looked, Repairs},
     ward::Ward,
 };
-use crate::{
-    clock::Clock, config::Config, holder::Holder, neighbours::Neighbours, records::Kind, steward::Steward,
+pub use self::{
+    challenges::Evidence,
+    figures::{AuditFigures, AuditSnapshot},
 };
+use crate::{clock::Clock, config::Config, holder::Holder, neighbours::Neighbours, records::Kind, steward::Steward};
 
 /// News and questions that wait; who brings more waits, or is left out where it must not.
 const QUEUE: usize = 4096;
@@ -168,7 +166,6 @@ impl Auditor {
     pub fn start(config: &Config, parts: AuditorParts, stop: CancellationToken) -> AuditorHandle {
         let (news, heard) = mpsc::channel(QUEUE);
         let (done, finished) = mpsc::channel(QUEUE);
-        let now = parts.clock.now();
         let rate = Rate { every_ms: config.audit.every.as_ms().max(1) };
         let grace_ms = config.audit.grace.as_ms();
         let auditor = Self {
@@ -180,7 +177,7 @@ impl Auditor {
             holders: BTreeMap::new(),
             timers: BinaryHeap::new(),
             members: BTreeSet::new(),
-            repairs: Repairs::new(now, config.pledge.upload),
+            repairs: Repairs::new(&parts.clock, config.pledge.upload),
             done,
             parts,
         };
@@ -292,9 +289,8 @@ impl Auditor {
         let now = self.now();
         let epoch = self.schedule.epoch(now);
         let due: Vec<(NodeId, SegmentId, ShardIndex)> = {
-            let is_due = |(segment, ward): &(&SegmentId, &Ward)| {
-                self.schedule.is_due(segment, ward.stewards.len(), epoch)
-            };
+            let is_due =
+                |(segment, ward): &(&SegmentId, &Ward)| self.schedule.is_due(segment, ward.stewards.len(), epoch);
             let claims = |(segment, ward): (&SegmentId, &Ward)| {
                 let segment = *segment;
                 let claims: Vec<_> = ward.health.claims().iter().map(|c| (c.node, segment, c.index)).collect();
@@ -501,11 +497,8 @@ impl Auditor {
 
     /// All that a holder claims is due.
     fn review(&mut self, node: NodeId) {
-        let due: Vec<(SegmentId, ShardIndex)> = self
-            .wards
-            .iter()
-            .flat_map(|(segment, ward)| ward.claims_of(node).map(|index| (*segment, index)))
-            .collect();
+        let due: Vec<(SegmentId, ShardIndex)> =
+            self.wards.iter().flat_map(|(segment, ward)| ward.claims_of(node).map(|index| (*segment, index))).collect();
         if let Some(holder) = self.holders.get_mut(&node) {
             holder.due = due;
         }

@@ -1,7 +1,7 @@
 //! The folder of a node's data: whose it is, and the small files that tell others about the running node.
 //!
 //! `lock` is held while a node (or `fsck`) works in the folder; the kernel lets go of it however the process ends.
-//! `pid`, `addr` and `dashboard` exist while the node runs; `peers` remembers addresses for the next start.
+//! `pid`, `addr` and `dashboard` exist while the node runs; `peers` and `listen` remember addresses for the next start.
 
 use std::{
     fs,
@@ -17,6 +17,8 @@ pub const ADDRESS_FILE: &str = "addr";
 pub const DASHBOARD_FILE: &str = "dashboard";
 /// Addresses of other nodes, for the next start.
 pub const PEERS_FILE: &str = "peers";
+/// Addresses that the node listened on, for the next start.
+pub const LISTEN_FILE: &str = "listen";
 const LOCK_FILE: &str = "lock";
 /// The most bytes of any of these files.
 const FILE_BYTES_MAX: u64 = 1 << 20;

@@ -23,7 +23,7 @@ use commonhold_network::{RangeReply, ShardService, StoreBody};
 use commonhold_policy::admission::admit_shard;
 use commonhold_protocol::{
     Claim, ClaimLeaf, Lease, Manifest, NetworkName, NodeId, SegmentId, ShardIndex, SigningKey, Unverified, VaultId,
-    Verified, ask::Refusal, shard_stream::GroupRange,
+    Verified, Verifier, ask::Refusal, shard_stream::GroupRange,
 };
 use commonhold_storage_engine::store::{Held, ShardStore, ShardWriter, StoreError};
 
@@ -177,10 +177,10 @@ impl Holder {
         index: ShardIndex,
         lease: Option<Unverified<Lease>>,
     ) -> Result<(Verified<Manifest>, Option<ShardWriter>), Refusal> {
-        let (network, store, steward) = (self.network.clone(), self.store.clone(), self.steward.clone());
+        let (store, steward) = (self.store.clone(), self.steward.clone());
         let sender = self.neighbours.sender(from);
         blocking(move || {
-            let manifest = manifest.verify(&network).map_err(|_| Refusal::Invalid)?;
+            let manifest = steward.verifier().verify(manifest).map_err(|_| Refusal::Invalid)?;
             let newest_drop = steward.newest_drop(&manifest.id()).map_err(|error| error.refusal())?;
             admit_shard(&manifest, index, newest_drop.as_deref())?;
             steward.keep_lease_beside(&sender, lease);
@@ -197,7 +197,7 @@ impl Holder {
             };
             let writer = match begun {
                 Ok(writer) => Some(writer),
-                Err(StoreError::AlreadyHeld { leaf }) => check_held(&store, &manifest, leaf, &network)?,
+                Err(StoreError::AlreadyHeld { leaf }) => check_held(&store, &manifest, leaf, steward.verifier())?,
                 Err(error) => return Err(refusal(&error)),
             };
             Ok((manifest, writer))
@@ -320,7 +320,7 @@ fn check_held(
     store: &Arc<ShardStore>,
     manifest: &Verified<Manifest>,
     leaf: ClaimLeaf,
-    network: &NetworkName,
+    verifier: &Verifier,
 ) -> Result<Option<ShardWriter>, Refusal> {
     let first = GroupRange { first: 0, count: 1 };
     let held = store.read(leaf.segment, leaf.index, &[first]).and_then(|read| {
@@ -329,7 +329,7 @@ fn check_held(
     });
     match held {
         Ok(held) => {
-            let held = held.verify(network).map_err(|_| Refusal::Damaged)?;
+            let held = verifier.verify(held).map_err(|_| Refusal::Damaged)?;
             let same = held.root(leaf.index) == manifest.root(leaf.index);
             if same { Ok(None) } else { Err(Refusal::Invalid) }
         }

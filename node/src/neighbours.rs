@@ -175,6 +175,12 @@ impl Neighbours {
         present.into_iter().map(peer).collect()
     }
 
+    /// Those that keep records, ourselves among them: what the stewards of a key are chosen from.
+    pub fn steward_candidates(&self, grace: Duration) -> Vec<(NodeId, Domain)> {
+        let others = self.stewards(grace).into_iter().map(|peer| (peer.node, peer.domain));
+        others.chain([self.own()]).collect()
+    }
+
     fn known(&self) -> MutexGuard<'_, BTreeMap<NodeId, Neighbour>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }

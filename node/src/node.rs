@@ -13,7 +13,7 @@ use std::{
 
 use commonhold_network::{
     Inbound, InboundAsk, InboundStream, Limits, Multiaddr, NetworkError, Peer, PeerConfig, PeerEvent, Role,
-    serve_stream,
+    serve_stream, with_last_ports,
 };
 use commonhold_protocol::{
     NodeId,
@@ -27,7 +27,7 @@ use crate::{
     clock::Clock,
     config::{Config, ConfigError},
     dashboard::{self, StatusSource},
-    data_dir::{ADDRESS_FILE, DASHBOARD_FILE, DataDir, DataDirError, PID_FILE},
+    data_dir::{self, ADDRESS_FILE, DASHBOARD_FILE, DataDir, DataDirError, LISTEN_FILE, PID_FILE},
     holder::{HeldShards, Holder, HolderParts, Rates},
     identity::{Identity, IdentityError},
     neighbours::Neighbours,
@@ -141,7 +141,7 @@ async fn run_in(
         identity_seed: identity.seed(),
         network: config.network_name().clone(),
         network_key: config.network_key()?,
-        listen: config.listen(),
+        listen: with_last_ports(config.listen(), &last_addresses(data_dir.path())),
         role: Role::Node,
         local_discovery: config.local_discovery(),
         relay: config.pledge.relay,
@@ -307,9 +307,20 @@ async fn serve_one(stream: InboundStream, holder: Arc<Holder>, limits: Limits) {
     }
 }
 
-/// Writes down where the node can be dialled.
+/// Where the node listened when it ran last. A line that cannot be read is left out.
+fn last_addresses(data_dir: &Path) -> Vec<Multiaddr> {
+    let text = data_dir::read(data_dir, LISTEN_FILE).unwrap_or_else(|error| {
+        tracing::warn!(%error, "the ports of the last run are not known");
+        None
+    });
+    text.unwrap_or_default().lines().filter_map(|line| line.parse().ok()).collect()
+}
+
+/// Writes down where the node can be dialled, now and after its next start.
 async fn publish_addresses(peer: &Peer, source: &Figures, data_dir: &DataDir) -> Result<(), NodeError> {
     let addresses = peer.listen_addrs().await;
+    let lines: Vec<String> = addresses.iter().map(|address| format!("{address}\n")).collect();
+    data_dir.publish(LISTEN_FILE, &lines.concat())?;
     if let Some(address) = most_dialable(&addresses) {
         data_dir.publish(ADDRESS_FILE, &format!("{address}\n"))?;
     }

@@ -23,7 +23,7 @@ use std::{
 use bytes::Bytes;
 use commonhold_policy::{Domain, admission::RecordAdmission};
 use commonhold_protocol::{
-    NetworkName, NodeId, Record, SegmentId, VaultId,
+    NetworkName, NodeId, Record, SegmentId, VaultId, Verifier,
     ask::{ASK_BYTES_MAX, Refusal, Request, Response},
 };
 
@@ -64,7 +64,7 @@ pub struct Sender {
 
 /// The steward.
 pub struct Steward {
-    network: NetworkName,
+    verifier: Arc<Verifier>,
     domain: Option<String>,
     records: Arc<RecordStore>,
     holdings: Arc<dyn Holdings>,
@@ -128,7 +128,7 @@ impl Steward {
             records.for_each(kind, |owner, bytes| admission.count(owner, bytes))?;
         }
         Ok(Self {
-            network,
+            verifier: Arc::new(Verifier::new(network)),
             domain,
             records,
             holdings,
@@ -136,6 +136,11 @@ impl Steward {
             seen_leases: Mutex::default(),
             clock,
         })
+    }
+
+    /// What verifies here: signatures that the steward checked need not be checked by others of the same node.
+    pub(crate) fn verifier(&self) -> &Arc<Verifier> {
+        &self.verifier
     }
 
     /// Answers a question.

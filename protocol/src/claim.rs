@@ -189,6 +189,15 @@ impl Claim {
     /// Checks the holder's signature for `network` and the path from this leaf to the signed root.
     pub fn verify(self, network: &NetworkName) -> Result<VerifiedClaim, VerifyError> {
         let batch = self.batch.clone().verify(network)?;
+        self.verify_in(&batch)
+    }
+
+    pub(crate) fn batch(&self) -> &Unverified<ClaimBatch> {
+        &self.batch
+    }
+
+    /// Checks the path from this leaf to the root of `batch`, which is this claim's.
+    pub(crate) fn verify_in(self, batch: &Verified<ClaimBatch>) -> Result<VerifiedClaim, VerifyError> {
         let broken = VerifyError::Signature { what: "claim" };
         if self.position >= batch.count {
             return Err(broken);

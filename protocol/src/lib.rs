@@ -19,6 +19,7 @@ pub mod record;
 pub mod shard_stream;
 pub mod sign;
 pub mod time;
+pub mod verifier;
 
 pub use audit::AuditStatement;
 pub use claim::{Claim, ClaimBatch, ClaimLeaf, VerifiedClaim};
@@ -33,3 +34,4 @@ pub use network::NetworkName;
 pub use record::Record;
 pub use sign::{SignedObject, SigningKey, Unverified, Verified, VerifyError};
 pub use time::Timestamp;
+pub use verifier::Verifier;

@@ -109,14 +109,32 @@ impl<T: SignedObject> Unverified<T> {
 
     /// Reads the payload and checks that the key which it names signed exactly these bytes for `network`.
     pub fn verify(self, network: &NetworkName) -> Result<Verified<T>, VerifyError> {
-        format::check_length(T::WHAT, &self.payload, T::BYTES_MAX)?;
-        let object = T::decode(self.payload.clone())?;
+        let object = self.decode()?;
         let refused = || VerifyError::Signature { what: T::WHAT };
         let signature: [u8; 64] = self.signature.as_ref().try_into().map_err(|_| refused())?;
         let key = VerifyingKey::from_bytes(&object.signer()).map_err(|_| refused())?;
         let message = signed_message(T::CONTEXT, network, &self.payload);
         key.verify_strict(&message, &Signature::from_bytes(&signature)).map_err(|_| refused())?;
         Ok(Verified { object, payload: self.payload, signature: self.signature })
+    }
+
+    fn decode(&self) -> Result<T, FormatError> {
+        format::check_length(T::WHAT, &self.payload, T::BYTES_MAX)?;
+        T::decode(self.payload.clone())
+    }
+
+    /// Stands for exactly these bytes and this signature, as an object of this kind.
+    pub(crate) fn fingerprint(&self) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(T::CONTEXT.as_bytes()).update(&[0]);
+        // With its length, so that payload and signature cannot be shifted against each other.
+        hasher.update(&(self.payload.len() as u64).to_le_bytes()).update(&self.payload).update(&self.signature);
+        *hasher.finalize().as_bytes()
+    }
+
+    /// Reads what [`Self::verify`] found valid before, with this very signature.
+    pub(crate) fn verified_before(self) -> Result<Verified<T>, VerifyError> {
+        Ok(Verified { object: self.decode()?, payload: self.payload, signature: self.signature })
     }
 }
 

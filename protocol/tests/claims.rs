@@ -5,7 +5,7 @@
 mod strategies;
 
 use commonhold_protocol::{
-    Claim, ClaimLeaf, NodeId, SegmentId, ShardIndex, Timestamp, VerifyError, claim::BATCH_CLAIMS_MAX,
+    Claim, ClaimLeaf, NodeId, SegmentId, ShardIndex, Timestamp, Verifier, VerifyError, claim::BATCH_CLAIMS_MAX,
 };
 use proptest::prelude::*;
 use strategies::{key, network};
@@ -37,8 +37,32 @@ fn no_leaves_make_no_claims() {
     assert!(Claim::sign_batch(&[], Timestamp(0), &key(1), &network()).is_empty());
 }
 
-fn refused(claim: Claim) -> bool {
-    matches!(claim.verify(&network()), Err(VerifyError::Signature { .. } | VerifyError::Format(_)))
+/// Whether a claim is refused, also by a verifier that has just verified `genuine`.
+fn refused(claim: Claim, genuine: &Claim) -> bool {
+    let verifier = Verifier::new(network());
+    verifier.verify_claim(genuine.clone()).unwrap();
+    let outcomes = [claim.clone().verify(&network()), verifier.verify_claim(claim)];
+    outcomes.iter().all(|outcome| matches!(outcome, Err(VerifyError::Signature { .. } | VerifyError::Format(_))))
+}
+
+#[test]
+fn a_batch_costs_a_verifier_one_check_and_each_claim_is_still_proven() {
+    let leaves = leaves(200);
+    let claims = Claim::sign_batch(&leaves, Timestamp(1), &key(9), &network());
+    let verifier = Verifier::new(network());
+    for (claim, leaf) in claims.iter().zip(&leaves) {
+        assert_eq!(verifier.verify_claim(claim.clone()).unwrap().claim.leaf, *leaf);
+    }
+    assert_eq!(verifier.signatures_checked(), 1);
+    let mut other = claims[0].clone();
+    other.leaf = leaves[1];
+    assert!(verifier.verify_claim(other).is_err());
+    // What is wrong is checked each time, and a verifier of another network has verified none of it.
+    let elsewhere = Verifier::new("elsewhere".parse().unwrap());
+    for number in 1..=2 {
+        assert!(elsewhere.verify_claim(claims[0].clone()).is_err());
+        assert_eq!(elsewhere.signatures_checked(), number);
+    }
 }
 
 proptest! {
@@ -48,8 +72,9 @@ proptest! {
     #[test]
     fn another_leaf_is_refused(mut claim in strategies::claim(), other in strategies::leaf()) {
         prop_assume!(claim.leaf != other);
+        let genuine = claim.clone();
         claim.leaf = other;
-        prop_assert!(refused(claim));
+        prop_assert!(refused(claim, &genuine));
     }
 
     #[test]
@@ -60,7 +85,7 @@ proptest! {
         if let Ok(read) = Claim::from_bytes(bytes.into()) {
             // A flip can turn a field into one that is not known, and so remove it; a claim that is left whole is the
             // same claim.
-            prop_assert!(read == claim || refused(read));
+            prop_assert!(read == claim || refused(read, &claim));
         }
     }
 

@@ -261,6 +261,11 @@ impl Network {
         });
     }
 
+    /// Lets a node that does not run listen on another port from now on.
+    pub(crate) fn move_node(&self, node: usize) {
+        fs::remove_file(self.node_dir(node).join("listen")).unwrap();
+    }
+
     /// Lets a node that does not run enter the network by another address from now on.
     pub(crate) fn set_bootstrap(&self, node: usize, address: &str) {
         let path = self.node_dir(node).join("node.toml");

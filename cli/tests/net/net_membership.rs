@@ -25,6 +25,7 @@ fn a_network_that_changes_still_finds_everything() {
     // Everyone who was there at the start moves to another port: each address in the head and in the homes is stale.
     for node in 0..8 {
         network.stop(node);
+        network.move_node(node);
         network.launch(node);
     }
     for node in 0..8 {
@@ -49,6 +50,34 @@ fn a_network_that_changes_still_finds_everything() {
     // The head's hints are gone: only the stewards' records say who holds what.
     Owner::new(&network, keys_of(&phrase)).forget_hints();
     read_whole(&network, &tree, &phrase, "without hints", 10);
+}
+
+/// Each node's config leaves the port to the system, and none is started before another was killed: nobody would be
+/// where anybody remembers it, were the ports not remembered too.
+#[test]
+fn a_network_that_was_down_as_a_whole_finds_itself_again() {
+    const NODES: usize = 6;
+    let mut network = Network::start(&Setup { nodes: NODES, coding: Some("2/5"), ..Setup::default() });
+    let mut tree = Tree::new(network.scratch().join("source"), 1);
+    tree.small_files(50);
+    tree.file("large", &noise(2, 3 << 20));
+    let (home, phrase) = network.new_home("home");
+    home.put(tree.path(), "/x");
+    let addresses: Vec<String> = (0..NODES).map(|node| network.address(node)).collect();
+
+    (0..NODES).for_each(|node| network.kill(node));
+    // The node that the others were configured to enter by comes last.
+    for node in (0..NODES).rev() {
+        network.launch(node);
+    }
+    for node in 0..NODES {
+        network.await_node(node, NODES as u64 - 1);
+        assert_eq!(network.address(node), addresses[node]);
+    }
+    let back = network.scratch().join("back");
+    home.get("/x", &back).expect_code(0);
+    assert_same(tree.path(), &back);
+    read_whole(&network, &tree, &phrase, "restarted", 3);
 }
 
 fn read_whole(network: &Network, tree: &Tree, phrase: &str, name: &str, bootstrap: usize) {

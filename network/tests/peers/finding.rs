@@ -5,7 +5,10 @@ use std::time::{Duration, Instant};
 use commonhold_network::{Multiaddr, Peer};
 use commonhold_protocol::{NetworkName, NodeId, ask::Request};
 
-use crate::harness::{Node, PATIENCE, client_config, config, eventually, network, start};
+use crate::{
+    harness::{Node, PATIENCE, client_config, config, eventually, network, start},
+    stranger::Gatekeeper,
+};
 
 /// Starts nodes that all know the first one.
 async fn start_many(network: &NetworkName, count: u8) -> Vec<Node> {
@@ -76,6 +79,29 @@ async fn walks_go_on_when_half_of_the_nodes_die() {
     let begin = Instant::now();
     assert_eq!(closest(&cold, [42; 32]).await, sorted(alive, &[42; 32]));
     assert!(begin.elapsed() < Duration::from_secs(3), "a cold walk took {:?}", begin.elapsed());
+}
+
+/// Two nodes joined through a third at the same moment: each looked around before the third had heard of the other, and
+/// nothing made them look again for five minutes. Networks of a few nodes were not complete when they said that they
+/// were ready.
+#[tokio::test]
+async fn two_that_joined_at_the_same_moment_meet_when_one_looks_around_again() {
+    let network = network();
+    let gatekeeper = Gatekeeper::start(&network).await;
+    let nodes = [start(config(&network, 1)).await, start(config(&network, 2)).await];
+    for node in &nodes {
+        assert_eq!(node.peer.bootstrap(&gatekeeper.addrs).await.unwrap(), 1);
+        assert_eq!(node.peer.known_contacts().len(), 1, "the gatekeeper alone");
+    }
+    // Now it has heard of both.
+    for node in &nodes {
+        gatekeeper.introduce(&node.addrs[0]).await;
+    }
+    nodes[0].peer.refresh().await.unwrap();
+    for (node, other) in [(&nodes[0], nodes[1].id()), (&nodes[1], nodes[0].id())] {
+        let knows = || node.peer.known_contacts().iter().any(|contact| contact.node == other);
+        eventually("each knows the other", knows).await;
+    }
 }
 
 #[tokio::test]

@@ -17,6 +17,7 @@ use commonhold_storage_engine::{code::Coder, prove::decode_ranges};
 use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use tokio::{sync::mpsc, task::JoinSet};
 
+use super::repairs::Pace;
 use crate::holder::Holder;
 
 /// Memory of one rebuild: a column of each source, as it came and decoded, and of each target.
@@ -35,6 +36,8 @@ pub(crate) struct Rebuild {
     pub(crate) targets: Vec<(ShardIndex, NodeId)>,
     /// Our node and its shards, for when it is a source itself.
     pub(crate) own: (NodeId, Arc<Holder>),
+    /// Awaited with the bytes of each column before they are read.
+    pub(super) pace: Pace,
 }
 
 /// How a source failed.
@@ -69,8 +72,8 @@ struct Target {
 }
 
 impl Rebuild {
-    /// Does it. `pace` is awaited with the bytes of each column before they are read.
-    pub(crate) async fn run(mut self, pace: impl AsyncFn(u64)) -> Rebuilt {
+    /// Does it.
+    pub(crate) async fn run(mut self) -> Rebuilt {
         let mut rebuilt = Rebuilt::default();
         // Those that are sent to are given up when this is dropped.
         let mut sending = JoinSet::new();
@@ -80,7 +83,7 @@ impl Rebuild {
             targets.push(Target { index, pieces });
             sending.spawn(self.send(index, node, queued));
         }
-        if self.send_columns(&targets, &mut rebuilt, pace).await.is_none() {
+        if self.send_columns(&targets, &mut rebuilt).await.is_none() {
             // A channel that closes without an end gives its shard up.
             drop(targets);
         }
@@ -95,7 +98,7 @@ impl Rebuild {
     }
 
     /// Column by column, to all targets; none if it ends early.
-    async fn send_columns(&mut self, targets: &[Target], rebuilt: &mut Rebuilt, pace: impl AsyncFn(u64)) -> Option<()> {
+    async fn send_columns(&mut self, targets: &[Target], rebuilt: &mut Rebuilt) -> Option<()> {
         let shard_length = self.manifest.shard_length();
         let k = usize::from(self.manifest.coding.k());
         let mut spare = self.sources.split_off(k.min(self.sources.len())).into_iter();
@@ -105,7 +108,7 @@ impl Rebuild {
         let mut start = 0;
         while start < shard_length {
             let end = (start + column_bytes).min(shard_length);
-            pace((end - start) * (k + targets.len()) as u64).await;
+            self.pace.spend((end - start) * (k + targets.len()) as u64).await;
             let column = self.read_column(start..end, &mut sources, &mut spare, rebuilt).await?;
             let pieces = self.code(column, targets, end - start).await?;
             for (target, piece) in targets.iter().zip(pieces) {

@@ -20,7 +20,7 @@ use commonhold_policy::{
     segment_health::Source,
 };
 use commonhold_protocol::{
-    NodeId, Record, SegmentId, Timestamp,
+    NodeId, Record, SegmentId,
     ask::{Request, Response},
 };
 
@@ -47,17 +47,20 @@ pub(super) struct Looked {
 
 /// Repairs that run and that wait.
 pub(super) struct Repairs {
-    budget: Arc<Mutex<Budget>>,
+    pace: Pace,
     running: usize,
     urgent: VecDeque<SegmentId>,
     waiting: VecDeque<SegmentId>,
 }
 
 impl Repairs {
-    pub(super) fn new(now: Timestamp, upload: Option<Rate>) -> Self {
+    pub(super) fn new(clock: &Arc<Clock>, upload: Option<Rate>) -> Self {
         let bytes_per_second = upload.map_or(BYTES_PER_SECOND, Rate::bytes_per_second);
         Self {
-            budget: Arc::new(Mutex::new(Budget::new(now, bytes_per_second))),
+            pace: Pace {
+                budget: Arc::new(Mutex::new(Budget::new(clock.now(), bytes_per_second))),
+                clock: clock.clone(),
+            },
             running: 0,
             urgent: VecDeque::new(),
             waiting: VecDeque::new(),
@@ -83,15 +86,24 @@ impl Repairs {
     }
 }
 
-/// Waits until the budget allows so many bytes.
-async fn spend(budget: &Mutex<Budget>, clock: &Clock, bytes: u64) {
-    loop {
-        let spent = budget.lock().unwrap_or_else(PoisonError::into_inner).spend(clock.now(), bytes);
-        match spent {
-            Ok(()) => return,
-            Err(until) => {
-                let wait_ms = until.map_or(60_000, |until| until.ms_since(clock.now()));
-                tokio::time::sleep(Duration::from_millis(wait_ms.max(1))).await;
+/// The budget that all repairs share.
+#[derive(Clone)]
+pub(super) struct Pace {
+    budget: Arc<Mutex<Budget>>,
+    clock: Arc<Clock>,
+}
+
+impl Pace {
+    /// Waits until so many bytes may be moved.
+    pub(super) async fn spend(&self, bytes: u64) {
+        loop {
+            let spent = self.budget.lock().unwrap_or_else(PoisonError::into_inner).spend(self.clock.now(), bytes);
+            match spent {
+                Ok(()) => return,
+                Err(until) => {
+                    let wait_ms = until.map_or(60_000, |until| until.ms_since(self.clock.now()));
+                    tokio::time::sleep(Duration::from_millis(wait_ms.max(1))).await;
+                }
             }
         }
     }
@@ -101,15 +113,16 @@ impl Auditor {
     /// Nodes that might take a shard.
     fn helpers(&self) -> Vec<Helper> {
         let now = self.now();
-        let others = self.holders.iter().filter(|(node, holder)| {
-            **node != self.own && holder.life.life() == Life::Up && holder.free_bytes > 0
-        });
+        let others = self
+            .holders
+            .iter()
+            .filter(|(node, holder)| **node != self.own && holder.life.life() == Life::Up && holder.free_bytes > 0);
         let helper = |(node, holder): (&NodeId, &super::HolderState)| Helper {
             candidate: Candidate {
                 node: *node,
                 domain: self.parts.neighbours.domain(*node),
                 free_bytes: holder.free_bytes,
-                standing: Standing::Good,
+                standing: Standing::KnownGood,
             },
             trust: holder.reputation.trust(now),
         };
@@ -204,10 +217,11 @@ impl Auditor {
                 sources: plan.sources,
                 targets: plan.targets.into_iter().map(|(index, place)| (index, place.node)).collect(),
                 own: (self.own, self.parts.holder.clone()),
+                pace: self.repairs.pace.clone(),
             };
-            let (budget, clock, done) = (self.repairs.budget.clone(), self.parts.clock.clone(), self.done.clone());
+            let done = self.done.clone();
             self.parts.tasks.spawn(async move {
-                let rebuilt = rebuild.run(async |bytes| spend(&budget, &clock, bytes).await).await;
+                let rebuilt = rebuild.run().await;
                 let _ = done.send(Done::Rebuilt(segment, rebuilt)).await;
             });
         }
@@ -245,7 +259,8 @@ impl Auditor {
         {
             ward.repaired_at = Some(now);
             let manifest = ward.manifest.to_unverified();
-            let record = Record { manifest, claims: claims.iter().map(|claim| claim.claim.clone()).collect(), drop: None };
+            let record =
+                Record { manifest, claims: claims.iter().map(|claim| claim.claim.clone()).collect(), drop: None };
             let new = ward.take_in(claims.iter().map(|c| (c.claim.leaf.index, c.holder)), Source::Steward);
             let stewards = ward.stewards.clone();
             for claim in new {

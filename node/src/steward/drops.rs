@@ -28,7 +28,7 @@ pub(crate) struct HeldDrop {
 
 impl Steward {
     pub(super) fn keep_drop(&self, sender: &Sender, drop: Unverified<Drop>) -> Outcome {
-        let drop = drop.verify(&self.network).map_err(|_| Refusal::Invalid)?;
+        let drop = self.verifier.verify(drop).map_err(|_| Refusal::Invalid)?;
         let in_records = drop.segments.iter().map(|segment| self.drop_record(sender, &drop, segment));
         let mut outcomes: Vec<Outcome> = in_records.collect();
         outcomes.extend(self.hear_drop(sender, &drop, &drop.segments));
@@ -111,7 +111,7 @@ impl Steward {
         };
         Ok(kept.and_then(|kept| {
             let (arrived_at, drop) = kept.body.split_first_chunk()?;
-            let drop = Unverified::from_bytes(bytes::Bytes::copy_from_slice(drop)).ok()?.verify(&self.network).ok()?;
+            let drop = self.verifier.verify(Unverified::from_bytes(bytes::Bytes::copy_from_slice(drop)).ok()?).ok()?;
             let arrived_at = Timestamp(u64::from_le_bytes(*arrived_at));
             Some((kept, HeldDrop { arrived_at, drop }))
         }))
@@ -127,7 +127,7 @@ impl Steward {
         }
         let mut newest = self.held_drop(segment)?.map(|(_, held)| held.drop);
         let recorded = match self.kept_record(segment) {
-            Ok(kept) => kept.and_then(|(_, record)| record.drop?.verify(&self.network).ok()),
+            Ok(kept) => kept.and_then(|(_, record)| self.verifier.verify(record.drop?).ok()),
             Err(KeepError::Records(error)) => return Err(error),
             Err(KeepError::Refused(_)) => None,
         };
@@ -176,7 +176,7 @@ impl Steward {
                 let mut changes = Vec::new();
                 for summary in page.iter().filter(|summary| summary.tag == tag) {
                     let Some(owner) = self.records.owner(kind, &summary.key)? else { continue };
-                    let lease = self.kept_lease(&owner)?.and_then(|lease| lease.verify(&self.network).ok());
+                    let lease = self.kept_lease(&owner)?.and_then(|lease| self.verifier.verify(lease).ok());
                     if leases::is_over(lease.as_deref(), now) {
                         let expected = Some(summary.sequence);
                         changes.push(Change { kind, key: summary.key, owner, tag, body: None, expected });

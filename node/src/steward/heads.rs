@@ -11,11 +11,11 @@ use crate::records::{Change, ENTRY_BYTES, Kept, Kind, RecordsError};
 
 impl Steward {
     pub(super) fn keep_head(&self, sender: &Sender, head: Unverified<Head>) -> Outcome {
-        let head = head.verify(&self.network).map_err(|_| Refusal::Invalid)?;
+        let head = self.verifier.verify(head).map_err(|_| Refusal::Invalid)?;
         let kept = self.change_one(sender, || {
             let before = self.kept_heads(&head.vault)?;
             let mut heads: Vec<Verified<Head>> = match &before {
-                Some(kept) => heads_of(kept).filter_map(|head| head.verify(&self.network).ok()).collect(),
+                Some(kept) => heads_of(kept).filter_map(|head| self.verifier.verify(head).ok()).collect(),
                 None => Vec::new(),
             };
             if !heads::merge(&mut heads, head.clone()).map_err(refusal)? {

@@ -73,8 +73,8 @@ impl Steward {
     }
 
     fn verify(&self, record: Record) -> Result<Arrived, Refusal> {
-        let manifest = record.manifest.clone().verify(&self.network).map_err(|_| Refusal::Invalid)?;
-        let drop = record.drop.clone().map(|drop| drop.verify(&self.network)).transpose();
+        let manifest = self.verifier.verify(record.manifest.clone()).map_err(|_| Refusal::Invalid)?;
+        let drop = record.drop.clone().map(|drop| self.verifier.verify(drop)).transpose();
         Ok(Arrived { manifest, drop: drop.map_err(|_| Refusal::Invalid)?, record })
     }
 
@@ -89,7 +89,7 @@ impl Steward {
             .iter()
             .filter(|claim| !known.contains(claim))
             .filter_map(|claim| {
-                let verified = claim.clone().verify(&self.network);
+                let verified = self.verifier.verify_claim(claim.clone());
                 invalid |= verified.is_err();
                 verified.ok()
             })
@@ -140,11 +140,17 @@ impl Steward {
         }
     }
 
+    /// The record of a segment that its owner wants, if one is kept and can be read.
+    pub(crate) fn wanted_record(&self, segment: &SegmentId) -> Option<RecordState> {
+        let (_, record) = self.kept_record(segment).ok()??;
+        self.state_of(&record).filter(|state| !state.is_dropped())
+    }
+
     /// A kept record as the rules see it. What does not verify (any more) is left out.
     pub(super) fn state_of(&self, record: &Record) -> Option<RecordState> {
-        let manifest = record.manifest.clone().verify(&self.network).ok()?;
-        let drop = record.drop.clone().and_then(|drop| drop.verify(&self.network).ok());
-        let claims = record.claims.iter().filter_map(|claim| claim.clone().verify(&self.network).ok()).collect();
+        let manifest = self.verifier.verify(record.manifest.clone()).ok()?;
+        let drop = record.drop.clone().and_then(|drop| self.verifier.verify(drop).ok());
+        let claims = record.claims.iter().filter_map(|claim| self.verifier.verify_claim(claim.clone()).ok()).collect();
         Some(RecordState::first(VerifiedRecord { manifest, claims, drop }).0)
     }
 }

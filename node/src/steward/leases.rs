@@ -23,7 +23,7 @@ impl Steward {
     }
 
     pub(crate) fn keep_lease(&self, sender: &Sender, lease: Unverified<Lease>) -> Outcome {
-        let lease = lease.verify(&self.network).map_err(|_| Refusal::Invalid)?;
+        let lease = self.verifier.verify(lease).map_err(|_| Refusal::Invalid)?;
         let kept = self.change_one(sender, || {
             let before = match self.records.get(Kind::Lease, lease.vault.as_bytes()) {
                 Err(RecordsError::Damaged { .. }) => None,
@@ -32,7 +32,7 @@ impl Steward {
             let mut newest = before
                 .as_ref()
                 .and_then(|kept| Unverified::from_bytes(kept.body.clone().into()).ok())
-                .and_then(|kept: Unverified<Lease>| kept.verify(&self.network).ok());
+                .and_then(|kept: Unverified<Lease>| self.verifier.verify(kept).ok());
             let changed = leases::merge(&mut newest, lease.clone()).map_err(|refused| match refused {
                 LeaseRefusal::OtherVault => Refusal::Invalid,
                 LeaseRefusal::Outdated => Refusal::Outdated,

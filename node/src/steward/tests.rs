@@ -448,3 +448,28 @@ fn about_says_what_the_node_can_take_and_where_it_is() {
         other => panic!("{other:?}"),
     }
 }
+
+#[test]
+fn the_signature_of_a_batch_is_checked_once_for_all_segments_and_all_merges() {
+    const SEGMENTS: u8 = 4;
+    let owner = key(1);
+    let manifests = (0..SEGMENTS).map(|salt| Verified::sign(manifest(&owner, salt), &owner, &network()));
+    let manifests: Vec<Verified<Manifest>> = manifests.collect();
+    let mut records: Vec<Record> = manifests
+        .iter()
+        .map(|manifest| Record { manifest: manifest.to_unverified(), claims: vec![], drop: None })
+        .collect();
+    for index in 0..HOLDERS {
+        let leaf = |manifest: &Verified<Manifest>| ClaimLeaf { segment: manifest.id(), index: ShardIndex(index) };
+        let leaves: Vec<ClaimLeaf> = manifests.iter().map(leaf).collect();
+        let claims = Claim::sign_batch(&leaves, Timestamp(1), &key(100 + index), &network());
+        records.iter_mut().zip(claims).for_each(|(record, claim)| record.claims.push(claim));
+    }
+    let world = World::new();
+    for record in &records {
+        world.keep(Record { claims: record.claims[..2].to_vec(), ..record.clone() }).unwrap();
+        world.keep(record.clone()).unwrap();
+        assert_eq!(world.record(manifests[0].id()), Some(records[0].clone()));
+    }
+    assert_eq!(world.steward.verifier().signatures_checked(), u64::from(SEGMENTS) + u64::from(HOLDERS));
+}
