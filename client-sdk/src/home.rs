@@ -120,6 +120,10 @@ impl Home {
         self.dir.join("journal")
     }
 
+    pub(crate) fn spool_dir(&self) -> PathBuf {
+        self.dir.join("spool")
+    }
+
     /// True if a vault was made here.
     pub fn has_vault(&self) -> bool {
         self.vault_file().exists()

@@ -52,8 +52,8 @@ pub(crate) struct Journal {
     path: PathBuf,
     file: Arc<fs::File>,
     length: u64,
-    /// Locks of devices whose logs we took over, until they are removed.
-    taken_over: Vec<(PathBuf, fs::File)>,
+    /// Devices whose logs we took over, with their locks, until the logs are removed.
+    taken_over: Vec<(usize, PathBuf, fs::File)>,
 }
 
 impl Journal {
@@ -81,10 +81,15 @@ impl Journal {
             }
             if let Some(lock) = home.try_lock_device_number(number)? {
                 read_log(&Arc::new(fs::File::open(&path).doing("open", &path)?), seal, each)?;
-                taken_over.push((path, lock));
+                taken_over.push((number, path, lock));
             }
         }
         Ok(Self { path, file, length, taken_over })
+    }
+
+    /// The devices whose logs were taken over: their locks are ours until [`Self::clear`].
+    pub(crate) fn taken_over(&self) -> Vec<usize> {
+        self.taken_over.iter().map(|(number, ..)| *number).collect()
     }
 
     /// Notes a segment that is placed and recorded.
@@ -107,7 +112,7 @@ impl Journal {
     pub(crate) fn clear(&mut self) -> Result<(), Error> {
         self.file.set_len(0).doing("empty", &self.path)?;
         self.length = 0;
-        for (path, _lock) in self.taken_over.drain(..) {
+        for (_, path, _lock) in self.taken_over.drain(..) {
             match fs::remove_file(&path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error).doing("remove", &path),
                 _ => {}

@@ -29,6 +29,7 @@ mod report;
 mod restore;
 mod session;
 mod setup;
+mod spool;
 mod table;
 mod transaction;
 mod upload;

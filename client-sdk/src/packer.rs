@@ -5,13 +5,15 @@
 //! in [`UNDER_WAY_BYTES_MAX`], and whoever brings more waits.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, mpsc as threads},
     thread::JoinHandle,
 };
 
 use commonhold_policy::parameters::TooFewHolders;
 use commonhold_protocol::{
-    Coding, Drop as DropOrder, DropKind, Manifest, SegmentId, Verified, manifest::SEGMENT_BYTES_MAX,
+    Coding, Drop as DropOrder, DropKind, Manifest, SegmentId, Unverified, Verified, drop::DROP_SEGMENTS_MAX,
+    manifest::SEGMENT_BYTES_MAX,
 };
 use commonhold_storage_engine::{
     chunk_ref::ChunkRef,
@@ -33,6 +35,7 @@ use crate::{
     progress::Progress,
     reader::Reader,
     session::{Session, now},
+    spool::{Slot, Spool, Spooled},
     table::{ChunkTag, PackedChunk, SEGMENT_CHUNKS_MAX},
     upload::{self, Placed},
     vault::Vault,
@@ -63,6 +66,8 @@ struct FullSegment {
     open: OpenSegment,
     coding: Coding,
     permit: OwnedSemaphorePermit,
+    /// None if it is to be spooled yet.
+    slot: Option<Slot>,
 }
 
 /// Figures of what was packed.
@@ -94,6 +99,12 @@ pub(crate) struct Packer {
     progress: Arc<Progress>,
     dedup: DedupIndex,
     journal: Journal,
+    /// Segments that were under way when an earlier put ended.
+    interrupted: Vec<Spooled>,
+    /// Those of them that this put may go on with.
+    spooled: BTreeMap<SegmentId, Spooled>,
+    /// Those of them that it goes on with.
+    resumed: BTreeSet<SegmentId>,
     seal: Arc<LocalSeal>,
     compressor: Compressor,
     files: Option<OpenSegment>,
@@ -114,7 +125,8 @@ fn permits(length: u64, coding: Coding) -> u32 {
 }
 
 impl Packer {
-    /// A packer that goes on where an earlier put was cut off: the segments in the journal are placed already.
+    /// A packer that goes on where an earlier put was cut off: the segments in the journal are placed already, and
+    /// those in the spool half.
     pub(crate) fn open(
         vault: &Vault,
         reader: Reader,
@@ -131,6 +143,12 @@ impl Packer {
             dedup.placed(segment)
         })?;
         let (coder, full) = threads::sync_channel(1);
+        let (spool, mut interrupted) =
+            Spool::open(home, device, &journal.taken_over(), seal.clone(), session.network());
+        let is_placed = |spooled: &mut Spooled| placed.iter().any(|segment| segment.id == spooled.id());
+        for spooled in interrupted.extract_if(.., is_placed) {
+            spooled.slot.free()?;
+        }
         // A report for each segment that can be under way.
         let (report, finished) = mpsc::channel(UNDER_WAY_BYTES_MAX / PERMIT_BYTES + 2);
         let uploads = CancellationToken::new();
@@ -141,6 +159,7 @@ impl Packer {
             report,
             uploads: uploads.clone(),
             records: upload::RecordQueues::new(session.clone()),
+            spool,
         };
         let coder_thread = std::thread::Builder::new()
             .name("coding".to_owned())
@@ -154,6 +173,9 @@ impl Packer {
             progress,
             dedup,
             journal,
+            interrupted,
+            spooled: BTreeMap::new(),
+            resumed: BTreeSet::new(),
             seal,
             compressor: Compressor::new(DEFAULT_LEVEL).map_err(|source| Error::Io {
                 action: "set up compression in",
@@ -184,6 +206,10 @@ impl Packer {
             self.figures.chunks_known += 1;
             if content == Content::File {
                 Progress::add(&self.progress.bytes_known, chunk.len() as u64);
+            }
+            self.resume(&known.segment)?;
+            if content == Content::Tree && self.resumed.contains(&known.segment) {
+                self.reader.remember(&known, chunk);
             }
             return Ok(known);
         }
@@ -243,6 +269,20 @@ impl Packer {
     fn close(&mut self, content: Content) -> Result<(), Error> {
         let Some(open) = self.filling(content).take() else { return Ok(()) };
         let coding = self.coding?;
+        self.send(open, coding, None)
+    }
+
+    /// Goes on with a segment that was under way when an earlier put ended.
+    fn resume(&mut self, segment: &SegmentId) -> Result<(), Error> {
+        let Some(spooled) = self.spooled.remove(segment) else { return Ok(()) };
+        self.resumed.insert(*segment);
+        let builder = spooled.segment()?;
+        let Spooled { manifest, chunks, slot, .. } = spooled;
+        self.send(OpenSegment { builder, chunks }, manifest.coding, Some(slot))
+    }
+
+    /// Waits for memory and has a segment coded and placed.
+    fn send(&mut self, open: OpenSegment, coding: Coding, slot: Option<Slot>) -> Result<(), Error> {
         let permits = permits(open.builder.length(), coding);
         let mut memory = std::pin::pin!(self.memory.clone().acquire_many_owned(permits));
         let permit = loop {
@@ -259,7 +299,7 @@ impl Packer {
             }
         };
         let coder = self.coder.as_ref().ok_or(Error::Stopped)?;
-        coder.send(FullSegment { open, coding, permit }).map_err(|_| Error::Stopped)?;
+        coder.send(FullSegment { open, coding, permit, slot }).map_err(|_| Error::Stopped)?;
         self.under_way += 1;
         Ok(())
     }
@@ -274,9 +314,10 @@ impl Packer {
 
     fn keep(&mut self, finished: Result<Placed, Error>) -> Result<(), Error> {
         self.under_way -= 1;
-        let Placed { segment, bytes_placed, shared } = finished?;
+        let Placed { segment, bytes_placed, shared, slot } = finished?;
         self.reader.catalog().learn_info(segment.id, segment.info.clone());
         let journaled = self.journal.append(&segment, &self.seal)?;
+        slot.map_or(Ok(()), Slot::free)?;
         self.dedup.placed(&segment)?;
         self.figures.segments += 1;
         self.figures.bytes_placed += bytes_placed;
@@ -323,11 +364,42 @@ impl Packer {
         &mut self.dedup
     }
 
+    /// The segments that were under way when an earlier put ended, to be told apart: [`Self::offer`] those that no
+    /// head refers to, free the others.
+    pub(crate) fn take_interrupted(&mut self) -> Vec<Spooled> {
+        std::mem::take(&mut self.interrupted)
+    }
+
+    /// A segment that this put may go on with. If it does not, its shards are dropped in the end.
+    pub(crate) fn offer(&mut self, spooled: Spooled) {
+        let id = spooled.id();
+        for chunk in spooled.chunks.iter().filter(|_| spooled.is_whole) {
+            self.dedup.insert(chunk.tag, chunk.chunk_ref(id));
+        }
+        self.spooled.insert(id, spooled);
+    }
+
+    /// Has all who may have shards of what nobody went on with drop them.
+    fn drop_leftovers(&mut self) -> Result<(), Error> {
+        let leftovers: Vec<Spooled> = std::mem::take(&mut self.spooled).into_values().collect();
+        for leftovers in leftovers.chunks(DROP_SEGMENTS_MAX) {
+            for leftover in leftovers {
+                leftover.slot.give_up()?;
+            }
+            let ids: Vec<SegmentId> = leftovers.iter().map(Spooled::id).collect();
+            let drop = drop_of(ids.clone(), &self.keys, &self.session);
+            let nodes = leftovers.iter().flat_map(|leftover| leftover.slot.nodes()).collect();
+            self.session.block_on(upload::drop_segments(&self.session, &ids, &drop, nodes));
+        }
+        leftovers.into_iter().try_for_each(|leftover| leftover.slot.free())
+    }
+
     /// A head refers to all that was placed, and the cache knows all of `table`, if one is given.
     pub(crate) fn committed(&mut self, table: Option<&[u8]>) -> Result<(), Error> {
         if let Some(table) = table {
             self.dedup.set_table_seen(table)?;
         }
+        self.drop_leftovers()?;
         self.journal.clear()
     }
 
@@ -374,6 +446,12 @@ impl ChunkSink for Sink<'_> {
     }
 }
 
+/// The owner's word that segments are not wanted.
+fn drop_of(segments: Vec<SegmentId>, keys: &VaultKeys, session: &Session) -> Unverified<DropOrder> {
+    let drop = DropOrder { vault: keys.vault_id(), counter: now().0, kind: DropKind::Drop, segments };
+    Verified::sign(drop, keys.signing(), session.network()).to_unverified()
+}
+
 /// The coding thread: codes, signs, and starts each upload on the network's runtime.
 struct UploadStage {
     session: Arc<Session>,
@@ -382,11 +460,12 @@ struct UploadStage {
     report: mpsc::Sender<Result<Placed, Error>>,
     uploads: CancellationToken,
     records: upload::RecordQueues,
+    spool: Spool,
 }
 
 impl UploadStage {
     fn run(self, full: &threads::Receiver<FullSegment>) {
-        while let Ok(FullSegment { open, coding, permit }) = full.recv() {
+        while let Ok(FullSegment { open, coding, permit, slot }) = full.recv() {
             if self.uploads.is_cancelled() {
                 return;
             }
@@ -399,9 +478,9 @@ impl UploadStage {
                 }
             };
             let manifest: Verified<Manifest> = Verified::sign(manifest, self.keys.signing(), self.session.network());
-            let undo = DropOrder { vault: manifest.vault, counter: now().0, kind: DropKind::Drop, segments: vec![id] };
-            let undo = Verified::sign(undo, self.keys.signing(), self.session.network()).to_unverified();
-            let upload = upload::SegmentUpload { id, manifest, shards, chunks: open.chunks, undo };
+            let undo = drop_of(vec![id], &self.keys, &self.session);
+            let slot = slot.or_else(|| self.spool.write(&manifest, &open.chunks, &shards));
+            let upload = upload::SegmentUpload { id, manifest, shards, chunks: open.chunks, undo, slot };
             let (session, records, report) = (self.session.clone(), self.records.clone(), self.report.clone());
             let (progress, uploads) = (self.progress.clone(), self.uploads.clone());
             self.session.handle().spawn(async move {

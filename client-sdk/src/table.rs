@@ -173,7 +173,8 @@ impl NodeHint {
     }
 }
 
-fn pack(chunks: &[PackedChunk]) -> Vec<u8> {
+/// The chunks of one part, or of a whole segment.
+pub(crate) fn pack(chunks: &[PackedChunk]) -> Vec<u8> {
     let mut packed = Vec::with_capacity(chunks.len() * CHUNK_BYTES);
     for chunk in chunks {
         packed.extend_from_slice(&chunk.tag);

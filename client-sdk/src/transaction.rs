@@ -119,6 +119,7 @@ impl<'v> Transaction<'v> {
             merged: false,
             conflicts: Vec::new(),
         };
+        transaction.offer_interrupted(&siblings)?;
         transaction.catch_up_dedup()?;
         for sibling in siblings {
             transaction.merge(sibling)?;
@@ -209,6 +210,35 @@ impl<'v> Transaction<'v> {
             (name, entry) = (folder_name, Some(Entry { kind: EntryKind::Directory(tree), ..folder }));
         }
         edited(&self.root, name, entry.as_ref())
+    }
+
+    /// Lets the packer go on with segments that were under way when an earlier put ended. One that a head refers to is
+    /// not among them: the spool is not synced, so after a power cut it may say what was true long ago.
+    fn offer_interrupted(&mut self, siblings: &[State]) -> Result<(), Error> {
+        let states: Vec<HeadPayload> =
+            [&self.state].into_iter().chain(siblings).map(|state| state.payload.clone()).collect();
+        for spooled in self.packer.take_interrupted() {
+            match self.is_in_any(&states, &spooled.id()) {
+                Ok(true) => spooled.slot.free()?,
+                // What cannot be sent now is left for a time when it can.
+                Ok(false) if self.packer.coding().is_err() => {}
+                Ok(false) => self.packer.offer(spooled),
+                Err(Error::Interrupted) => return Err(Error::Interrupted),
+                Err(error) => tracing::warn!("segment {} is left as it was found: {error}", spooled.id()),
+            }
+        }
+        Ok(())
+    }
+
+    fn is_in_any(&self, states: &[HeadPayload], segment: &SegmentId) -> Result<bool, Error> {
+        for payload in states {
+            if payload.hints.iter().any(|hint| hint.id == *segment)
+                || map::get(&self.reader, &payload.table, &table::segment_key(segment))?.is_some()
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Has the dedup index learn the chunks of segments that other devices placed.

@@ -25,6 +25,7 @@ use crate::{
     error::Error,
     progress::Progress,
     session::{Session, now},
+    spool::Slot,
     table::{NodeKey, PackedChunk, PlacedSegment, SegmentInfo},
 };
 
@@ -43,6 +44,8 @@ pub(crate) struct SegmentUpload {
     pub(crate) chunks: Vec<PackedChunk>,
     /// The owner's word that it is not wanted after all, for when it cannot be placed or recorded.
     pub(crate) undo: Unverified<Drop>,
+    /// Where it is kept until it is placed.
+    pub(crate) slot: Option<Slot>,
 }
 
 /// A segment that holders have claimed and stewards keep.
@@ -51,6 +54,8 @@ pub(crate) struct Placed {
     pub(crate) bytes_placed: u64,
     /// Shards that share a failure domain, or even a node, with another of the segment.
     pub(crate) shared: usize,
+    /// To be freed once the journal has the segment.
+    pub(crate) slot: Option<Slot>,
 }
 
 /// How a failed transfer looks to the policy.
@@ -68,10 +73,11 @@ pub(crate) fn failure(error: &TransferError) -> Failure {
 pub(crate) async fn run(
     session: &Arc<Session>,
     records: &RecordQueues,
-    upload: SegmentUpload,
+    mut upload: SegmentUpload,
     progress: &Progress,
 ) -> Result<Placed, Error> {
-    let (claims, shared) = place(session, &upload, progress).await?;
+    let mut slot = upload.slot.take();
+    let (claims, shared) = place(session, &upload, &mut slot, progress).await?;
     let coding = upload.manifest.coding;
     let mut holders = vec![None; usize::from(coding.n())];
     for claim in &claims {
@@ -84,12 +90,12 @@ pub(crate) async fn run(
     };
     if let Err(error) = records.keep(upload.id, record).await {
         let holders: Vec<NodeId> = claims.iter().map(|claim| claim.holder).collect();
-        undo(session, &upload, holders).await;
+        undo(session, &upload, slot, holders).await?;
         return Err(error);
     }
     let info = SegmentInfo { coding, length: upload.manifest.length, holders };
     let bytes_placed = claims.len() as u64 * upload.manifest.shard_length();
-    Ok(Placed { segment: PlacedSegment { id: upload.id, info, chunks: upload.chunks }, bytes_placed, shared })
+    Ok(Placed { segment: PlacedSegment { id: upload.id, info, chunks: upload.chunks }, bytes_placed, shared, slot })
 }
 
 /// Drives the store machine until enough shards are claimed.
@@ -98,13 +104,20 @@ pub(crate) async fn run(
 async fn place(
     session: &Arc<Session>,
     upload: &SegmentUpload,
+    slot: &mut Option<Slot>,
     progress: &Progress,
 ) -> Result<(Vec<VerifiedClaim>, usize), Error> {
     let coding = upload.manifest.coding;
-    let candidates = session.candidates().await?;
+    let mut candidates = session.candidates().await?;
+    let sent = slot.as_ref().map(Slot::sent).unwrap_or_default();
+    for candidate in candidates.iter_mut().filter(|candidate| sent.values().any(|node| *node == candidate.node)) {
+        // What it may have of this segment already, it needs no more room for.
+        candidate.free_bytes = candidate.free_bytes.max(upload.manifest.shard_length());
+    }
     let mut rng = rand_chacha::ChaCha12Rng::from_os_rng();
     let plan = placement::plan(&mut rng, coding, upload.manifest.shard_length(), &candidates);
     let plan = plan.map_err(|PlacementError::TooFewNodes { have, need, .. }| Error::TooFewHolders { have, need })?;
+    let plan = plan.resuming(&sent);
     let shared = plan.domains_shared().max(plan.nodes_shared());
     let (mut machine, mut actions) = Store::start(plan, coding, now());
     let mut running = FuturesUnordered::new();
@@ -112,6 +125,9 @@ async fn place(
     let mut claims: BTreeMap<(ShardIndex, NodeId), VerifiedClaim> = BTreeMap::new();
     let mut timer = std::pin::pin!(tokio::time::sleep(Duration::MAX));
     loop {
+        if let Some(slot) = slot {
+            slot.note(actions.iter().filter_map(Action::upload)).await;
+        }
         for action in actions {
             match action {
                 Action::Upload { index, node } => {
@@ -136,7 +152,7 @@ async fn place(
                 }
                 Action::Failed(failed) => {
                     // Whoever was still being sent a shard may have taken it all the same.
-                    undo(session, upload, cancels.keys().map(|(_, node)| *node).collect()).await;
+                    undo(session, upload, slot.take(), cancels.keys().map(|(_, node)| *node).collect()).await?;
                     let text = |failure: Failure| failure.to_string();
                     return Err(Error::NotPlaced {
                         segment: upload.id,
@@ -174,11 +190,35 @@ async fn place(
     }
 }
 
-/// Gives holders their space back. Whoever does not hear of it keeps shards that nobody asks for.
-async fn undo(session: &Arc<Session>, upload: &SegmentUpload, mut holders: Vec<NodeId>) {
-    holders.sort();
-    holders.dedup();
-    session.ask_all(&holders, &Request::KeepDrop { drop: upload.undo.clone() }).await;
+/// Gives holders their space back, and frees the slot.
+async fn undo(
+    session: &Arc<Session>,
+    upload: &SegmentUpload,
+    slot: Option<Slot>,
+    mut holders: Vec<NodeId>,
+) -> Result<(), Error> {
+    if let Some(slot) = &slot {
+        slot.give_up()?;
+        holders.extend(slot.nodes());
+    }
+    drop_segments(session, &[upload.id], &upload.undo, holders).await;
+    slot.map_or(Ok(()), Slot::free)
+}
+
+/// Tells all who may have shards of segments, or their records, to drop them. Whoever does not hear of it keeps shards
+/// that nobody asks for.
+pub(crate) async fn drop_segments(
+    session: &Arc<Session>,
+    segments: &[SegmentId],
+    drop: &Unverified<Drop>,
+    mut nodes: Vec<NodeId>,
+) {
+    for segment in segments {
+        nodes.extend(session.stewards(*segment.as_bytes()).await.unwrap_or_default());
+    }
+    nodes.sort();
+    nodes.dedup();
+    session.ask_all(&nodes, &Request::KeepDrop { drop: drop.clone() }).await;
 }
 
 /// One shard to one node; the claim must be that node's, over exactly this shard.

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use commonhold_protocol::{Drop, Manifest, ShardIndex, Timestamp, VaultId, ask::Refusal};
+use commonhold_protocol::{Coding, Drop, Manifest, ShardIndex, Timestamp, VaultId, ask::Refusal};
 
-use crate::{Domain, drops};
+use crate::{Domain, drops, segment_health::Counters};
 
 /// One vault may use at most one part in this many of a steward's space for records.
 pub const VAULT_PARTS: u64 = 4;
@@ -27,6 +27,37 @@ pub fn admit_shard(manifest: &Manifest, index: ShardIndex, newest_drop: Option<&
         Err(Refusal::Dropped)
     } else {
         Ok(())
+    }
+}
+
+/// How long the claims of a new record may take to prove themselves.
+pub const PROVE_MS: u64 = 60 * 60 * 1000;
+
+/// What a steward does with a record that it has not kept before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NewRecord {
+    /// At least k of its shards were audited: it can be restored, so it is worth keeping.
+    Keep,
+    /// Audit its claims until then.
+    Wait {
+        /// When the time is over.
+        until: Timestamp,
+    },
+    /// Forget it: records of made-up vaults cost nothing to sign, shards do.
+    Forget,
+}
+
+/// Whether a record of `coding` that came at `since` is kept, by its audits so far; `within_ms` is [`PROVE_MS`] but in
+/// tests. A record that comes from a fellow steward whose holders happen to sleep is forgotten too: it is offered again
+/// with the next sweep.
+pub fn new_record(now: Timestamp, since: Timestamp, within_ms: u64, coding: Coding, counters: Counters) -> NewRecord {
+    let until = since.after_ms(within_ms);
+    if counters.healthy >= coding.k() {
+        NewRecord::Keep
+    } else if now < until && counters.standing() >= coding.k() {
+        NewRecord::Wait { until }
+    } else {
+        NewRecord::Forget
     }
 }
 
@@ -128,6 +159,21 @@ mod tests {
 
     fn domain(number: u32) -> Domain {
         Domain::new(number.to_string())
+    }
+
+    #[test]
+    fn a_new_record_is_kept_once_k_of_its_shards_were_audited_within_the_hour() {
+        let coding = Coding::new(4, 8).unwrap();
+        let judge = |at, healthy, suspect| {
+            let counters = Counters { healthy, suspect, ..Counters::default() };
+            new_record(NOW.after_ms(at), NOW, PROVE_MS, coding, counters)
+        };
+        let until = NOW.after_ms(PROVE_MS);
+        assert_eq!(judge(0, 0, 8), NewRecord::Wait { until });
+        assert_eq!(judge(PROVE_MS - 1, 3, 1), NewRecord::Wait { until });
+        assert_eq!(judge(1, 4, 0), NewRecord::Keep);
+        assert_eq!(judge(PROVE_MS, 3, 5), NewRecord::Forget, "the hour is over");
+        assert_eq!(judge(1, 0, 3), NewRecord::Forget, "too many claims have failed already");
     }
 
     #[test]

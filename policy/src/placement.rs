@@ -56,6 +56,28 @@ impl PlacementPlan {
     }
 }
 
+impl PlacementPlan {
+    /// The same places, but shards that were sent once before go to the nodes they were sent to, as far as those are in
+    /// the plan: whoever has its shard already need not be sent it again.
+    pub fn resuming(mut self, sent: &BTreeMap<ShardIndex, NodeId>) -> Self {
+        let mut settled = BTreeSet::new();
+        for (index, node) in sent {
+            let Some(place) = self.slots.get(index).cloned() else { continue };
+            if place.node == *node {
+                settled.insert(*index);
+                continue;
+            }
+            let slots = self.slots.iter_mut().filter(|(other, _)| !settled.contains(*other)).map(|(_, place)| place);
+            if let Some(other) = slots.chain(&mut self.spares).find(|other| other.node == *node) {
+                let back = std::mem::replace(other, place);
+                self.slots.insert(*index, back);
+                settled.insert(*index);
+            }
+        }
+        self
+    }
+}
+
 /// How many of `things` are there beyond one of each.
 fn shared<T: Ord>(things: impl ExactSizeIterator<Item = T>) -> usize {
     let all = things.len();

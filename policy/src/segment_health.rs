@@ -188,9 +188,9 @@ impl<N: Copy + Eq> SegmentHealth<N> {
 
     /// A holder has released its claim; true if the counters changed.
     pub fn release(&mut self, index: ShardIndex, node: N) -> bool {
-        let before = self.state(index);
+        let (before, claims) = (self.state(index), self.claims.len());
         self.claims.retain(|claim| claim.index != index || claim.node != node);
-        self.recount(index, before)
+        self.claims.len() < claims && self.recount(index, before)
     }
 
     fn each_of(&mut self, node: N, next: impl Fn(ClaimState) -> ClaimState) -> bool {

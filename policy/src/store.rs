@@ -85,6 +85,16 @@ pub enum Action {
     Failed(StoreFailed),
 }
 
+impl Action {
+    /// The shard that is to be sent, and to whom, if this is an upload.
+    pub fn upload(&self) -> Option<(ShardIndex, NodeId)> {
+        match self {
+            Self::Upload { index, node } => Some((*index, *node)),
+            _ => None,
+        }
+    }
+}
+
 /// What was placed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Placed {

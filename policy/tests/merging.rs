@@ -236,6 +236,25 @@ fn what_fits_is_kept_though_its_neighbours_are_refused() {
     assert_eq!(state.claims().keys().copied().collect::<Vec<_>>(), [ShardIndex(1)]);
 }
 
+/// A claim that this steward found lost gives way, and only that one.
+#[test]
+fn a_claim_that_is_removed_makes_room_for_another() {
+    let mut state = RecordState::new(manifest(OWNER, 0, 0));
+    for holder in 0..CLAIMS_PER_INDEX_MAX as u8 {
+        assert_eq!(state.merge_claim(claim(segment(), 0, holder, 1)), Ok(true));
+    }
+    let newcomer = claim(segment(), 0, 9, 1);
+    assert!(matches!(state.merge_claim(newcomer.clone()), Err(RecordRefusal::ClaimsFull { .. })));
+    let lost = claim(segment(), 0, 1, 1).holder;
+    assert!(!state.remove_claim(ShardIndex(1), &lost), "it claims another shard");
+    assert!(state.remove_claim(ShardIndex(0), &lost));
+    assert!(!state.remove_claim(ShardIndex(0), &lost), "it is gone already");
+    assert_eq!(state.merge_claim(newcomer.clone()), Ok(true));
+    let holders: Vec<NodeId> = state.claims()[&ShardIndex(0)].iter().map(|claim| claim.holder).collect();
+    assert_eq!(holders.len(), CLAIMS_PER_INDEX_MAX);
+    assert!(holders.contains(&newcomer.holder) && !holders.contains(&lost));
+}
+
 #[test]
 fn two_devices_that_drop_and_undrop_at_one_counter_end_alike_and_keep_the_data() {
     let drop = drop_of(OWNER, 3, DropKind::Drop, vec![segment()]);

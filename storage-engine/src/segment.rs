@@ -67,6 +67,21 @@ impl SegmentBuilder {
         Self { id: Manifest::segment_id(&vault, &salt), vault, salt, bytes: Vec::new() }
     }
 
+    /// The segment that was described by `manifest` before, from its bytes; none if those are not of that segment.
+    pub fn of_manifest(manifest: &Manifest, mut bytes: Vec<u8>) -> Option<Self> {
+        if bytes.len() as u64 != manifest.length {
+            return None;
+        }
+        let shard_length = manifest.shard_length() as usize;
+        bytes.reserve_exact(shard_length * usize::from(manifest.coding.k()) - bytes.len());
+        // The data shards say it all: the others follow from them.
+        bytes.resize(shard_length * usize::from(manifest.coding.k()), 0);
+        let is_shard = |(shard, root): (&[u8], &ShardRoot)| blake3::hash(shard).as_bytes() == root.as_bytes();
+        let is_whole = bytes.chunks_exact(shard_length).zip(&manifest.roots).all(is_shard);
+        bytes.truncate(manifest.length as usize);
+        is_whole.then(|| Self { vault: manifest.vault, salt: manifest.salt, id: manifest.id(), bytes })
+    }
+
     /// The id that the segment will have.
     pub fn id(&self) -> SegmentId {
         self.id

@@ -200,6 +200,11 @@ impl Network {
         statuses.map(|status| status.pointer(path).and_then(Value::as_u64).unwrap()).sum()
     }
 
+    /// The same over some nodes, which must run.
+    pub(crate) fn figures_of(&self, nodes: &[usize], path: &str) -> u64 {
+        nodes.iter().map(|node| self.figure(*node, path)).sum()
+    }
+
     /// A node's id, in hex.
     pub(crate) fn node_id(&self, node: usize) -> String {
         let status = self.status(node).unwrap_or_else(|| panic!("node {node} does not run"));
@@ -221,6 +226,12 @@ impl Network {
     pub(crate) fn freeze(&self, node: usize) {
         let pid = process::working_in(&self.node_dir(node)).unwrap_or_else(|| panic!("node {node} does not run"));
         process::signal(pid, "STOP");
+    }
+
+    /// Lets a frozen node go on.
+    pub(crate) fn thaw(&self, node: usize) {
+        let pid = process::working_in(&self.node_dir(node)).unwrap_or_else(|| panic!("node {node} does not run"));
+        process::signal(pid, "CONT");
     }
 
     fn end(&mut self, node: usize, signal: &str) {

@@ -7,9 +7,10 @@ use std::{
     io::Write,
     path::{Path, PathBuf},
     process::Command,
+    time::Duration,
 };
 
-use super::harness::{Network, Setup, Tree, assert_same, noise};
+use super::harness::{Network, Setup, Tree, assert_same, eventually, noise, poll_until};
 
 const MIB: u64 = 1 << 20;
 /// A pledge that a few large segments fill.
@@ -36,6 +37,40 @@ fn a_put_goes_where_there_is_room_or_says_that_there_is_none() {
     home.run(["put", source, "/large"]).expect_code(0);
     within_pledge(&network, 24 * MIB);
     read_back(&network, &phrase, &[(&small, "/small"), (&large, "/large")], "grown");
+}
+
+/// All six nodes are needed: with one that says nothing any more, a put fails. What the others took they are told to
+/// drop.
+#[test]
+fn a_put_that_cannot_be_placed_is_taken_back() {
+    // A shard of 4 MiB takes a while, so that the node is frozen before it has its own.
+    let overlay = "[pledge]\ntrash = \"1 s\"\ndownload = \"16 Mbit/s\"\n";
+    let network = Network::start(&Setup { nodes: 6, coding: Some("3/6"), overlay: Some(overlay), ..Setup::default() });
+    let (home, _) = network.new_home("home");
+    let mut before = Tree::new(network.scratch().join("before"), 1);
+    before.small_files(20);
+    home.put(before.path(), "/before");
+    let held = || network.figures_of(&[0, 1, 2, 3, 4], "/shards/held");
+    let received = || network.figures_of(&[0, 1, 2, 3, 4], "/traffic/shard_bytes_received");
+    let (held_before, received_before) = (held(), received());
+
+    let mut source = Tree::new(network.scratch().join("source"), 2);
+    source.file("noise", &noise(3, 12 << 20));
+    let put = home.spawn(["put", source.path().to_str().unwrap(), "/lost"]);
+    // It has said by then that it is there, and has room.
+    let begun = poll_until(Duration::from_secs(60), || (received() > received_before).then_some(()));
+    network.freeze(5);
+    assert!(begun.is_some(), "nothing was sent");
+    put.finish().expect_code(1).expect_said(&["5 shards placed, 6 needed", "nothing of this command is visible"]);
+
+    // Five shards of 4 MiB were there, and so were their claims.
+    assert!(received() - received_before >= 5 * 4 * MIB);
+    let gone = poll_until(Duration::from_secs(30), || (held() == held_before).then_some(()));
+    assert!(gone.is_some(), "{} shards are held, {held_before} were before", held());
+    assert!(fs::read_dir(home.dir.join("spool")).unwrap().next().is_none(), "there is nothing to go on with");
+    network.thaw(5);
+    eventually("the vault can be read", || home.run(["ls", "/"]).code == Some(0));
+    assert_eq!(home.names("/"), ["before"]);
 }
 
 /// The six nodes of the beginning use no more than this: by their own word, and by that of the file system.

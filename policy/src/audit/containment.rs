@@ -95,6 +95,8 @@ pub struct Containment {
     is_pinned: bool,
     repeats: u32,
     asked_at: Timestamp,
+    /// Asked, and not the holder's duty any more: its answer counts neither way.
+    forgotten: Vec<SegmentId>,
     queue: VecDeque<Sample>,
     reviewed_at: Option<Timestamp>,
 }
@@ -109,6 +111,7 @@ impl Containment {
             is_pinned: false,
             repeats: 0,
             asked_at: Timestamp(0),
+            forgotten: Vec::new(),
             queue: VecDeque::new(),
             reviewed_at: None,
         }
@@ -147,11 +150,13 @@ impl Containment {
             Event::Answered(answers) if self.state == State::Asked => self.judge(&answers, now, &mut actions),
             Event::Unanswered { connected } if self.state == State::Asked => {
                 self.is_pinned = true;
-                if connected {
-                    self.repeat_or_fail(now, &mut actions);
-                } else {
-                    self.state = State::Away;
+                self.state = State::Away;
+                if !connected {
                     actions.push(Action::Unreachable);
+                }
+                self.unpin_forgotten();
+                if connected && self.state == State::Away {
+                    self.repeat_or_fail(now, &mut actions);
                 }
             }
             Event::Alive if self.state == State::Away => self.repeat_or_fail(now, &mut actions),
@@ -178,7 +183,11 @@ impl Containment {
         let mut answers = answers.iter();
         let mut failed = false;
         self.pinned.retain(|sample| {
-            let outcome = match answers.next().copied().unwrap_or(Answer::Missing) {
+            let answer = answers.next().copied().unwrap_or(Answer::Missing);
+            if self.forgotten.contains(&sample.segment) {
+                return false;
+            }
+            let outcome = match answer {
                 Answer::Held => Outcome::Held,
                 Answer::Wrong => Outcome::Wrong,
                 // It says itself that it will never prove it.
@@ -192,6 +201,7 @@ impl Containment {
         if failed {
             self.review(now, actions);
         }
+        self.forgotten.clear();
         if self.pinned.is_empty() {
             self.free();
         } else {
@@ -226,12 +236,20 @@ impl Containment {
 
     fn forget(&mut self, segment: &SegmentId) {
         self.queue.retain(|sample| sample.segment != *segment);
-        // An answer that is under way has to find the samples that it answers; its verdict is of no use, and harmless.
-        if self.state != State::Asked {
-            self.pinned.retain(|sample| sample.segment != *segment);
-            if self.pinned.is_empty() {
-                self.free();
+        if self.pinned.iter().any(|sample| sample.segment == *segment) {
+            self.forgotten.push(*segment);
+            // An answer that is under way has to find the samples that it answers.
+            if self.state != State::Asked {
+                self.unpin_forgotten();
             }
+        }
+    }
+
+    fn unpin_forgotten(&mut self) {
+        let forgotten = std::mem::take(&mut self.forgotten);
+        self.pinned.retain(|sample| !forgotten.contains(&sample.segment));
+        if self.pinned.is_empty() {
+            self.free();
         }
     }
 
@@ -239,6 +257,7 @@ impl Containment {
         self.state = State::Free;
         self.is_pinned = false;
         self.repeats = 0;
+        self.forgotten.clear();
     }
 
     fn next(&mut self, now: Timestamp, actions: &mut Vec<Action>) {

@@ -47,6 +47,31 @@ fn spread_by_scanning(mut left: Vec<&Candidate>) -> Vec<&Candidate> {
 
 proptest! {
     #[test]
+    fn a_plan_that_goes_on_has_the_same_places_and_sends_each_shard_where_it_was_sent_before(
+        all in candidates(20), coding in codings(), seed: u64,
+        sent in prop::collection::btree_map((0..16u8).prop_map(ShardIndex), 0..25u8, 0..16),
+    ) {
+        let Ok(before) = plan(&mut ChaCha8Rng::seed_from_u64(seed), coding, SHARD, &all) else { return Ok(()) };
+        let sent = sent.into_iter().map(|(index, node)| (index, NodeId::from_bytes([node; 32]))).collect();
+        let after = before.clone().resuming(&sent);
+        let places = |plan: &PlacementPlan| {
+            let mut nodes: Vec<NodeId> =
+                plan.slots.values().chain(&plan.spares).map(|place| place.node).collect();
+            nodes.sort();
+            nodes
+        };
+        prop_assert_eq!(places(&before), places(&after));
+        prop_assert!(before.slots.keys().eq(after.slots.keys()));
+        // Of several shards that were sent to one node, as many stay there as the plan has places on it.
+        for node in sent.values() {
+            let wanted = sent.iter().filter(|(index, to)| *to == node && after.slots.contains_key(index));
+            let kept = wanted.clone().filter(|(index, to)| after.slots[*index].node == **to).count();
+            let offered = places(&before).iter().filter(|place| *place == node).count();
+            prop_assert_eq!(kept, wanted.count().min(offered));
+        }
+    }
+
+    #[test]
     fn spreading_by_sorting_equals_spreading_by_scanning(all in candidates(30)) {
         let mut drawn: Vec<&Candidate> = all.iter().collect();
         drawn.sort_by_key(|candidate| candidate.standing == Standing::RecentlyFailed);

@@ -50,6 +50,24 @@ fn the_first_shards_are_the_segment_itself() {
 }
 
 #[test]
+fn a_segment_is_coded_again_from_its_bytes_and_from_no_others() {
+    for (length, coding) in [(1, coding(4, 8)), (100_001, coding(7, 14)), (9_000, coding(7, 14)), (4096, coding(1, 1))]
+    {
+        let (coded, bytes, _) = segment(&[sealed(length, 3)], coding);
+        let again = SegmentBuilder::of_manifest(&coded.manifest, bytes.clone()).expect("the same segment");
+        let again = again.finish(coded.manifest.coding).unwrap();
+        assert_eq!((&again.manifest, &again.shards), (&coded.manifest, &coded.shards));
+        for at in [0, length / 2, length - 1] {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 1;
+            assert!(SegmentBuilder::of_manifest(&coded.manifest, damaged).is_none(), "byte {at} of {length}");
+        }
+        assert!(SegmentBuilder::of_manifest(&coded.manifest, bytes[1..].to_vec()).is_none());
+        assert!(SegmentBuilder::of_manifest(&coded.manifest, [bytes, vec![0]].concat()).is_none());
+    }
+}
+
+#[test]
 fn shards_share_two_buffers() {
     let (coded, ..) = segment(&[sealed(1 << 20, 1)], coding(4, 8));
     for half in [&coded.shards[..4], &coded.shards[4..]] {

@@ -1,0 +1,512 @@
+//! Lives, health and repair: what is lost comes back, and nobody who comes and goes makes a storm of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use commonhold_policy::{
+    Domain, Standing,
+    audit::Outcome,
+    budget::Budget,
+    life::{self, Life, NodeLife, STRETCH_MAX},
+    placement::Candidate,
+    repair::{
+        self, Decision, Room,
+        order::{Action, Event, RepairOrder, Times},
+        plan::{self, Helper},
+    },
+    reputation::Trust,
+    segment_health::{ClaimState, Counters, SegmentHealth, ShardState, Source},
+    surplus::{self, Copy},
+};
+use commonhold_protocol::{Coding, NodeId, ShardIndex, Timestamp, record::CLAIMS_PER_INDEX_MAX};
+use proptest::prelude::*;
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+
+const HOUR_MS: u64 = 60 * 60 * 1000;
+const GRACE_MS: u64 = 12 * HOUR_MS;
+
+fn node(number: u8) -> NodeId {
+    NodeId::from_bytes([number; 32])
+}
+
+fn coding(k: u8, n: u8) -> Coding {
+    Coding::new(k, n).expect("a coding")
+}
+
+fn index(number: u8) -> ShardIndex {
+    ShardIndex(number)
+}
+
+fn claim(health: &mut SegmentHealth, number: u8, holder: NodeId, source: Source) -> bool {
+    health.claim(index(number), holder, source, &mut None)
+}
+
+/// Shard i at node i, audited.
+fn whole(coding: Coding) -> SegmentHealth {
+    let mut health = SegmentHealth::new(coding);
+    for number in 0..coding.n() {
+        claim(&mut health, number, node(number), Source::Steward);
+        health.audited(index(number), node(number), Outcome::Held);
+    }
+    health
+}
+
+fn counters(healthy: u8, suspect: u8, lost: u8, unclaimed: u8) -> Counters {
+    Counters { healthy, suspect, lost, unclaimed }
+}
+
+/// Plays absences (from, to) of one node, asking timers as a driver would; says when it was given up.
+fn play(life: &mut NodeLife, absences: impl IntoIterator<Item = (u64, u64)>) -> Vec<u64> {
+    let mut lost = Vec::new();
+    for (from, to) in absences {
+        let mut actions = life.handle(Timestamp(from), life::Event::Silent);
+        while let Some(life::Action::Timer { at }) =
+            actions.iter().find(|action| matches!(action, life::Action::Timer { at } if at.0 < to))
+        {
+            let at = *at;
+            actions = life.handle(at, life::Event::Timer);
+            if actions.contains(&life::Action::Lost) {
+                lost.push(at.0);
+            }
+        }
+        life.handle(Timestamp(to), life::Event::Seen);
+    }
+    lost
+}
+
+#[test]
+fn a_node_is_suspect_at_once_and_lost_after_the_grace_time() {
+    let mut life = NodeLife::new(GRACE_MS);
+    let silent = life.handle(Timestamp(5), life::Event::Silent);
+    assert_eq!(silent, [life::Action::Suspect, life::Action::Timer { at: Timestamp(5 + GRACE_MS) }]);
+    assert_eq!(life.handle(Timestamp(6), life::Event::Silent), []);
+    assert_eq!(life.handle(Timestamp(5 + GRACE_MS), life::Event::Timer), [life::Action::Lost]);
+    let back = life.handle(Timestamp(3 * GRACE_MS), life::Event::Seen);
+    assert_eq!(back, [life::Action::Returned { was_lost: true }]);
+    assert_eq!(life.life(), Life::Up);
+}
+
+#[test]
+fn an_honest_node_that_sleeps_at_night_is_given_up_once_at_most() {
+    let nights = |hours: u64| (0..100).map(move |day| (day * 24 * HOUR_MS, (day * 24 + hours) * HOUR_MS));
+    assert_eq!(play(&mut NodeLife::new(GRACE_MS), nights(8)), [], "less than the grace time");
+    assert_eq!(play(&mut NodeLife::new(5 * HOUR_MS), nights(8)).len(), 1, "more: learned from the first night");
+    assert_eq!(play(&mut NodeLife::new(3 * HOUR_MS), nights(8)).len(), 1);
+    assert!(play(&mut NodeLife::new(HOUR_MS), nights(8)).len() > 50, "the stretch is bounded");
+}
+
+proptest! {
+    /// A node whose absences are about alike is repaired at most once, as long as the bound on the stretch allows.
+    #[test]
+    fn a_flapping_node_is_given_up_at_most_once(
+        away_ms in 1..(GRACE_MS * STRETCH_MAX * 2 / 3), up_ms in 1..GRACE_MS, wobble in prop::collection::vec(0.7..1.0f64, 30),
+    ) {
+        let mut life = NodeLife::new(GRACE_MS);
+        let mut now = 0;
+        let absences: Vec<(u64, u64)> = wobble.into_iter().map(|wobble| {
+            let from = now + up_ms;
+            now = from + (away_ms as f64 * wobble) as u64;
+            (from, now)
+        }).collect();
+        let lost = play(&mut life, absences.iter().copied());
+        // Longer than half as long again as the longest before it: the first such may cost another.
+        prop_assert!(lost.len() <= 1, "given up at {:?}", lost);
+        prop_assert!(life.grace_ms() <= GRACE_MS * STRETCH_MAX);
+    }
+
+    #[test]
+    fn no_absence_shorter_than_the_grace_time_costs_anything(
+        absences in prop::collection::vec((1..GRACE_MS, 1..GRACE_MS), 1..50),
+    ) {
+        let mut now = 0;
+        let absences = absences.into_iter().map(|(up_ms, away_ms)| {
+            let from = now + up_ms;
+            now = from + away_ms;
+            (from, now)
+        });
+        prop_assert_eq!(play(&mut NodeLife::new(GRACE_MS), absences.collect::<Vec<_>>()), vec![]);
+    }
+}
+
+/// A laptop that held stewards' duties and slept for two days must not give up the whole network when it wakes.
+#[test]
+fn whoever_was_away_itself_gives_nobody_up() {
+    let mut life = NodeLife::new(GRACE_MS);
+    life.handle(Timestamp(0), life::Event::Silent);
+    let late = Timestamp(48 * HOUR_MS);
+    assert_eq!(life.handle(late, life::Event::Timer), [life::Action::Timer { at: late.after_ms(GRACE_MS) }]);
+    let back = life.handle(late.after_ms(HOUR_MS), life::Event::WeWereAway);
+    assert_eq!(back, [life::Action::Timer { at: late.after_ms(HOUR_MS + GRACE_MS) }]);
+    assert!(life::we_are_cut_off(19, 20) && !life::we_are_cut_off(10, 20) && !life::we_are_cut_off(1, 1));
+}
+
+#[test]
+fn a_claim_is_healthy_only_after_an_audit_and_lost_at_once_by_a_wrong_answer() {
+    let mut health = SegmentHealth::new(coding(2, 4));
+    assert!(claim(&mut health, 0, node(0), Source::Stranger));
+    assert_eq!(health.counters(), counters(0, 1, 0, 3));
+    assert!(!health.audited(index(0), node(0), Outcome::Unreachable));
+    assert!(health.audited(index(0), node(0), Outcome::Held));
+    assert_eq!(health.counters(), counters(1, 0, 0, 3));
+    assert!(!health.audited(index(0), node(9), Outcome::Wrong), "not its claim");
+    assert!(health.audited(index(0), node(0), Outcome::Wrong));
+    // Going away and coming back does not wash it clean.
+    health.lost(node(0));
+    health.returned(node(0));
+    assert_eq!(health.counters(), counters(0, 0, 1, 3));
+}
+
+/// A stranger that signs claims for all n displaces nobody, is counted as nothing, and costs no place.
+#[test]
+fn a_stranger_cannot_displace_or_crowd_out_holders() {
+    let mut health = whole(coding(2, 4));
+    for number in 0..4 {
+        assert!(!claim(&mut health, number, node(66), Source::Stranger));
+    }
+    // Once a holder is lost, its index is open; and the holder's claim is not forgotten by that.
+    health.lost(node(1));
+    assert!(claim(&mut health, 1, node(66), Source::Stranger));
+    assert_eq!(health.state(index(1)), ShardState::Suspect, "claimed, not proven");
+    assert!(!claim(&mut health, 1, node(67), Source::Stranger), "neither lost nor unclaimed");
+    health.audited(index(1), node(66), Outcome::Refused);
+    health.returned(node(1));
+    health.audited(index(1), node(1), Outcome::Held);
+    assert_eq!(health.counters(), counters(4, 0, 0, 0));
+    assert!(!claim(&mut health, 200, node(1), Source::Steward), "there is no such shard");
+}
+
+#[test]
+fn a_lying_steward_fills_places_and_only_lost_claims_make_room() {
+    let mut health = whole(coding(2, 4));
+    for liar in [66, 67] {
+        assert!(claim(&mut health, 0, node(liar), Source::Steward));
+    }
+    assert!(!claim(&mut health, 0, node(68), Source::Steward), "three, and none is lost");
+    health.audited(index(0), node(66), Outcome::Wrong);
+    health.lost(node(67));
+    let mut evicted = None;
+    assert!(health.claim(index(0), node(68), Source::Steward, &mut evicted));
+    assert_eq!(evicted, Some(node(66)), "the one that failed goes first");
+    assert!(health.claims().iter().any(|claim| claim.node == node(0) && claim.state == ClaimState::Healthy));
+}
+
+#[derive(Debug, Clone)]
+enum Op {
+    Claim(u8, u8, bool),
+    Audited(u8, u8, bool),
+    Silent(u8),
+    Lost(u8),
+    Returned(u8),
+    Release(u8, u8),
+}
+
+fn ops() -> impl Strategy<Value = Vec<Op>> {
+    let op = prop_oneof![
+        4 => (0..6u8, 0..8u8, any::<bool>()).prop_map(|(index, node, steward)| Op::Claim(index, node, steward)),
+        3 => (0..6u8, 0..8u8, any::<bool>()).prop_map(|(index, node, held)| Op::Audited(index, node, held)),
+        1 => (0..8u8).prop_map(Op::Silent),
+        1 => (0..8u8).prop_map(Op::Lost),
+        1 => (0..8u8).prop_map(Op::Returned),
+        1 => (0..6u8, 0..8u8).prop_map(|(index, node)| Op::Release(index, node)),
+    ];
+    prop::collection::vec(op, 0..80)
+}
+
+proptest! {
+    /// The counters kept by steps are those of a fresh count, and no claim that is not lost ever disappears.
+    #[test]
+    fn counters_are_what_a_fresh_count_says(ops in ops()) {
+        let n = 5;
+        let mut health = SegmentHealth::new(coding(2, n));
+        for op in ops {
+            let before = health.clone();
+            let released = if let Op::Release(index, node) = &op { Some((*index, *node)) } else { None };
+            match op {
+                Op::Claim(number, holder, steward) => {
+                    let source = if steward { Source::Steward } else { Source::Stranger };
+                    claim(&mut health, number, node(holder), source);
+                }
+                Op::Audited(number, holder, held) => {
+                    let outcome = if held { Outcome::Held } else { Outcome::Wrong };
+                    let changed = health.audited(index(number), node(holder), outcome);
+                    prop_assert_eq!(changed, health.counters() != before.counters());
+                }
+                Op::Silent(holder) => { health.silent(node(holder)); }
+                Op::Lost(holder) => { health.lost(node(holder)); }
+                Op::Returned(holder) => { health.returned(node(holder)); }
+                Op::Release(number, holder) => { health.release(index(number), node(holder)); }
+            }
+            let mut fresh = Counters::default();
+            for number in 0..n {
+                let best = health.claims().iter().filter(|claim| claim.index.0 == number).map(|claim| claim.state).min();
+                match best {
+                    Some(ClaimState::Healthy) => fresh.healthy += 1,
+                    Some(ClaimState::Silent | ClaimState::Unproven) => fresh.suspect += 1,
+                    Some(ClaimState::Away | ClaimState::Failed) => fresh.lost += 1,
+                    None => fresh.unclaimed += 1,
+                }
+            }
+            prop_assert_eq!(health.counters(), fresh);
+            for number in 0..n {
+                let claims = health.claims().iter().filter(|claim| claim.index.0 == number);
+                prop_assert!(claims.count() <= CLAIMS_PER_INDEX_MAX);
+            }
+            for old in before.claims() {
+                let gone = !health.claims().iter().any(|claim| claim.node == old.node && claim.index == old.index);
+                let was_lost = matches!(old.state, ClaimState::Away | ClaimState::Failed);
+                let released = released.is_some_and(|(number, holder)| old.index.0 == number && old.node == node(holder));
+                prop_assert!(!gone || was_lost || released);
+            }
+        }
+    }
+}
+
+#[test]
+fn when_a_segment_is_repaired() {
+    let coding = coding(10, 20);
+    let room = Room { nodes: 5, domains: 5 };
+    let decide = |counters| repair::decide(coding, counters, room);
+    assert_eq!(decide(counters(20, 0, 0, 0)), Decision::Whole);
+    assert_eq!(decide(counters(12, 8, 0, 0)), Decision::Whole, "suspects are not lost");
+    assert_eq!(decide(counters(16, 0, 4, 0)), Decision::TopUp);
+    assert_eq!(decide(counters(15, 0, 4, 1)), Decision::Now);
+    assert_eq!(decide(counters(9, 0, 11, 0)), Decision::OutOfReach { healthy: 9 });
+    assert_eq!(decide(counters(9, 6, 5, 0)), Decision::OutOfReach { healthy: 9 });
+    let none = Room::default();
+    assert_eq!(repair::decide(coding, counters(15, 0, 5, 0), none), Decision::Resting { have: 15 });
+    // No new domain: at the threshold a second shard in a domain is better than none, above it is not.
+    let shared = Room { nodes: 5, domains: 0 };
+    assert_eq!(repair::decide(coding, counters(15, 0, 5, 0), shared), Decision::Now);
+    assert_eq!(repair::goal(coding, counters(13, 0, 7, 0), shared), 16);
+    assert_eq!(repair::decide(coding, counters(16, 0, 4, 0), shared), Decision::Resting { have: 16 });
+}
+
+const TIMES: Times = Times { top_up_ms: 7 * 24 * HOUR_MS, back_off_ms: 600_000 };
+
+fn timer(actions: &[Action]) -> Timestamp {
+    let at = actions.iter().find_map(|action| if let Action::Timer { at } = action { Some(*at) } else { None });
+    at.expect("a timer was asked for")
+}
+
+#[test]
+fn stewards_act_in_order_of_rank_and_look_before_they_act() {
+    let mut orders = [RepairOrder::new(TIMES), RepairOrder::new(TIMES), RepairOrder::new(TIMES)];
+    let starts: Vec<Timestamp> = orders
+        .iter_mut()
+        .enumerate()
+        .map(|(rank, order)| timer(&order.handle(Timestamp(0), Event::Assessed { decision: Decision::Now, rank })))
+        .collect();
+    assert_eq!(starts, [Timestamp(0), Timestamp(600_000), Timestamp(1_200_000)]);
+    // The first dies. The second looks, finds that it is still needed, and repairs.
+    assert_eq!(orders[1].handle(starts[1], Event::Timer), [Action::Look]);
+    let acts = orders[1].handle(starts[1], Event::Looked { decision: Decision::Now, working: None });
+    assert_eq!(acts, [Action::Repair { urgent: true }]);
+    assert!(orders[1].is_repairing());
+    // The third finds it at work, waits, and then finds it done.
+    assert_eq!(orders[2].handle(starts[2], Event::Timer), [Action::Look]);
+    let looked = Event::Looked { decision: Decision::Now, working: Some(node(1)) };
+    let again = timer(&orders[2].handle(starts[2], looked));
+    assert_eq!(again, starts[2].after_ms(600_000));
+    orders[1].handle(again, Event::Repaired);
+    orders[2].handle(again, Event::Timer);
+    assert_eq!(orders[2].handle(again, Event::Looked { decision: Decision::Whole, working: None }), []);
+    assert!(orders[1].is_idle() && orders[2].is_idle());
+}
+
+/// Seven of eight stewards say for ever that they are repairing.
+#[test]
+fn liars_that_are_always_at_work_delay_a_repair_and_do_not_prevent_it() {
+    let mut order = RepairOrder::new(TIMES);
+    let mut at = timer(&order.handle(Timestamp(0), Event::Assessed { decision: Decision::Now, rank: 7 }));
+    for liar in 0..=7 {
+        order.handle(at, Event::Timer);
+        // All seven speak, in turns.
+        let actions = order.handle(at, Event::Looked { decision: Decision::Now, working: Some(node(liar % 7)) });
+        if liar == 7 {
+            assert_eq!(actions, [Action::Repair { urgent: true }]);
+        } else {
+            at = timer(&actions);
+        }
+    }
+    assert_eq!(at, Timestamp(14 * 600_000), "two hours and twenty minutes at most");
+}
+
+#[test]
+fn top_up_waits_and_a_holder_that_returns_saves_the_work() {
+    let mut order = RepairOrder::new(TIMES);
+    let top_up = |rank| Event::Assessed { decision: Decision::TopUp, rank };
+    let at = timer(&order.handle(Timestamp(0), top_up(1)));
+    assert_eq!(at, Timestamp(TIMES.top_up_ms + TIMES.back_off_ms));
+    assert_eq!(order.handle(Timestamp(1), top_up(1)), [], "nothing new");
+    assert_eq!(order.handle(Timestamp(2), Event::Assessed { decision: Decision::Whole, rank: 1 }), []);
+    assert!(order.is_idle());
+    assert_eq!(order.handle(at, Event::Timer), []);
+    // The next time begins anew.
+    assert_eq!(timer(&order.handle(at, top_up(0))), at.after_ms(TIMES.top_up_ms));
+    // It becomes urgent.
+    let urgent = at.after_ms(HOUR_MS);
+    assert_eq!(timer(&order.handle(urgent, Event::Assessed { decision: Decision::Now, rank: 0 })), urgent);
+}
+
+#[test]
+fn a_repair_that_fails_backs_off_and_one_that_is_not_needed_stops() {
+    let mut order = RepairOrder::new(TIMES);
+    let mut at = timer(&order.handle(Timestamp(0), Event::Assessed { decision: Decision::Now, rank: 0 }));
+    for wait_ms in [600_000, 1_200_000, 2_400_000] {
+        order.handle(at, Event::Timer);
+        order.handle(at, Event::Looked { decision: Decision::Now, working: None });
+        let next = timer(&order.handle(at, Event::Failed));
+        assert_eq!(next, at.after_ms(wait_ms));
+        at = next;
+    }
+    order.handle(at, Event::Timer);
+    order.handle(at, Event::Looked { decision: Decision::Now, working: None });
+    assert_eq!(order.handle(at, Event::Assessed { decision: Decision::Whole, rank: 0 }), [Action::Stop]);
+    assert_eq!(order.handle(at, Event::Failed), []);
+}
+
+fn helper(number: u8, domain: u8, trust: Trust) -> Helper {
+    let candidate = Candidate {
+        node: node(number),
+        domain: Domain::new(domain.to_string()),
+        free_bytes: 1 << 30,
+        standing: Standing::KnownGood,
+    };
+    Helper { candidate, trust }
+}
+
+proptest! {
+    /// Whatever is claimed by whom: no two shards of a segment on one node, no node of bad repute, domains shared
+    /// only where safety asks for it, and room, decision and plan agree.
+    #[test]
+    fn a_plan_never_puts_two_shards_on_one_node(
+        ops in ops(), seed: u64, helpers in prop::collection::vec((0..30u8, 0..12u8, 0..3u8), 0..30),
+    ) {
+        let coding = coding(2, 6);
+        let mut health = SegmentHealth::new(coding);
+        for op in ops {
+            match op {
+                Op::Claim(number, holder, _) => { claim(&mut health, number, node(holder), Source::Steward); }
+                Op::Audited(number, holder, held) => {
+                    health.audited(index(number), node(holder), if held { Outcome::Held } else { Outcome::Wrong });
+                }
+                Op::Silent(holder) => { health.silent(node(holder)); }
+                Op::Lost(holder) => { health.lost(node(holder)); }
+                Op::Returned(holder) => { health.returned(node(holder)); }
+                Op::Release(number, holder) => { health.release(index(number), node(holder)); }
+            }
+        }
+        let helpers: Vec<Helper> = helpers.into_iter().map(|(number, domain, trust)| {
+            helper(number, domain, [Trust::Trusted, Trust::Vetting, Trust::Disqualified][usize::from(trust)])
+        }).collect();
+        let domains: BTreeMap<NodeId, Domain> = (0..8).map(|number| (node(number), Domain::new(number.to_string()))).collect();
+        let domain_of = |holder: &NodeId| domains.get(holder).cloned();
+        let room = plan::room(&health, 1_000, &helpers, domain_of);
+        let decision = repair::decide(coding, health.counters(), room);
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let planned = plan::plan(&mut rng, coding, &health, 1_000, &helpers, domain_of);
+        prop_assert_eq!(planned.is_some(), matches!(decision, Decision::Now | Decision::TopUp));
+        let Some(planned) = planned else { return Ok(()) };
+
+        let goal = repair::goal(coding, health.counters(), room);
+        prop_assert_eq!(planned.targets.len(), goal - usize::from(health.counters().standing()));
+        let mut nodes: BTreeSet<NodeId> = health.claims().iter().map(|claim| claim.node).collect();
+        for place in planned.targets.values().chain(&planned.spares) {
+            prop_assert!(nodes.insert(place.node), "a second shard, or planned twice");
+            prop_assert!(helpers.iter().any(|helper| helper.candidate.node == place.node && helper.trust != Trust::Disqualified));
+        }
+        for index in planned.targets.keys() {
+            prop_assert!(matches!(health.state(*index), ShardState::Lost | ShardState::Unclaimed));
+        }
+        let distinct: BTreeSet<&ShardIndex> = planned.sources.iter().map(|(index, _)| index).collect();
+        prop_assert!(distinct.len() == planned.sources.len() && distinct.len() >= usize::from(coding.k()));
+        prop_assert_eq!(planned.bytes, 1_000 * (u64::from(coding.k()) + planned.targets.len() as u64));
+        if planned.targets.len() <= room.domains {
+            let new: BTreeSet<&Domain> = planned.targets.values().map(|place| &place.domain).collect();
+            prop_assert_eq!(new.len(), planned.targets.len(), "a domain is shared without need");
+        }
+    }
+
+    /// One node comes and goes as it likes, others never: each of its shards is rebuilt once and never again, since
+    /// the newest claim stays.
+    #[test]
+    fn a_node_that_comes_and_goes_costs_one_repair(visits in prop::collection::vec(any::<bool>(), 1..40)) {
+        let coding = coding(3, 6);
+        let mut health = whole(coding);
+        let mut signed: BTreeMap<NodeId, Timestamp> = (0..6).map(|number| (node(number), Timestamp(0))).collect();
+        let mut next = 100;
+        let mut repairs = 0;
+        for (step, releases) in (1..).zip(visits) {
+            health.silent(node(0));
+            health.lost(node(0));
+            let room = Room { nodes: 1, domains: 1 };
+            if repair::decide(coding, health.counters(), room) != Decision::Whole {
+                repairs += 1;
+                claim(&mut health, 0, node(next), Source::Steward);
+                health.audited(index(0), node(next), Outcome::Held);
+                signed.insert(node(next), Timestamp(step));
+                next += 1;
+            }
+            health.returned(node(0));
+            health.audited(index(0), node(0), Outcome::Held);
+            let copies: Vec<Copy> = health.claims().iter()
+                .filter(|claim| claim.index == index(0) && claim.state == ClaimState::Healthy)
+                .map(|claim| Copy { holder: claim.node, signed_at: signed[&claim.node] })
+                .collect();
+            let Some(keeper) = surplus::keeper(&copies).filter(|_| releases) else { continue };
+            for copy in copies.iter().filter(|copy| **copy != keeper) {
+                health.release(index(0), copy.holder);
+            }
+        }
+        prop_assert_eq!(repairs, 1);
+        prop_assert_eq!(health.counters().standing(), 6);
+    }
+}
+
+/// After a partition both sides rebuilt what the other held. All stewards name the same one to stay, so two copies
+/// cannot both go, and liars cannot make a holder drop what nobody else can prove.
+#[test]
+fn of_two_copies_the_newest_stays_and_only_against_proof() {
+    let copy = |number, at| Copy { holder: node(number), signed_at: Timestamp(at) };
+    assert_eq!(surplus::keeper(&[copy(1, 10), copy(2, 20)]), Some(copy(2, 20)));
+    assert_eq!(surplus::keeper(&[copy(2, 20), copy(1, 20), copy(3, 20)]), Some(copy(1, 20)));
+    assert_eq!(surplus::keeper(&[copy(1, 10)]), None);
+    assert!(surplus::may_release(5, 8, true));
+    assert!(!surplus::may_release(4, 8, true), "half is not most");
+    assert!(!surplus::may_release(8, 8, false), "no proof");
+    assert!(!surplus::may_release(0, 0, true));
+    assert!(surplus::may_shrink(coding(10, 20), counters(16, 0, 4, 0)));
+    assert!(!surplus::may_shrink(coding(10, 20), counters(15, 5, 0, 0)));
+}
+
+proptest! {
+    /// Over any time, no more is spent than was saved and came in, but for the last piece.
+    #[test]
+    fn the_budget_holds(spends in prop::collection::vec((0..60_000u64, 0..3_000_000u64), 1..100), rate in 1..10_000u64) {
+        let mut budget = Budget::new(Timestamp(0), rate);
+        let (mut now, mut spent, mut largest) = (0, 0, 0);
+        for (wait_ms, bytes) in spends {
+            now += wait_ms;
+            if let Err(at) = budget.spend(Timestamp(now), bytes) {
+                let at = at.expect("the rate is not 0");
+                prop_assert!(budget.spend(Timestamp(at.0 - 1), bytes).is_err(), "no later than it must be");
+                now = at.0;
+                prop_assert_eq!(budget.spend(at, bytes), Ok(()), "and no earlier");
+            }
+            spent += bytes;
+            largest = largest.max(bytes);
+            prop_assert!(spent <= rate * 600 + rate * now / 1000 + largest + 1);
+        }
+    }
+}
+
+#[test]
+fn a_budget_of_nothing_spends_nothing_and_what_was_not_used_comes_back() {
+    let mut none = Budget::new(Timestamp(0), 0);
+    assert_eq!(none.spend(Timestamp(u64::MAX), 1), Err(None));
+    let mut budget = Budget::new(Timestamp(0), 1_000);
+    assert_eq!(budget.spend(Timestamp(0), 600_000), Ok(()));
+    assert_eq!(budget.spend(Timestamp(0), 1_000), Err(Some(Timestamp(1_000))));
+    budget.refund(1_000);
+    assert_eq!(budget.spend(Timestamp(0), 1_000), Ok(()));
+}
