@@ -62,6 +62,7 @@ fn home() -> Result<Home, Failure> {
 
 /// Opens the vault of this home and enters the network.
 fn open(entry: &Entry) -> Result<Vault, Failure> {
+    crate::allocator::keep_freed();
     let home = home()?;
     // Before anybody is asked for a passphrase in vain.
     home.config()?;

@@ -24,6 +24,7 @@ pub(crate) enum Code {
     DoneInPart = 3,
     Unavailable = 4,
     NoNetwork = 5,
+    Conflict = 6,
     WrongSecret = 7,
     Interrupted = crate::interrupt::INTERRUPTED as isize,
 }

@@ -4,6 +4,7 @@
 //! command translates arguments into calls and reports into text. What a failure means to a person, and its exit
 //! code, is in [`exit`] alone.
 
+mod allocator;
 mod args;
 mod commands;
 mod escape;

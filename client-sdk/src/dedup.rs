@@ -56,8 +56,7 @@ impl Cache {
     fn open(home: &Home) -> Option<Self> {
         let dir = home.cache_dir();
         let mut options = fs::OpenOptions::new();
-        let lock =
-            options.write(true).create(true).truncate(false).mode(0o600).open(dir.with_extension("lock")).ok()?;
+        let lock = options.write(true).create(true).truncate(false).mode(0o600).open(home.cache_lock()).ok()?;
         if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
             tracing::info!("working without the cache: another process has it");
             return None;

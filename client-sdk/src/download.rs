@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, ops::Range, sync::Arc, time::Duration};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use commonhold_network::TransferError;
 use commonhold_policy::{
     Failure, Standing,
@@ -20,6 +20,7 @@ use crate::{
     catalog::Catalog,
     error::{Error, UnavailableSegment},
     progress::Progress,
+    reader::SealedRange,
     session::{Session, now},
     table::{NodeKey, SegmentInfo},
     upload::failure,
@@ -66,7 +67,7 @@ fn wanted_columns(coding: Coding, shard_length: u64, range: &Range<u64>) -> BTre
 
 impl Download {
     /// The bytes asked for, each checked against the owner-signed roots.
-    pub(crate) async fn run(self) -> Result<Bytes, Error> {
+    pub(crate) async fn run(self) -> Result<SealedRange, Error> {
         let info = match self.catalog.info(&self.segment) {
             Some(info) => info,
             None => self.ask_stewards().await?.ok_or_else(|| self.unavailable(0, 1))?.0,
@@ -150,7 +151,10 @@ impl Download {
     }
 
     fn standing(&self, node: &NodeId) -> Standing {
-        self.session.health(|health| health.standing(node, now()))
+        match self.session.peer().seems_up(*node) {
+            true => self.session.health(|health| health.standing(node, now())),
+            false => Standing::RecentlyFailed,
+        }
     }
 
     fn unavailable(&self, reachable: usize, needed: usize) -> Error {
@@ -246,14 +250,14 @@ impl Download {
         Ok(found)
     }
 
-    /// Puts the bytes together, restoring what did not arrive itself.
+    /// Puts the pieces in order, restoring what did not arrive itself.
     async fn assemble(
         &self,
         info: &SegmentInfo,
         wanted: &BTreeMap<ShardIndex, Columns>,
         pieces: &BTreeMap<ShardIndex, Vec<Piece>>,
         complete: Complete,
-    ) -> Result<Bytes, Error> {
+    ) -> Result<SealedRange, Error> {
         let find = |index: &ShardIndex, columns: Columns| {
             pieces.get(index).and_then(|pieces| pieces.iter().find_map(|piece| piece.slice(columns)))
         };
@@ -277,12 +281,7 @@ impl Download {
             let part = restored.get(index).and_then(|piece| piece.slice(*columns)).or_else(|| find(index, *columns));
             parts.push(part.ok_or_else(|| self.damaged(format!("shard {index} of {} is missing", info.coding)))?);
         }
-        if parts.len() == 1 {
-            return Ok(parts.swap_remove(0));
-        }
-        let mut bytes = BytesMut::with_capacity((self.range.end - self.range.start) as usize);
-        parts.iter().for_each(|part| bytes.extend_from_slice(part));
-        Ok(bytes.freeze())
+        Ok(SealedRange { start: self.range.start, pieces: parts })
     }
 }
 

@@ -100,6 +100,12 @@ pub enum Error {
         /// The limit.
         writers_max: usize,
     },
+    /// Others changed the vault again and again while a change was merged with theirs.
+    #[error("others changed the vault {rounds} times while this change was merged with theirs")]
+    Contended {
+        /// How often it was merged in vain.
+        rounds: usize,
+    },
     /// Our own networking did not start.
     #[error("networking did not start: {0}")]
     Network(#[from] commonhold_network::NetworkError),

@@ -116,6 +116,17 @@ impl Home {
         self.dir.join("cache")
     }
 
+    /// The file whose lock says which process has the cache.
+    pub fn cache_lock(&self) -> PathBuf {
+        self.cache_dir().with_extension("lock")
+    }
+
+    /// Whether another process has the cache now; this one would work without it. Takes the lock for an instant.
+    pub fn cache_in_use(&self) -> bool {
+        // Shared: two that look at once do not take each other for the one that has it.
+        fs::File::open(self.cache_lock()).is_ok_and(|lock| flock(&lock, FlockOperation::NonBlockingLockShared).is_err())
+    }
+
     pub(crate) fn journal_dir(&self) -> PathBuf {
         self.dir.join("journal")
     }

@@ -45,7 +45,7 @@ pub use packer::PackFigures;
 pub use phrase::Phrase;
 pub use progress::Progress;
 pub use put::{EntryCounts, Unreadable};
-pub use report::{PeerInfo, SegmentHealth, VaultStatus};
+pub use report::{ClockReport, PeerInfo, SegmentHealth, VaultStatus};
 pub use restore::NotRestored;
 pub use setup::{create, recover};
 pub use transaction::CommitReport;

@@ -22,7 +22,7 @@ use commonhold_storage_engine::{
 
 use crate::{
     error::{Error, UnavailableSegment},
-    reader::{ContentSource, Fetched, open},
+    reader::{ContentSource, Fetched, SealedRange, open},
 };
 
 /// Chunks in one segment: few, so that a test has several segments.
@@ -137,7 +137,8 @@ impl ContentSource for MemorySource {
     fn wait(&self, chunks: Vec<ChunkRef>) -> Result<Fetched, Error> {
         let mut fetched = Fetched::default();
         for chunk in &chunks {
-            fetched.add(chunk.segment, chunk.bytes(), self.sealed(chunk)?);
+            let pieces = vec![self.sealed(chunk)?];
+            fetched.add(chunk.segment, SealedRange { start: chunk.bytes().start, pieces });
         }
         Ok(fetched)
     }

@@ -48,12 +48,8 @@ pub(crate) struct Reader {
     progress: Option<Arc<Progress>>,
 }
 
-/// Sealed bytes that somebody will ask for soon, on their way: the range of the segment, and nothing if it failed.
-#[derive(Clone)]
-struct Ahead {
-    range: Range<u64>,
-    sealed: Shared<BoxFuture<'static, Option<Bytes>>>,
-}
+/// Sealed bytes that somebody will ask for soon, on their way; nothing if it failed.
+type Ahead = Shared<BoxFuture<'static, Option<SealedRange>>>;
 
 /// Which sealed bytes hold a chunk: the same place has the same content for ever.
 type Place = (SegmentId, u32);
@@ -94,14 +90,45 @@ pub(crate) trait ContentSource: ChunkSource<Error = Error> + Sync {
 }
 
 /// A range of a segment on its way; the download ends with whoever waits for it.
-type Downloading = AbortOnDropHandle<Result<Bytes, Error>>;
+type Downloading = AbortOnDropHandle<Result<SealedRange, Error>>;
 
 /// Sealed bytes on their way: some ranges of some segments.
-pub(crate) struct Fetching(Vec<(SegmentId, Range<u64>, Downloading)>);
+pub(crate) struct Fetching(Vec<(SegmentId, Downloading)>);
 
 /// Sealed bytes that are here, verified.
 #[derive(Default)]
-pub(crate) struct Fetched(BTreeMap<SegmentId, Vec<(Range<u64>, Bytes)>>);
+pub(crate) struct Fetched(BTreeMap<SegmentId, Vec<SealedRange>>);
+
+/// A range of a segment in the pieces that it came in: few chunks lie in two of them, so joining all would copy in vain.
+#[derive(Clone)]
+pub(crate) struct SealedRange {
+    /// Where in the segment the first piece starts.
+    pub(crate) start: u64,
+    /// One after another.
+    pub(crate) pieces: Vec<Bytes>,
+}
+
+impl SealedRange {
+    /// These bytes of the segment; none if not all of them are here.
+    fn get(&self, range: Range<u64>) -> Option<Bytes> {
+        let mut from = usize::try_from(range.start.checked_sub(self.start)?).ok()?;
+        let mut missing = usize::try_from(range.end.checked_sub(range.start)?).ok()?;
+        let mut parts = Vec::new();
+        for piece in &self.pieces {
+            if from < piece.len() && missing > 0 {
+                let part = piece.slice(from..piece.len().min(from + missing));
+                missing -= part.len();
+                parts.push(part);
+            }
+            from = from.saturating_sub(piece.len());
+        }
+        match parts.len() {
+            _ if missing > 0 => None,
+            1 => parts.pop(),
+            _ => Some(parts.concat().into()),
+        }
+    }
+}
 
 impl Reader {
     pub(crate) fn new(session: Arc<Session>, keys: Arc<VaultKeys>, catalog: Arc<Catalog>) -> Self {
@@ -179,15 +206,8 @@ impl Reader {
             return Ok(plain.clone());
         }
         let ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner).remove(&place);
-        let sealed = ahead.map(|ahead| ((chunk.bytes().start - ahead.range.start) as usize, ahead.sealed));
-        let sealed = match sealed {
-            Some((at, sealed)) => {
-                let range = |sealed: Bytes| sealed.slice(at..at + chunk.sealed_length as usize);
-                self.wait_for(sealed)?.map(range)
-            }
-            None => None,
-        };
-        let sealed = match sealed {
+        let ahead = ahead.map(|ahead| self.wait_for(ahead)).transpose()?.flatten();
+        let sealed = match ahead {
             Some(sealed) => sealed,
             None => {
                 if locate {
@@ -196,6 +216,7 @@ impl Reader {
                 self.wait_for(self.download(chunk.segment, chunk.bytes(), None).run())??
             }
         };
+        let sealed = sealed.get(chunk.bytes()).ok_or_else(|| not_fetched(chunk))?;
         let plain = open(chunk, &sealed)?;
         self.cache.lock().unwrap_or_else(PoisonError::into_inner).insert(place, plain.clone());
         Ok(plain)
@@ -215,9 +236,9 @@ impl ContentSource for Reader {
         for (segment, segment_ranges) in wanted {
             self.locate(segment)?;
             for range in joined(segment_ranges) {
-                let download = self.download(segment, range.clone(), self.progress.clone());
+                let download = self.download(segment, range, self.progress.clone());
                 let download = AbortOnDropHandle::new(self.session.handle().spawn(download.run()));
-                ranges.push((segment, range, download));
+                ranges.push((segment, download));
             }
         }
         Ok(Fetching(ranges))
@@ -227,9 +248,9 @@ impl ContentSource for Reader {
     fn wait(&self, fetching: Fetching) -> Result<Fetched, Error> {
         let mut fetched = Fetched::default();
         let mut unavailable = Vec::new();
-        for (segment, range, download) in fetching.0 {
+        for (segment, download) in fetching.0 {
             match self.wait_for(download)?.map_err(|_| Error::Stopped)? {
-                Ok(bytes) => fetched.add(segment, range, bytes),
+                Ok(sealed) => fetched.add(segment, sealed),
                 Err(Error::Unavailable { segments }) => unavailable.extend(segments),
                 Err(error) => return Err(error),
             }
@@ -269,7 +290,7 @@ impl ChunkSource for Reader {
                 let mut ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
                 for chunk in chunks.iter().filter(|chunk| range.contains(&chunk.bytes().start)) {
                     let place = (segment, chunk.offset);
-                    ahead.insert(place, Ahead { range: range.clone(), sealed: sealed.clone() });
+                    ahead.insert(place, sealed.clone());
                 }
             }
         }
@@ -308,22 +329,20 @@ fn joined(mut ranges: Vec<Range<u64>>) -> Vec<Range<u64>> {
 
 impl Fetched {
     /// Takes in a range of a segment.
-    pub(crate) fn add(&mut self, segment: SegmentId, range: Range<u64>, sealed: Bytes) {
-        self.0.entry(segment).or_default().push((range, sealed));
+    pub(crate) fn add(&mut self, segment: SegmentId, sealed: SealedRange) {
+        self.0.entry(segment).or_default().push(sealed);
     }
 
     /// Opens a chunk that was fetched.
     pub(crate) fn open(&self, chunk: &ChunkRef) -> Result<Bytes, Error> {
-        let missing = || Error::Damaged { segment: chunk.segment, reason: "a chunk was not fetched".to_owned() };
-        let bytes = chunk.bytes();
-        let ranges = self.0.get(&chunk.segment).ok_or_else(missing)?;
-        let (range, sealed) = ranges
-            .iter()
-            .find(|(range, _)| range.start <= bytes.start && bytes.end <= range.end)
-            .ok_or_else(missing)?;
-        let at = (bytes.start - range.start) as usize;
-        open(chunk, &sealed[at..at + chunk.sealed_length as usize])
+        let ranges = self.0.get(&chunk.segment).into_iter().flatten();
+        let sealed = ranges.filter_map(|range| range.get(chunk.bytes())).next();
+        open(chunk, &sealed.ok_or_else(|| not_fetched(chunk))?)
     }
+}
+
+fn not_fetched(chunk: &ChunkRef) -> Error {
+    Error::Damaged { segment: chunk.segment, reason: "a chunk was not fetched".to_owned() }
 }
 
 #[cfg(test)]
@@ -336,5 +355,19 @@ mod tests {
         let far = 20 + GAP_BYTES_MAX + 1;
         assert_eq!(joined(vec![0..20, far..far + 5]), vec![0..20, far..far + 5]);
         assert_eq!(joined(vec![0..100, 20..30]), vec![0..100]);
+    }
+
+    #[test]
+    fn bytes_are_found_in_one_piece_or_across_several() {
+        let whole: Vec<u8> = (0..100).collect();
+        let pieces = [&whole[10..30], &whole[30..31], &whole[31..90]].map(Bytes::copy_from_slice);
+        let sealed = SealedRange { start: 10, pieces: pieces.to_vec() };
+        for start in 0..100 {
+            for end in start + 1..=100 {
+                let there = start >= 10 && end <= 90;
+                let expected = there.then(|| Bytes::copy_from_slice(&whole[start..end]));
+                assert_eq!(sealed.get(start as u64..end as u64), expected, "{start}..{end}");
+            }
+        }
     }
 }

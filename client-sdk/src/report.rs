@@ -62,6 +62,15 @@ pub struct PeerInfo {
     pub free_bytes: Option<u64>,
 }
 
+/// This machine's clock beside those of nodes. Each of them may lie; half of them would have to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClockReport {
+    /// How far the median of their clocks is ahead of ours, in milliseconds; negative if it is behind.
+    pub nodes_ahead_ms: i64,
+    /// Nodes that answered.
+    pub nodes: usize,
+}
+
 /// The health of one segment.
 #[derive(Debug, Clone, serde::Serialize)]
 pub struct SegmentHealth {
@@ -105,6 +114,13 @@ impl Vault {
             nodes: candidates.len(),
             free_bytes: candidates.iter().map(|candidate| candidate.free_bytes).sum(),
         })
+    }
+
+    /// How this machine's clock compares with those of nodes; none if no node answers.
+    pub fn clock(&self) -> Result<Option<ClockReport>, Error> {
+        let offsets = self.session.block_on(self.session.clock_offsets())?;
+        let median = offsets.get(offsets.len() / 2);
+        Ok(median.map(|ahead_ms| ClockReport { nodes_ahead_ms: *ahead_ms, nodes: offsets.len() }))
     }
 
     /// The nodes of the network that a few walks find.

@@ -1,27 +1,35 @@
 //! Making files on this machine from entries of a tree: **opened → file**.
 //!
 //! Every step is relative to an open folder and follows no link, so that no name and no link in a tree can lead
-//! outside of the target, whatever else is going on in it.
+//! outside of the target, whatever else is going on in it. Everything but a folder is made under a name of our own
+//! beside its final one, which it gets when it is whole: whoever interrupts us, even with kill -9, leaves what was
+//! there before, and nothing that could pass for a file of the tree.
 
 use std::{
     collections::HashMap,
-    ffi::{OsStr, OsString},
+    ffi::OsStr,
     fs::File,
     io,
     os::{
         fd::{AsFd, AsRawFd, OwnedFd},
-        unix::{ffi::OsStrExt, fs::FileExt},
+        unix::ffi::OsStrExt,
     },
     path::{Path, PathBuf},
 };
 
 use commonhold_storage_engine::tree::entry::{Entry, EntryKind, FileContent, LinkGroup};
 use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags, chmod, chownat, fchmod, fchown,
-    fsetxattr, futimens, linkat, makedev, mkdirat, mknodat, openat, setxattr, symlinkat, unlinkat, utimensat,
+    AtFlags, FileType, Gid, Mode, OFlags, RenameFlags, Timespec, Timestamps, Uid, XattrFlags, chmod, chownat, fchmod,
+    fchown, fsetxattr, futimens, linkat, makedev, mkdirat, mknodat, openat, renameat, renameat_with, setxattr,
+    symlinkat, unlinkat, utimensat,
 };
+use rustix::io::Errno;
 
+use self::open_file::Drafts;
+pub(crate) use self::open_file::OpenFile;
 use crate::error::{Error, IoContext};
+
+mod open_file;
 
 /// Something of an entry that could not be restored; the rest was.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -57,23 +65,17 @@ pub(crate) struct OpenFolder {
     path: PathBuf,
 }
 
-/// A file that is being restored.
-pub(crate) struct OpenFile {
-    file: File,
-    name: OsString,
-    path: PathBuf,
-    at: u64,
-}
-
 /// What is known across a whole restore.
 pub(crate) struct Restorer {
     overwrite: bool,
     privileged: bool,
+    drafts: Drafts,
     /// The folder that the target lies in.
     base: OpenFolder,
     /// The first path that each file with several names was restored at.
     links: HashMap<SameFile, PathBuf>,
     not_restored: Vec<NotRestored>,
+    not_restored_total: u64,
 }
 
 /// Complaints kept in a report; more than a person reads, less than memory minds.
@@ -106,18 +108,22 @@ impl Restorer {
         let restorer = Self {
             overwrite,
             privileged: rustix::process::geteuid().is_root(),
+            drafts: Drafts::new()?,
             base: OpenFolder { fd: base, path: parent.to_owned() },
             links: HashMap::new(),
             not_restored: Vec::new(),
+            not_restored_total: 0,
         };
         Ok((restorer, OpenFolder { fd, path: parent.to_owned() }))
     }
 
-    pub(crate) fn into_not_restored(self) -> Vec<NotRestored> {
-        self.not_restored
+    /// What could not be restored, and how much that is in all: the list ends at [`NOT_RESTORED_MAX`].
+    pub(crate) fn into_not_restored(self) -> (Vec<NotRestored>, u64) {
+        (self.not_restored, self.not_restored_total)
     }
 
     fn complain(&mut self, path: &Path, what: &'static str, error: impl Into<io::Error>) {
+        self.not_restored_total += 1;
         if self.not_restored.len() < NOT_RESTORED_MAX {
             let reason = error.into().to_string();
             self.not_restored.push(NotRestored { path: path.to_owned(), what, reason });
@@ -128,8 +134,8 @@ impl Restorer {
     pub(crate) fn folder(&self, parent: &OpenFolder, name: &OsStr) -> Result<OpenFolder, Error> {
         let path = parent.path.join(name);
         match mkdirat(&parent.fd, name, Mode::RWXU) {
-            Err(rustix::io::Errno::EXIST) if self.overwrite => {}
-            Err(rustix::io::Errno::EXIST) => return Err(Error::TargetExists { path }),
+            Err(Errno::EXIST) if self.overwrite => {}
+            Err(Errno::EXIST) => return Err(Error::TargetExists { path }),
             made => made.map_err(io::Error::from).doing("create", &path)?,
         }
         let fd = openat(&parent.fd, name, ENTER, Mode::empty()).map_err(io::Error::from).doing("open", &path)?;
@@ -144,8 +150,9 @@ impl Restorer {
     /// Starts a file.
     pub(crate) fn file(&mut self, parent: &OpenFolder, name: &OsStr, entry: &Entry) -> Result<OpenFile, Error> {
         let path = parent.path.join(name);
-        self.make_way(parent, name, &path)?;
-        let file = create(parent, name, &path)?;
+        self.check_way(parent, name, &path)?;
+        let draft = self.drafts.next();
+        let file = create(parent, &draft, &path)?;
         if let Some(same) = SameFile::of(entry) {
             if self.links.len() < LINKED_MAX {
                 self.links.insert(same, path.clone());
@@ -154,24 +161,30 @@ impl Restorer {
                 self.complain(&path, "hard link", io::Error::other(reason));
             }
         }
-        Ok(OpenFile { file, name: name.to_owned(), path, at: 0 })
+        Ok(OpenFile::new(file, draft, name.to_owned(), path))
     }
 
     /// Makes a further name of a file that was restored already; a copy, where there can be no such name.
     pub(crate) fn link(&mut self, parent: &OpenFolder, name: &OsStr, entry: &Entry) -> Result<(), Error> {
         let path = parent.path.join(name);
-        self.make_way(parent, name, &path)?;
+        self.check_way(parent, name, &path)?;
         let first = SameFile::of(entry).and_then(|same| self.links.get(&same).cloned());
         let first = first.ok_or_else(|| Error::TreeDamaged { reason: "a link to no file".to_owned() })?;
         let (folder, first_name) = self.find(&first).doing("find", &first)?;
-        let Err(error) = linkat(&folder, first_name, &parent.fd, name, AtFlags::empty()) else { return Ok(()) };
-        self.complain(&path, "hard link", error);
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let from = openat(&folder, first_name, flags, Mode::empty()).map_err(io::Error::from).doing("read", &first)?;
-        let mut to = create(parent, name, &path)?;
-        io::copy(&mut File::from(from), &mut to).doing("write", &path)?;
-        self.attributes(&to, &path, entry);
-        Ok(())
+        let draft = self.drafts.next();
+        if let Err(error) = linkat(&folder, first_name, &parent.fd, &draft, AtFlags::empty()) {
+            self.complain(&path, "hard link", error);
+            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+            let from = openat(&folder, first_name, flags, Mode::empty());
+            let from = from.map_err(io::Error::from).doing("read", &first)?;
+            let mut to = create(parent, &draft, &path)?;
+            if let Err(error) = io::copy(&mut File::from(from), &mut to).doing("write", &path) {
+                remove_draft(parent, &draft, &path);
+                return Err(error);
+            }
+            self.attributes(&to, &path, entry);
+        }
+        self.place(parent, &draft, name, &path)
     }
 
     /// The folder that holds a path of this restore, entered from the base on without following a link, and its name.
@@ -185,47 +198,60 @@ impl Restorer {
         Ok((folder, name))
     }
 
-    /// Removes what is in the way of a file, if that is allowed; never a folder.
-    fn make_way(&self, parent: &OpenFolder, name: &OsStr, path: &Path) -> Result<(), Error> {
-        if !self.overwrite {
-            return match rustix::fs::statat(&parent.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
-                Err(rustix::io::Errno::NOENT) => Ok(()),
-                Ok(_) => Err(Error::TargetExists { path: path.to_owned() }),
-                Err(error) => Err(io::Error::from(error)).doing("look at", path),
-            };
-        }
-        match unlinkat(&parent.fd, name, AtFlags::empty()) {
-            Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
-            Err(error) => Err(io::Error::from(error)).doing("replace", path),
+    /// Refuses early what could not get its name in the end.
+    fn check_way(&self, parent: &OpenFolder, name: &OsStr, path: &Path) -> Result<(), Error> {
+        match rustix::fs::statat(&parent.fd, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Err(Errno::NOENT) => Ok(()),
+            Err(error) => Err(io::Error::from(error)).doing("look at", path),
+            Ok(_) if !self.overwrite => Err(Error::TargetExists { path: path.to_owned() }),
+            Ok(found) if FileType::from_raw_mode(found.st_mode) == FileType::Directory => {
+                Err(io::Error::from(io::ErrorKind::IsADirectory)).doing("replace", path)
+            }
+            Ok(_) => Ok(()),
         }
     }
 
-    /// Gives a file its length and attributes.
-    pub(crate) fn finish_file(&mut self, file: &OpenFile, entry: &Entry) -> Result<(), Error> {
-        if file.at != entry.size() {
-            let reason = format!("{}: {} bytes instead of {}", file.path.display(), file.at, entry.size());
-            return Err(Error::TreeDamaged { reason });
+    /// Gives what is whole its name: in place of what has it, if that is allowed, and never of a folder.
+    fn place(&self, parent: &OpenFolder, draft: &OsStr, name: &OsStr, path: &Path) -> Result<(), Error> {
+        let replace = || renameat(&parent.fd, draft, &parent.fd, name);
+        let placed = match self.overwrite {
+            true => replace(),
+            false => match renameat_with(&parent.fd, draft, &parent.fd, name, RenameFlags::NOREPLACE) {
+                // A file system that knows no more than to replace; the name was free a moment ago.
+                Err(Errno::INVAL | Errno::NOSYS) => self.check_way(parent, name, path).map(|()| replace())?,
+                placed => placed,
+            },
+        };
+        if placed.is_err() {
+            remove_draft(parent, draft, path);
         }
-        // A hole at the end leaves the file too short.
-        file.file.set_len(file.at).doing("set the length of", &file.path)?;
-        self.attributes(&file.file, &file.path, entry);
-        Ok(())
+        match placed {
+            Err(Errno::EXIST) => Err(Error::TargetExists { path: path.to_owned() }),
+            placed => placed.map_err(io::Error::from).doing("put in place", path),
+        }
+    }
+
+    /// Gives a file that is whole its length, its attributes and its name.
+    pub(crate) fn finish_file(&mut self, parent: &OpenFolder, file: &OpenFile, entry: &Entry) -> Result<(), Error> {
+        file.finish(entry.size())?;
+        self.attributes(file.as_file(), file.path(), entry);
+        self.place(parent, file.draft(), file.name(), file.path())
     }
 
     /// Removes a file that will not be finished.
-    pub(crate) fn discard(&mut self, parent: &OpenFolder, file: OpenFile) {
-        if let Err(error) = unlinkat(&parent.fd, &file.name, AtFlags::empty()) {
-            tracing::warn!("{} is not whole, and cannot be removed: {error}", file.path.display());
-        }
+    pub(crate) fn discard(&mut self, parent: &OpenFolder, file: &OpenFile) {
+        remove_draft(parent, file.draft(), file.path());
     }
 
     /// Makes what is neither file nor folder.
     pub(crate) fn special(&mut self, parent: &OpenFolder, name: &OsStr, entry: &Entry) -> Result<(), Error> {
         let path = parent.path.join(name);
-        self.make_way(parent, name, &path)?;
-        let node = |kind, major, minor| mknodat(&parent.fd, name, kind, Mode::RUSR | Mode::WUSR, makedev(major, minor));
+        self.check_way(parent, name, &path)?;
+        let draft = self.drafts.next();
+        let node =
+            |kind, major, minor| mknodat(&parent.fd, &draft, kind, Mode::RUSR | Mode::WUSR, makedev(major, minor));
         let (kind, made) = match &entry.kind {
-            EntryKind::Symlink(target) => (FileType::Symlink, symlinkat(OsStr::from_bytes(target), &parent.fd, name)),
+            EntryKind::Symlink(target) => (FileType::Symlink, symlinkat(OsStr::from_bytes(target), &parent.fd, &draft)),
             EntryKind::Fifo => (FileType::Fifo, node(FileType::Fifo, 0, 0)),
             EntryKind::CharDevice { major, minor } => {
                 (FileType::CharacterDevice, node(FileType::CharacterDevice, *major, *minor))
@@ -241,7 +267,7 @@ impl Restorer {
             return Ok(());
         }
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = openat(&parent.fd, name, flags, Mode::empty()).map_err(io::Error::from).doing("open", &path)?;
+        let fd = openat(&parent.fd, &draft, flags, Mode::empty()).map_err(io::Error::from).doing("open", &path)?;
         let found = rustix::fs::fstat(&fd).map_err(io::Error::from).doing("look at", &path)?;
         if FileType::from_raw_mode(found.st_mode) != kind {
             self.complain(&path, "attributes", io::Error::other("something else took its place"));
@@ -264,10 +290,10 @@ impl Restorer {
                 self.complain(&path, "extended attribute", error);
             }
         }
-        if let Err(error) = utimensat(&parent.fd, name, &times_of(entry), AtFlags::SYMLINK_NOFOLLOW) {
+        if let Err(error) = utimensat(&parent.fd, &draft, &times_of(entry), AtFlags::SYMLINK_NOFOLLOW) {
             self.complain(&path, "time", error);
         }
-        Ok(())
+        self.place(parent, &draft, name, &path)
     }
 
     /// Owner where allowed, then mode (a change of owner clears set-id bits), attributes, and times last.
@@ -313,17 +339,9 @@ fn create(parent: &OpenFolder, name: &OsStr, path: &Path) -> Result<File, Error>
     Ok(File::from(fd))
 }
 
-impl OpenFile {
-    /// Writes the next bytes.
-    pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        self.file.write_all_at(bytes, self.at).doing("write", &self.path)?;
-        self.at += bytes.len() as u64;
-        Ok(())
-    }
-
-    /// Leaves a hole.
-    pub(crate) fn skip(&mut self, bytes: u64) {
-        self.at += bytes;
+fn remove_draft(parent: &OpenFolder, draft: &OsStr, path: &Path) {
+    if let Err(error) = unlinkat(&parent.fd, draft, AtFlags::empty()) {
+        tracing::warn!("{}: its draft {} cannot be removed: {error}", path.display(), draft.display());
     }
 }
 

@@ -32,6 +32,8 @@ const CANDIDATES_KEPT: Duration = Duration::from_secs(30);
 /// Random keys walked to find candidates, at most, and candidates that are enough.
 const CANDIDATE_WALKS_MAX: usize = 8;
 const CANDIDATES_ENOUGH: usize = 120;
+/// Clocks that ours is compared with, at most.
+const CLOCKS_MAX: usize = 32;
 
 /// An open connection to the network.
 pub(crate) struct Session {
@@ -234,6 +236,20 @@ impl Session {
         self.sample_nodes().await
     }
 
+    /// How far the clocks of some nodes are ahead of ours, in milliseconds, to within half a round trip; sorted.
+    pub(crate) async fn clock_offsets(&self) -> Result<Vec<i64>, Error> {
+        let nodes = self.sample_nodes().await?;
+        let asked = nodes.keys().take(CLOCKS_MAX).map(|node| async move {
+            let asked_at = now();
+            let answer = self.peer.ask(*node, Request::About, ASK_TIMEOUT).await;
+            let Ok(Response::About { clock, .. }) = answer else { return None };
+            Some(clock_offset(clock, asked_at, now()))
+        });
+        let mut offsets: Vec<i64> = futures::future::join_all(asked).await.into_iter().flatten().collect();
+        offsets.sort_unstable();
+        Ok(offsets)
+    }
+
     /// An address of each known node, with its id.
     pub(crate) fn node_addresses(&self) -> Vec<String> {
         let contacts = self.peer.known_contacts();
@@ -269,6 +285,14 @@ impl Session {
             .map(|node| NodeHint { node: *node, addresses: known.get(node).cloned().unwrap_or_default() })
             .collect()
     }
+}
+
+/// How far a node's clock is ahead of ours, in milliseconds, if it was read half-way between question and answer. What
+/// the node says may be anything.
+fn clock_offset(clock: Timestamp, asked_at: Timestamp, answered_at: Timestamp) -> i64 {
+    let signed = |Timestamp(ms)| i64::try_from(ms).unwrap_or(i64::MAX);
+    let (asked, answered) = (signed(asked_at), signed(answered_at));
+    signed(clock).saturating_sub(asked.saturating_add((answered.saturating_sub(asked)) / 2))
 }
 
 fn run(
@@ -308,5 +332,20 @@ impl Drop for Session {
         {
             let _ = thread.join();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_is_compared_with_the_middle_of_question_and_answer() {
+        let offset = |clock, asked, answered| clock_offset(Timestamp(clock), Timestamp(asked), Timestamp(answered));
+        assert_eq!(offset(5_000, 1_000, 1_200), 3_900);
+        assert_eq!(offset(0, 1_000, 1_200), -1_100);
+        assert_eq!(offset(u64::MAX, 0, 0), i64::MAX);
+        // Our own clock was set back meanwhile.
+        assert_eq!(offset(1_000, 1_200, 1_000), -100);
     }
 }

@@ -297,7 +297,7 @@ impl<'v> Transaction<'v> {
                 self.merge(sibling)?;
             }
         }
-        Err(Error::TooManyWriters { home: self.vault.home.dir().to_owned(), writers_max: ROUNDS_MAX })
+        Err(Error::Contended { rounds: ROUNDS_MAX })
     }
 
     fn write_head(mut self) -> Result<(Version, CommitReport), Error> {

@@ -242,7 +242,13 @@ impl Vault {
     ) -> Result<GetReport, Error> {
         let reader = self.reader.for_operation(progress);
         let state = self.state(progress)?;
-        let entry = self.entry(&reader, &state.payload.root, source)?;
+        let mut entry = self.entry(&reader, &state.payload.root, source)?;
+        let written_at_ms = state.payload.written_at.0;
+        if source.names().is_empty() && written_at_ms > 0 {
+            // The root has no entry that says when it was changed; its head does.
+            let nanoseconds = (written_at_ms % 1000 * 1_000_000) as u32;
+            entry.modified = FileTime::new((written_at_ms / 1000) as i64, nanoseconds).unwrap_or_default();
+        }
         get::get(&reader, &entry, target, options, progress)
     }
 

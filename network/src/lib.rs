@@ -15,6 +15,7 @@ mod config;
 mod contact;
 mod domain;
 mod errors;
+mod hanging;
 mod inbound;
 mod peer;
 mod pool;

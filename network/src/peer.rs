@@ -287,6 +287,14 @@ impl Peer {
         self.inner.shared.connected().clone().into_iter().collect()
     }
 
+    /// False if a dial to the node hangs, or has failed a moment ago: better to ask others first.
+    pub fn seems_up(&self, node: NodeId) -> bool {
+        let shared = &self.inner.shared;
+        let Some(peer) = peer_id(node).filter(|_| !shared.connected().contains_key(&node)) else { return true };
+        !shared.hanging().contains(&node)
+            && shared.book().candidates(&peer, Vec::new(), Instant::now()) != Candidates::Down
+    }
+
     /// Closes all connections and stops listening.
     pub async fn shutdown(&self) {
         self.inner.pool.close();

@@ -20,7 +20,9 @@ use libp2p::{
     },
 };
 
-use crate::{address::without_peer, book::Candidates, config::Role, shared::Shared};
+use crate::{
+    address::without_peer, book::Candidates, config::Role, contact::node_id, hanging::Hanging, shared::Shared,
+};
 
 /// A walk that takes longer gives what it found by then.
 const WALK_TIMEOUT: Duration = Duration::from_secs(10);
@@ -49,6 +51,7 @@ pub(crate) struct Routing {
     pub(crate) kad: kad::Behaviour<kad::store::MemoryStore>,
     shared: Arc<Shared>,
     banned: HashMap<PeerId, Instant>,
+    hanging: Hanging,
 }
 
 /// The name of our Kademlia protocol: only peers that speak it enter the routing table.
@@ -77,7 +80,7 @@ impl Routing {
             Role::Node => kad::Mode::Server,
             Role::Client => kad::Mode::Client,
         }));
-        Self { kad, shared, banned: HashMap::new() }
+        Self { kad, shared, banned: HashMap::new(), hanging: Hanging::default() }
     }
 
     /// Keeps a peer out for a while.
@@ -115,10 +118,26 @@ impl Routing {
         }
     }
 
-    fn note(&self, event: &FromSwarm) {
+    /// Has walks go on without the peers whose dials hang: one of them would otherwise hold up a path until the dial
+    /// fails, and the next one that the path comes to does so again.
+    fn pass_over(&mut self, cx: &mut Context<'_>) {
+        let Poll::Ready(hanging) = self.hanging.poll(cx) else { return };
+        for peer in &hanging {
+            self.kad.on_swarm_event(FromSwarm::DialFailure(DialFailure {
+                peer_id: Some(*peer),
+                error: &DialError::Aborted,
+                // Of a dial that still goes on; Kademlia only looks at the peer.
+                connection_id: ConnectionId::new_unchecked(0),
+            }));
+        }
+        *self.shared.hanging() = hanging.into_iter().filter_map(|peer| node_id(&peer)).collect();
+    }
+
+    fn note(&mut self, event: &FromSwarm) {
         let now = Instant::now();
         match event {
             FromSwarm::ConnectionEstablished(ConnectionEstablished { peer_id, endpoint, failed_addresses, .. }) => {
+                self.hanging.connected(peer_id, now);
                 let mut book = self.shared.book();
                 let dialled = match endpoint {
                     ConnectedPoint::Dialer { address, .. } => Some(address),
@@ -128,12 +147,18 @@ impl Routing {
                 failed_addresses.iter().for_each(|address| book.failed(*peer_id, address, now));
             }
             FromSwarm::DialFailure(DialFailure { peer_id: Some(peer), error, .. }) => match error {
+                // Another dial to the peer goes on.
+                DialError::DialPeerConditionFalse(_) => {}
                 DialError::Transport(failures) => {
+                    self.hanging.failed(peer);
                     let mut book = self.shared.book();
                     failures.iter().for_each(|(address, _)| book.failed(*peer, address, now));
                 }
-                DialError::WrongPeerId { address, .. } => self.shared.book().remove(*peer, address),
-                _ => {}
+                DialError::WrongPeerId { address, .. } => {
+                    self.hanging.failed(peer);
+                    self.shared.book().remove(*peer, address);
+                }
+                _ => self.hanging.failed(peer),
             },
             _ => {}
         }
@@ -174,8 +199,12 @@ impl NetworkBehaviour for Routing {
         let found = self.kad.handle_pending_outbound_connection(id, peer, addresses, role)?;
         let Some(peer) = peer else { return Ok(found) };
         self.check_banned(&peer)?;
-        match self.shared.book().candidates(&peer, found, Instant::now()) {
-            Candidates::Dial(addresses) => Ok(addresses),
+        let now = Instant::now();
+        match self.shared.book().candidates(&peer, found, now) {
+            Candidates::Dial(addresses) => {
+                self.hanging.dialled(peer, now);
+                Ok(addresses)
+            }
             // Whoever names an address wants it tried.
             Candidates::Down if addresses.is_empty() => Err(ConnectionDenied::new(Unwanted::Down)),
             Candidates::Down | Candidates::Unknown => Ok(Vec::new()),
@@ -212,6 +241,7 @@ impl NetworkBehaviour for Routing {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
+        self.pass_over(cx);
         self.kad.poll(cx)
     }
 }

@@ -2,7 +2,7 @@
 //! await.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -43,6 +43,7 @@ pub(crate) struct Shared {
     connected: Mutex<BTreeMap<NodeId, Multiaddr>>,
     routed: Mutex<BTreeMap<NodeId, Vec<Multiaddr>>>,
     heard: Mutex<HashMap<PeerId, Arc<Heard>>>,
+    hanging: Mutex<BTreeSet<NodeId>>,
     /// Where we listen, without our id.
     pub(crate) listening: watch::Sender<Vec<Multiaddr>>,
 }
@@ -59,6 +60,7 @@ impl Shared {
             connected: Mutex::default(),
             routed: Mutex::default(),
             heard: Mutex::default(),
+            hanging: Mutex::default(),
             listening: watch::Sender::new(Vec::new()),
         }
     }
@@ -76,6 +78,11 @@ impl Shared {
     /// The routing table, mirrored.
     pub(crate) fn routed(&self) -> MutexGuard<'_, BTreeMap<NodeId, Vec<Multiaddr>>> {
         lock(&self.routed)
+    }
+
+    /// Nodes that are dialled in vain for so long that others have answered several times meanwhile.
+    pub(crate) fn hanging(&self) -> MutexGuard<'_, BTreeSet<NodeId>> {
+        lock(&self.hanging)
     }
 
     /// The clock that streams of this peer set.

@@ -7,6 +7,7 @@
 //!
 //! All calls block. Nothing here opens a socket, reads a clock, or decides which shards to keep.
 
+mod aligned;
 mod check;
 mod commit;
 pub mod disk;

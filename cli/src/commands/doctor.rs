@@ -4,13 +4,15 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use commonhold_client_sdk::{self as sdk, ClientConfig, Home, OpenOptions, PeerInfo, Vault, VaultStatus};
+use commonhold_client_sdk::{self as sdk, ClientConfig, ClockReport, Home, OpenOptions, PeerInfo, Vault, VaultStatus};
 use serde::Serialize;
 
 use crate::{args, escape, exit::Failure, figures, output::Output, passphrase};
 
 /// A lease that ends sooner than this is worth a word; it is renewed whenever a client runs.
 const LEASE_LEFT_MIN_MS: u64 = 30 * 86_400_000;
+/// Nodes that see their clock this far from those of others remove nothing for its age; ours sets the lease's end.
+const CLOCK_OFF_MS_MAX: u64 = 10 * 60_000;
 /// When this program was written: a clock that shows less is wrong.
 const CLOCK_SECONDS_MIN: u64 = 1_735_689_600;
 
@@ -77,6 +79,7 @@ fn examine(args: &args::Doctor, checks: &mut Checks) -> Result<(), Failure> {
     check_clock(checks);
     let home = super::home()?;
     checks.ok("home", home.dir().display().to_string());
+    check_cache(&home, checks);
     let Some(config) = check_config(&home, checks) else { return Ok(()) };
     if !home.has_vault() {
         checks.fail("vault", &sdk::Error::NoVault { home: home.dir().to_owned() }.into());
@@ -128,6 +131,36 @@ fn check_clock(checks: &mut Checks) {
     }
 }
 
+fn check_cache(home: &Home, checks: &mut Checks) {
+    if !home.cache_in_use() {
+        checks.ok("cache", "free");
+        return;
+    }
+    let advice = format!(
+        "nothing is wrong: others that run meanwhile are slower and may send again what is stored already; wait for that \
+         process to end, or find it with `fuser {}`",
+        home.cache_lock().display()
+    );
+    checks.warn("cache", "another process of this home has it", &advice);
+}
+
+/// Our clock beside those of the nodes.
+fn check_offset(clock: ClockReport, checks: &mut Checks) {
+    let off_ms = clock.nodes_ahead_ms.unsigned_abs();
+    let of = format!("the median of {}", figures::count(clock.nodes as u64, "node", "nodes"));
+    if off_ms < CLOCK_OFF_MS_MAX {
+        checks.ok("time", format!("{:.1} s from {of}", off_ms as f64 / 1000.0));
+        return;
+    }
+    let side = if clock.nodes_ahead_ms > 0 { "behind" } else { "ahead of" };
+    checks.warn(
+        "time",
+        format!("this machine's clock is {} min {side} {of}", off_ms / 60_000),
+        "set the clock, or run a time service (NTP): the time until which the vault is kept follows it; if it is right, \
+         enter by other nodes with --bootstrap ADDR",
+    );
+}
+
 fn check_config(home: &Home, checks: &mut Checks) -> Option<ClientConfig> {
     let checked = home.config().and_then(|config| {
         let network = config.network_name(home)?;
@@ -162,6 +195,11 @@ fn check_network(vault: &Vault, config: &ClientConfig, home: &Home, checks: &mut
     match reachable.len() * 2 > peers.len() {
         true => checks.ok("network", found),
         false => checks.warn("network", found, "most nodes are away: puts may fail and gets be slow until they return"),
+    }
+    match vault.clock() {
+        Ok(Some(clock)) => check_offset(clock, checks),
+        Ok(None) => {} // that no node answers was said already
+        Err(error) => checks.fail("time", &error.into()),
     }
     check_space(&reachable, config, home, checks);
     match vault.status() {
@@ -215,4 +253,27 @@ fn line(check: &Check) -> String {
         line.push_str(&format!("\n      {:10}  {}", "", escape::text(advice)));
     }
     line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(nodes_ahead_ms: i64) -> (Verdict, String, bool) {
+        let mut checks = Checks::default();
+        check_offset(ClockReport { nodes_ahead_ms, nodes: 5 }, &mut checks);
+        let Some(check) = checks.done.pop() else { panic!("nothing was said") };
+        (check.verdict, check.found, check.advice.is_some())
+    }
+
+    #[test]
+    fn a_clock_far_from_those_of_the_nodes_is_told_with_what_to_do() {
+        assert_eq!(told(-1_250), (Verdict::Ok, "1.2 s from the median of 5 nodes".to_owned(), false));
+        assert_eq!(told(599_999).0, Verdict::Ok);
+        let behind = "this machine's clock is 10 min behind the median of 5 nodes".to_owned();
+        assert_eq!(told(600_000), (Verdict::Warn, behind, true));
+        let ahead = "this machine's clock is 120 min ahead of the median of 5 nodes".to_owned();
+        assert_eq!(told(-7_200_000), (Verdict::Warn, ahead, true));
+        assert_eq!(told(i64::MIN).0, Verdict::Warn);
+    }
 }

@@ -20,6 +20,7 @@ struct Restored {
     bytes: u64,
     seconds: f64,
     not_restored: Vec<LeftOut>,
+    not_restored_total: u64,
 }
 
 pub(super) fn run(args: &args::Get, output: &Output) -> Result<(), Failure> {
@@ -40,7 +41,11 @@ pub(super) fn run(args: &args::Get, output: &Output) -> Result<(), Failure> {
     for left in &report.not_restored {
         output.warning(&format!("not restored: {} of {}: {}", left.what, left.path.display(), left.reason));
     }
-    match report.not_restored.len() {
+    let unnamed = report.not_restored_total - report.not_restored.len() as u64;
+    if unnamed > 0 {
+        output.warning(&format!("not restored: and {unnamed} more"));
+    }
+    match report.not_restored_total as usize {
         0 => Ok(()),
         count => Err(Failure::DoneInPart { count, verb: "restored in full" }),
     }
@@ -49,7 +54,8 @@ pub(super) fn run(args: &args::Get, output: &Output) -> Result<(), Failure> {
 fn restored(report: &GetReport) -> Restored {
     let left = report.not_restored.iter();
     let not_restored = left.map(|left| LeftOut::new(&left.path, Some(left.what), &left.reason)).collect();
-    Restored { entries: report.entries, bytes: report.bytes, seconds: report.seconds, not_restored }
+    let GetReport { entries, bytes, seconds, not_restored_total, .. } = *report;
+    Restored { entries, bytes, seconds, not_restored, not_restored_total }
 }
 
 fn summary(report: &GetReport, target: &Path) -> String {

@@ -79,6 +79,11 @@ fn vault(error: &Error) -> (Code, String) {
             "restore this file from a copy, or run `commonhold init --recover` in a new home with the recovery phrase",
         ),
         Error::TooManyWriters { .. } => (Code::Failed, "wait for some of them to end"),
+        Error::Contended { .. } => (
+            Code::Conflict,
+            "nothing of this command is visible in the vault; run it again when fewer devices write, what was placed is \
+             not sent again",
+        ),
         Error::Network(_) => (Code::NoNetwork, "check this machine's network and its limit of open files"),
         Error::NoNetwork { .. } => (
             Code::NoNetwork,
@@ -112,11 +117,17 @@ fn vault(error: &Error) -> (Code, String) {
             Code::Unavailable,
             "the nodes that keep it may come back: try again later, or enter by other nodes with --bootstrap ADDR",
         ),
+        // Others went on from a state without what this machine has seen: to write now would make that final.
+        Error::OlderHead { seen, offered } if !seen.covers(offered) => (
+            Code::Conflict,
+            "what this machine has seen may be kept by nodes that are away: try again later, or enter by other nodes \
+             with --bootstrap ADDR; nothing was changed",
+        ),
         Error::OlderHead { .. } => {
             (Code::Unavailable, "the nodes that keep the newer state may be away: try again later; nothing was changed")
         }
         Error::HeadDamaged { .. } => {
-            (Code::Failed, "a newer version of commonhold may have written it; nothing was changed")
+            (Code::Conflict, "a newer version of commonhold may have written it: update this one; nothing was changed")
         }
         Error::HeadNotKept { .. } => {
             (Code::Failed, "run the command again when more nodes answer; what was placed is not sent again")
@@ -212,7 +223,7 @@ mod tests {
     use std::{ffi::OsStr, path::PathBuf};
 
     use commonhold_client_sdk::{UnavailableSegment, VaultPath};
-    use commonhold_protocol::SegmentId;
+    use commonhold_protocol::{DeviceId, SegmentId, Version};
 
     use super::*;
 
@@ -286,6 +297,29 @@ mod tests {
         let in_part = Failure::DoneInPart { count: 2, verb: "stored" };
         assert_eq!(in_part.advice().0, Code::DoneInPart);
         assert_eq!(in_part.to_string(), "2 files or folders could not be stored");
+    }
+
+    /// A state that is merely older is merged with ours as soon as the newer one is back; one that went on without ours,
+    /// or that we cannot read, is not.
+    #[test]
+    fn what_cannot_be_merged_has_a_code_of_its_own() {
+        let version = |counters: &[(u8, u64)]| {
+            Version::from_counters(counters.iter().map(|(device, counter)| (DeviceId([*device; 8]), *counter)))
+        };
+        let older = |offered| Error::OlderHead { seen: version(&[(1, 3), (2, 5)]), offered };
+        assert_eq!(told(older(version(&[(1, 3), (2, 4)]))).0, 4);
+        assert_eq!(told(older(version(&[(1, 3)]))).0, 4);
+        for error in [
+            older(version(&[(1, 4), (2, 4)])),
+            older(version(&[(1, 3), (3, 1)])),
+            Error::HeadDamaged { reason: "version 2 is not known here".to_owned() },
+            Error::Contended { rounds: 8 },
+        ] {
+            let (code, text) = told(error);
+            assert_eq!(code, 6, "{text}");
+        }
+        // Too many processes in one home are no conflict: each can be run later.
+        assert_eq!(told(Error::TooManyWriters { home: PathBuf::from("home"), writers_max: 64 }).0, 1);
     }
 
     #[test]

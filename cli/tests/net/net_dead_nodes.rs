@@ -69,8 +69,10 @@ fn any_seven_of_fourteen_nodes_are_enough() {
     assert_same(tree.path(), &back);
 }
 
-/// What asking seven nodes that never answer may cost, however many segments and questions there are.
-const SILENCE_MAX: Duration = Duration::from_secs(30);
+/// What seven nodes that never answer may cost, however many segments and questions there are. It is about four seconds
+/// on a machine that has nothing else to do; one timeout of 4 or 5 seconds for each of them, or for each shard of a
+/// segment, is more than this.
+const SILENCE_MAX: Duration = Duration::from_secs(15);
 
 #[test]
 fn silent_nodes_cost_a_few_seconds_once() {
@@ -80,18 +82,25 @@ fn silent_nodes_cost_a_few_seconds_once() {
     tree.file("large", &noise(2, 120 << 20));
     let (home, phrase) = network.new_home("home");
     home.put(tree.path(), "/x");
+    let small = network.scratch().join("small");
+    std::fs::write(&small, noise(3, 100_000)).unwrap();
+    home.put(&small, "/small");
     for node in 0..7 {
         network.freeze(node);
     }
     // Two of the addresses are of those who are silent.
     let reader = network.blank_home("reader", &[0, 1, 7, 8]);
     let recovered = reader.recover(&phrase).expect_code(0);
-    let back = network.scratch().join("back");
+    let [small_back, back] = ["small back", "back"].map(|name| network.scratch().join(name));
+    let got_small = reader.get("/small", &small_back).expect_code(0);
+    assert!(std::fs::read(&small_back).unwrap() == noise(3, 100_000));
     let got = reader.get("/x", &back).expect_code(0);
     assert_same(tree.path(), &back);
-    eprintln!("recovered in {:?}, read in {:?}", recovered.took, got.took);
-    assert!(recovered.took < SILENCE_MAX, "recovering took {:?}", recovered.took);
-    assert!(got.took < SILENCE_MAX, "reading took {:?}", got.took);
+    let took = [("recovering", recovered.took), ("a small file", got_small.took), ("everything", got.took)];
+    eprintln!("{took:?}");
+    for (what, took) in took {
+        assert!(took < SILENCE_MAX, "{what} took {took:?}");
+    }
 }
 
 /// Kills those that live and shall be dead, and brings back those that are dead and shall live.

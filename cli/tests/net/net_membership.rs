@@ -70,9 +70,9 @@ fn a_network_that_was_down_as_a_whole_finds_itself_again() {
     for node in (0..NODES).rev() {
         network.launch(node);
     }
-    for node in 0..NODES {
+    for (node, address) in addresses.iter().enumerate() {
         network.await_node(node, NODES as u64 - 1);
-        assert_eq!(network.address(node), addresses[node]);
+        assert_eq!(network.address(node), *address);
     }
     let back = network.scratch().join("back");
     home.get("/x", &back).expect_code(0);

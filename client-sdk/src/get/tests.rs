@@ -2,8 +2,11 @@ use std::{fs, time::Duration};
 
 use proptest::prelude::*;
 
-use super::*;
-use crate::memory_source::{MemorySource, small_file};
+use super::{plan::GET_DEPTH_MAX, *};
+use crate::{
+    memory_source::{MemorySource, small_file},
+    vault_path::DEPTH_MAX,
+};
 
 fn progress() -> Arc<Progress> {
     Arc::default()
@@ -147,7 +150,7 @@ fn deeper_than_anybody_may_put_is_refused() {
 }
 
 #[test]
-fn a_get_that_fails_leaves_no_part_of_a_file_under_its_name() {
+fn a_get_that_fails_leaves_what_was_there_and_no_part_of_a_file() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut source = MemorySource::new();
     let good = source.file(&[Ok(&[1; 5000])]);
@@ -171,7 +174,12 @@ fn a_get_that_fails_leaves_no_part_of_a_file_under_its_name() {
     let target = folder.path().join("back");
     assert!(matches!(restore(&source, &tree, &target), Err(Error::Unavailable { .. })));
     assert_eq!(fs::read(target.join("good")).expect("restored before"), [1; 5000]);
-    assert!(!target.join("large").exists());
+    let names = |folder: &Path| fs::read_dir(folder).expect("a folder").count();
+    assert_eq!(names(&target), 1, "neither a part under its name nor a draft");
+    fs::write(target.join("large"), "old").expect("written");
+    let overwritten = get(&source, &tree, &target, &GetOptions { overwrite: true }, &progress());
+    assert!(matches!(overwritten, Err(Error::Unavailable { .. })));
+    assert_eq!((fs::read(target.join("large")).expect("there"), names(&target)), (b"old".to_vec(), 2));
 }
 
 #[test]

@@ -67,6 +67,18 @@ fn writers_have_a_limit() {
 }
 
 #[test]
+fn whether_another_has_the_cache_is_seen_without_taking_it() {
+    let (_folder, home) = home();
+    assert!(!home.cache_in_use(), "there is none yet");
+    let lock = fs::File::create(home.cache_lock()).expect("a lock");
+    assert!(!home.cache_in_use());
+    flock(&lock, FlockOperation::NonBlockingLockExclusive).expect("locked");
+    assert!(home.cache_in_use());
+    drop(lock);
+    assert!(!home.cache_in_use());
+}
+
+#[test]
 fn a_replaced_file_is_private_and_nothing_is_left_beside_it() {
     let (_folder, home) = home();
     let path = home.dir().join("file");

@@ -1,4 +1,5 @@
 use std::{
+    ffi::OsString,
     fs,
     os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink},
     sync::Arc,
@@ -192,7 +193,7 @@ fn where_files_have_one_name_the_content_is_copied() {
     restorer.link(&parent, OsStr::new("copy"), &file).expect("copied");
     assert_eq!(read(&place.path("copy")), b"content");
     assert_eq!(fs::metadata(place.path("copy")).expect("there").mode() & 0o7777, 0o640);
-    let said = restorer.into_not_restored();
+    let (said, _) = restorer.into_not_restored();
     assert!(said.len() == 1 && said[0].what == "hard link", "{said:?}");
 }
 
@@ -280,9 +281,9 @@ fn set_id_bits_do_not_come_back_without_their_owner() {
     let stranger = set_id_file(rustix::process::geteuid().as_raw() + 1, rustix::process::getegid().as_raw());
     let mut file = restorer.file(&parent, OsStr::new("target"), &stranger).expect("made");
     file.write(b"#!/bin/sh").expect("written");
-    restorer.finish_file(&file, &stranger).expect("finished");
+    restorer.finish_file(&parent, &file, &stranger).expect("finished");
     assert_eq!(fs::metadata(place.target()).expect("there").mode() & 0o7777, 0o755);
-    let said = restorer.into_not_restored();
+    let (said, _) = restorer.into_not_restored();
     assert!(said.len() == 1 && said[0].what == "set-id bits", "{said:?}");
 }
 
@@ -314,4 +315,95 @@ fn an_attribute_that_cannot_be_set_is_named_and_the_rest_is_restored() {
     assert_eq!(report.not_restored.len(), 1);
     assert_eq!((report.not_restored[0].what, &report.not_restored[0].path), ("extended attribute", &place.target()));
     assert_eq!(read(&place.target()), b"content");
+}
+
+fn names(folder: &Path) -> Vec<OsString> {
+    let mut names: Vec<_> =
+        fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("one").file_name()).collect();
+    names.sort();
+    names
+}
+
+/// Once, the old file was removed before the first byte of the new one was there.
+#[test]
+fn the_old_file_stays_until_the_new_one_is_whole() {
+    let mut place = Place::new();
+    let entry = place.source.file(&[Ok(&[7; 5000])]);
+    fs::write(place.target(), "old").expect("written");
+    let mut before = fs::File::open(place.target()).expect("readable");
+    let (mut restorer, parent) = Restorer::open(place.folder.path(), true).expect("open");
+    let mut file = restorer.file(&parent, OsStr::new("target"), &entry).expect("made");
+    file.write(&[7; 3000]).expect("written");
+    assert_eq!(read(&place.target()), b"old");
+    file.write(&[7; 2000]).expect("written");
+    restorer.finish_file(&parent, &file, &entry).expect("finished");
+    assert!(read(&place.target()) == [7; 5000]);
+    let mut kept = String::new();
+    io::Read::read_to_string(&mut before, &mut kept).expect("readable");
+    assert_eq!(kept, "old", "the new file is another, the old one was not written to");
+    assert_eq!(names(place.folder.path()), ["target"], "no draft is left");
+}
+
+#[test]
+fn links_and_what_is_no_file_are_replaced_too() {
+    let mut place = Place::new();
+    let tree = place.source.folder(&[
+        (b"a", linked(small_file(b"new"), 1)),
+        (b"b", linked(small_file(b"new"), 1)),
+        (b"fifo", entry(EntryKind::Fifo)),
+        (b"link", symlink_to(Path::new("nowhere"))),
+    ]);
+    place.get(&tree, false).expect("restored");
+    // And again over itself, where the names already are names of one file.
+    for _ in 0..2 {
+        place.get(&tree, true).expect("restored");
+        assert_eq!(names(&place.target()), ["a", "b", "fifo", "link"]);
+        let inode = |name: &str| fs::symlink_metadata(place.target().join(name)).expect("there").ino();
+        assert_eq!(inode("a"), inode("b"));
+        assert_eq!(fs::read_link(place.target().join("link")).expect("a link"), Path::new("nowhere"));
+    }
+    // Somebody else's file that appears while we restore is not replaced unless that was allowed.
+    let (mut restorer, parent) = Restorer::open(place.folder.path(), false).expect("open");
+    let entry = small_file(b"new");
+    let mut file = restorer.file(&parent, OsStr::new("late"), &entry).expect("made");
+    file.write(b"new").expect("written");
+    fs::write(place.path("late"), "theirs").expect("written");
+    assert!(matches!(restorer.finish_file(&parent, &file, &entry), Err(Error::TargetExists { .. })));
+    assert_eq!(read(&place.path("late")), b"theirs");
+    assert_eq!(names(place.folder.path()), ["late", "target"]);
+}
+
+/// Written behind, dropped behind, with holes between: larger than all that is looked back for.
+#[test]
+fn a_large_file_with_holes_comes_back() {
+    let place = Place::new();
+    let (mut restorer, parent) = Restorer::open(place.folder.path(), false).expect("open");
+    let mut file = restorer.file(&parent, OsStr::new("target"), &small_file(b"")).expect("made");
+    let mut expected = blake3::Hasher::new();
+    let (mut at, piece) = (0_u64, 3 << 20);
+    for number in 0..40_u8 {
+        let bytes = vec![number; piece];
+        file.write(&bytes).expect("written");
+        file.skip(1 << 20);
+        expected.update(&bytes).update(&vec![0; 1 << 20]);
+        at += bytes.len() as u64 + (1 << 20);
+    }
+    file.finish(at).expect("whole");
+    restorer.place(&parent, file.draft(), OsStr::new("target"), &place.target()).expect("placed");
+    let mut found = blake3::Hasher::new();
+    io::copy(&mut fs::File::open(place.target()).expect("there"), &mut found).expect("readable");
+    assert_eq!(found.finalize(), expected.finalize());
+    let blocks = fs::metadata(place.target()).expect("there").blocks();
+    assert!(blocks * 512 < at, "the holes take space: {blocks} blocks for {at} bytes");
+}
+
+#[test]
+fn complaints_beyond_the_list_are_counted() {
+    let place = Place::new();
+    let (mut restorer, _) = Restorer::open(place.folder.path(), false).expect("open");
+    for _ in 0..NOT_RESTORED_MAX + 5 {
+        restorer.complain(&place.target(), "mode", io::Error::other("no"));
+    }
+    let (said, total) = restorer.into_not_restored();
+    assert_eq!((said.len(), total), (NOT_RESTORED_MAX, NOT_RESTORED_MAX as u64 + 5));
 }

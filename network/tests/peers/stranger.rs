@@ -23,7 +23,6 @@ fn transport(network: &NetworkName, identity: &Keypair) -> Boxed<(PeerId, Stream
 }
 
 /// Writes what it likes on any protocol.
-
 pub(crate) struct Stranger {
     control: libp2p_stream::Control,
     target: PeerId,

@@ -4,6 +4,7 @@
 
 use std::{
     collections::BTreeMap,
+    io,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError},
 };
 
@@ -13,7 +14,7 @@ use super::{
     error::StoreError,
     index::Place,
     record::UNIT_BYTES,
-    space::{Phase, Space},
+    space::{Phase, Volume},
     writer::WrittenShard,
 };
 
@@ -124,9 +125,8 @@ impl ShardStore {
 
     /// Makes all that was written to a volume durable, if it is still the file that readers will open.
     fn sync_written(&self, volume: VolumeNumber, file: &dyn VolumeFile) -> Answer {
-        let known = |space: &Space| space.volumes.get(&volume).map(|known| (known.phase, known.next));
-        let Some((phase, next)) = known(&self.space()) else { return Err(StoreError::VolumeFailed { volume }) };
-        if matches!(phase, Phase::Failed | Phase::Lost) {
+        let failed = |known: &Volume| matches!(known.phase, Phase::Failed | Phase::Lost);
+        if self.space().volumes.get(&volume).is_none_or(failed) {
             return Err(StoreError::VolumeFailed { volume });
         }
         if let Err(source) = file.sync() {
@@ -141,12 +141,21 @@ impl ShardStore {
             self.lose_volume(volume)?;
             return Err(StoreError::VolumeFailed { volume });
         }
-        let units = file.length().map_err(checking())? / UNIT_BYTES;
-        if units < u64::from(next) {
-            self.lose_from(volume, units as u32)?;
+        if let Some(units) = self.units_if_cut(volume, file).map_err(checking())? {
+            self.lose_from(volume, units)?;
             return Err(StoreError::VolumeFailed { volume });
         }
         Ok(())
+    }
+
+    /// The units that a volume's file has, if it was cut. What was written since may have made it longer again, but not
+    /// to its full length.
+    fn units_if_cut(&self, volume: VolumeNumber, file: &dyn VolumeFile) -> io::Result<Option<u32>> {
+        // Whoever closes a volume cuts it as well, and holds this lock until that is counted.
+        let space = self.space();
+        let expected = space.volumes.get(&volume).map_or(0, |known| known.units);
+        let units = u32::try_from(file.length()? / UNIT_BYTES).unwrap_or(u32::MAX);
+        Ok((units < expected).then_some(units))
     }
 
     /// The record is durable: from here on it is held.

@@ -2,17 +2,30 @@
 //! put in its place.
 //!
 //! Decides nothing: the store says what to write, sync, punch and delete. Offsets and lengths are in bytes.
+//!
+//! Long aligned pieces go past the page cache (`O_DIRECT`): a shard is written once and hardly ever read soon after, so
+//! its pages would only drive out what the volunteer's machine needs, and filling them costs more time than the disk
+//! takes (2.3 to 3.8 s of system time per GiB on a virtual machine, against 0.05). Linux keeps both ways coherent.
 
 use std::{
     fmt,
     fs::{self, File, OpenOptions},
     io,
-    os::unix::fs::{FileExt, MetadataExt},
+    os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
+
+use super::record::UNIT_BYTES;
+
+/// Shorter pieces go through the page cache: there the disk's latency, not copying, is what counts, and the kernel
+/// gathers small writes until the next sync.
+pub(crate) const DIRECT_BYTES_MIN: usize = 128 << 10;
 
 /// A volume file's number; never used twice while anything refers to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -72,6 +85,8 @@ pub trait VolumeFile: Send + Sync {
 /// The real thing: a folder.
 pub struct FolderDisk {
     folder: PathBuf,
+    /// The file system does no direct I/O, or not in our units.
+    direct_refused: Arc<AtomicBool>,
 }
 
 const EXTENSION: &str = "volume";
@@ -83,7 +98,7 @@ impl FolderDisk {
         if let Some(parent) = folder.parent() {
             sync_folder(parent)?;
         }
-        Ok(Self { folder: folder.to_owned() })
+        Ok(Self { folder: folder.to_owned(), direct_refused: Arc::default() })
     }
 
     fn path(&self, volume: VolumeNumber) -> PathBuf {
@@ -93,7 +108,8 @@ impl FolderDisk {
     fn file(&self, volume: VolumeNumber, file: File) -> io::Result<Arc<dyn VolumeFile>> {
         let metadata = file.metadata()?;
         let identity = (metadata.dev(), metadata.ino());
-        Ok(Arc::new(FolderFile { file, path: self.path(volume), identity }))
+        let (path, direct_refused) = (self.path(volume), self.direct_refused.clone());
+        Ok(Arc::new(FolderFile { file, path, identity, direct: OnceLock::new(), direct_refused }))
     }
 }
 
@@ -167,6 +183,56 @@ struct FolderFile {
     path: PathBuf,
     /// Device and inode.
     identity: (u64, u64),
+    /// The same file, opened for direct I/O when that is first of use.
+    direct: OnceLock<File>,
+    /// Of the whole folder.
+    direct_refused: Arc<AtomicBool>,
+}
+
+/// Whether direct I/O could move so many bytes from or to this offset and address, and is worth it.
+fn is_direct(offset: u64, bytes: &[u8]) -> bool {
+    let unit = UNIT_BYTES as usize;
+    bytes.len() >= DIRECT_BYTES_MIN
+        && bytes.len().is_multiple_of(unit)
+        && offset.is_multiple_of(UNIT_BYTES)
+        && bytes.as_ptr().addr().is_multiple_of(unit)
+}
+
+/// Whether an error says that there is no direct I/O of this kind here, rather than that something is broken.
+fn is_refusal(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EOPNOTSUPP))
+}
+
+impl FolderFile {
+    /// The descriptor for direct I/O, if there can be one.
+    fn direct(&self) -> Option<&File> {
+        if self.direct_refused.load(Ordering::Relaxed) {
+            return None;
+        }
+        if let Some(direct) = self.direct.get() {
+            return Some(direct);
+        }
+        match OpenOptions::new().read(true).write(true).custom_flags(libc::O_DIRECT).open(&self.path) {
+            // Another file may have taken the name; then ours goes on without.
+            Ok(direct) => match direct.metadata() {
+                Ok(found) if (found.dev(), found.ino()) == self.identity => Some(self.direct.get_or_init(|| direct)),
+                _ => None,
+            },
+            Err(error) => {
+                self.note_refusal(&error);
+                None
+            }
+        }
+    }
+
+    /// Remembers that this file system does no direct I/O, if that is what the error says.
+    fn note_refusal(&self, error: &io::Error) -> bool {
+        let refused = is_refusal(error);
+        if refused && !self.direct_refused.swap(true, Ordering::Relaxed) {
+            tracing::info!(path = %self.path.display(), "no direct I/O here; volumes go through the page cache");
+        }
+        refused
+    }
 }
 
 impl VolumeFile for FolderFile {
@@ -185,10 +251,29 @@ impl VolumeFile for FolderFile {
     }
 
     fn read(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        if is_direct(offset, buffer)
+            && let Some(direct) = self.direct()
+        {
+            match direct.read_at(buffer, offset) {
+                Ok(bytes) if bytes == buffer.len() => return Ok(()),
+                // Cut short or interrupted: the other way says what is the matter.
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted || self.note_refusal(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
         self.file.read_exact_at(buffer, offset)
     }
 
     fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        if is_direct(offset, bytes)
+            && let Some(direct) = self.direct()
+        {
+            match direct.write_all_at(bytes, offset) {
+                Err(error) if self.note_refusal(&error) => {}
+                other => return other,
+            }
+        }
         self.file.write_all_at(bytes, offset)
     }
 
@@ -216,3 +301,6 @@ impl VolumeFile for FolderFile {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,7 +9,8 @@ use commonhold_protocol::{
 
 use super::{
     ShardStore,
-    disk::{VolumeFile, VolumeNumber},
+    aligned::AlignedReader,
+    disk::{DIRECT_BYTES_MIN, VolumeFile, VolumeNumber},
     error::StoreError,
     index::Place,
     record::{Header, VolumeBlock},
@@ -36,9 +37,6 @@ enum Fault {
     Passing(StoreError),
 }
 
-/// Reading in pieces keeps memory small however large the shard is.
-const PIECE_BYTES: usize = 256 << 10;
-
 /// Whether an error says that we are short of something, rather than that the disk lost bytes.
 fn is_passing(error: &io::Error) -> bool {
     const SHORTAGES: [i32; 4] = [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::EAGAIN];
@@ -55,19 +53,50 @@ fn fault(volume: VolumeNumber) -> impl Fn(io::Error) -> Fault {
 /// Whether a record's shard and outboard fit its root. Errors are the disk's.
 pub(crate) fn verify(file: &dyn VolumeFile, header: &Header) -> io::Result<bool> {
     let mut builder = RootBuilder::new();
-    let mut piece = vec![0; PIECE_BYTES];
-    let start = header.offset() + header.data_offset();
-    let mut read = 0;
-    while read < header.shard_length {
-        let length = (header.shard_length - read).min(PIECE_BYTES as u64) as usize;
-        file.read(start + read, &mut piece[..length])?;
-        builder.update(&piece[..length]);
-        read += length as u64;
+    let mut reader = AlignedReader::new(file);
+    let (data, end) = (header.offset() + header.data_offset(), header.offset() + header.outboard_offset());
+    while data + builder.length() < end {
+        builder.update(reader.first_of(data + builder.length()..end)?);
     }
     let (root, outboard) = builder.finish();
     let mut kept = vec![0; outboard.as_bytes().len()];
     file.read(header.offset() + header.outboard_offset(), &mut kept)?;
     Ok(root == header.root && kept == outboard.as_bytes())
+}
+
+/// What reads a shard's groups for a proof of `ranges`: a long run in few pieces, a short one group by group.
+fn group_reader<'a>(
+    file: &'a dyn VolumeFile,
+    header: &Header,
+    ranges: &'a [GroupRange],
+) -> impl FnMut(u64, &mut [u8]) -> io::Result<()> + 'a {
+    let start = header.offset() + header.data_offset();
+    let mut runs = ranges.iter().map({
+        let shard_length = header.shard_length;
+        move |range| range.bytes(shard_length)
+    });
+    let mut run = 0..0;
+    let mut reader = AlignedReader::new(file);
+    move |offset, mut group| {
+        // Groups are asked for in order, and each lies in one of the runs.
+        while run.end <= offset
+            && let Some(next) = runs.next()
+        {
+            run = next;
+        }
+        if run.end - run.start < DIRECT_BYTES_MIN as u64 {
+            return file.read(start + offset, group);
+        }
+        let mut at = start + offset;
+        while !group.is_empty() {
+            let bytes = reader.first_of(at..start + run.end)?;
+            let (now, rest) = group.split_at_mut(bytes.len().min(group.len()));
+            now.copy_from_slice(&bytes[..now.len()]);
+            at += now.len() as u64;
+            group = rest;
+        }
+        Ok(())
+    }
 }
 
 impl ShardStore {
@@ -81,9 +110,13 @@ impl ShardStore {
             let mut outboard = vec![0; Outboard::length_for(header.shard_length)];
             let failed = fault(header.volume);
             file.read(header.offset() + header.outboard_offset(), &mut outboard).map_err(&failed)?;
-            let start = header.offset() + header.data_offset();
-            let read = |offset: u64, buffer: &mut [u8]| file.read(start + offset, buffer);
-            let encoded = prove::encode_ranges(read, &outboard, &header.root, header.shard_length, ranges);
+            let encoded = prove::encode_ranges(
+                group_reader(file, header, ranges),
+                &outboard,
+                &header.root,
+                header.shard_length,
+                ranges,
+            );
             let encoded = encoded.map_err(|error| match error {
                 ProveError::Ranges { .. } => Fault::Passing(StoreError::Ranges),
                 ProveError::Read(error) => failed(error),

@@ -11,6 +11,7 @@ use commonhold_protocol::{ClaimLeaf, SegmentId, ShardIndex};
 
 use super::{
     ShardStore,
+    aligned::AlignedReader,
     disk::{Punched, VolumeFile, VolumeNumber},
     error::StoreError,
     index::{Place, SealedState},
@@ -20,8 +21,6 @@ use super::{
 
 /// The most shards removed under one flush of the index: each is noted in it until its space is given back.
 const REMOVED_AT_ONCE_MAX: usize = 256;
-/// Bytes copied at a time.
-const COPY_BYTES: usize = 256 << 10;
 /// A volume is rewritten when less than one part in so many is left of it: copying costs at most a third of what it
 /// gives back.
 const SPARSE_DIVISOR: u32 = 4;
@@ -231,16 +230,20 @@ impl ShardStore {
         };
         let copy = || -> io::Result<()> {
             let moved = Header { volume: region.volume, unit: region.unit, ..header.clone() };
-            let end = u64::from(place.units) * UNIT_BYTES;
-            let mut at = header.data_offset();
-            let mut piece = vec![0; COPY_BYTES];
+            let end = header.offset() + u64::from(place.units) * UNIT_BYTES;
+            let mut reader = AlignedReader::new(from.as_ref());
+            let mut first = reader.first_of(header.offset()..header.offset() + UNIT_BYTES)?.to_vec();
+            let mut at = header.offset() + UNIT_BYTES;
             while at < end {
-                let length = (end - at).min(COPY_BYTES as u64) as usize;
-                from.read(header.offset() + at, &mut piece[..length])?;
-                to.write(moved.offset() + at, &piece[..length])?;
-                at += length as u64;
+                let piece = reader.first_of(at..end)?;
+                to.write(moved.offset() + (at - header.offset()), piece)?;
+                at += piece.len() as u64;
             }
-            to.write(moved.offset(), &moved.to_bytes(secret))
+            // Only what lies in the first unit depends on the place; with it the copy becomes a record.
+            let moved_bytes = moved.to_bytes(secret);
+            let in_first = moved_bytes.len().min(first.len());
+            first[..in_first].copy_from_slice(&moved_bytes[..in_first]);
+            to.write(moved.offset(), &first)
         };
         if let Err(error) = copy() {
             self.space().settle(&region, false);

@@ -1,4 +1,4 @@
-//! Writing one shard into its region: data as it arrives, then the outboard, then the header that makes it a record.
+//! Writing one shard into its region: whole units as they fill, and last the first one, whose header makes it a record.
 
 use std::sync::Arc;
 
@@ -6,6 +6,7 @@ use commonhold_protocol::{ClaimLeaf, Manifest, ShardIndex, Verified};
 
 use super::{
     ShardStore,
+    aligned::{AlignedBuffer, PIECE_BYTES},
     disk::{VolumeFile, VolumeNumber},
     error::StoreError,
     index::{Place, VaultNumber},
@@ -72,6 +73,10 @@ pub struct ShardWriter {
     reservation: Reservation,
     header: Header,
     builder: RootBuilder,
+    /// The record's first unit, which stays until the end, and then the bytes that wait to be written.
+    buffer: AlignedBuffer,
+    /// Where in the record those that wait begin: a multiple of a unit.
+    waiting_at: u64,
 }
 
 impl std::fmt::Debug for ShardWriter {
@@ -121,8 +126,23 @@ impl ShardStore {
             header_written: false,
             committed: false,
         };
-        Ok(ShardWriter { reservation, header, builder: RootBuilder::new() })
+        let buffer = AlignedBuffer::with_capacity(buffer_units(header.units()) * UNIT_BYTES as usize);
+        let mut writer =
+            ShardWriter { reservation, header, builder: RootBuilder::new(), buffer, waiting_at: UNIT_BYTES };
+        // All that the header says is known by now. It may be longer than a unit.
+        let mut bytes = writer.header.to_bytes(&self.label.secret);
+        bytes.resize(writer.header.data_offset() as usize, 0);
+        writer.append(&bytes)?;
+        Ok(writer)
     }
+}
+
+/// Units of a writer's memory: the record's first unit, and its others in as few pieces of equal size as may be, so that
+/// none is too short to be written directly.
+fn buffer_units(record_units: u32) -> usize {
+    let others = record_units as usize - 1;
+    let pieces = others.div_ceil(PIECE_BYTES / UNIT_BYTES as usize).max(1);
+    1 + others.div_ceil(pieces)
 }
 
 impl ShardWriter {
@@ -134,12 +154,12 @@ impl ShardWriter {
         if bytes > shard_length {
             return Err(StoreError::Length { bytes, shard_length });
         }
-        self.put(self.header.data_offset() + written, piece)?;
+        self.append(piece)?;
         self.builder.update(piece);
         Ok(())
     }
 
-    /// Compares the root and writes outboard and header.
+    /// Compares the root and writes what is left; the header last.
     pub fn finish(mut self) -> Result<WrittenShard, StoreError> {
         let shard_length = self.header.shard_length;
         let bytes = self.builder.length();
@@ -150,10 +170,35 @@ impl ShardWriter {
         if found != self.header.root {
             return Err(StoreError::Root { expected: self.header.root, found });
         }
-        self.put(self.header.outboard_offset(), outboard.as_bytes())?;
+        self.append(outboard.as_bytes())?;
+        self.buffer.set_length(self.buffer.as_slice().len().next_multiple_of(UNIT_BYTES as usize));
+        self.write_waiting()?;
         self.reservation.header_written = true;
-        self.put(0, &self.header.to_bytes(&self.reservation.store.label.secret))?;
+        self.put(0, self.buffer.as_slice())?;
         Ok(WrittenShard { reservation: self.reservation })
+    }
+
+    /// The record's next bytes.
+    fn append(&mut self, mut bytes: &[u8]) -> Result<(), StoreError> {
+        loop {
+            bytes = self.buffer.fill(bytes);
+            if bytes.is_empty() {
+                return Ok(());
+            }
+            self.write_waiting()?;
+        }
+    }
+
+    /// Writes all but the first unit, and keeps that alone.
+    fn write_waiting(&mut self) -> Result<(), StoreError> {
+        let (_, waiting) = self.buffer.as_slice().split_at(UNIT_BYTES as usize);
+        let length = waiting.len() as u64;
+        if length > 0 {
+            self.put(self.waiting_at, waiting)?;
+        }
+        self.waiting_at += length;
+        self.buffer.set_length(UNIT_BYTES as usize);
+        Ok(())
     }
 
     /// Writes at an offset from the record's begin.

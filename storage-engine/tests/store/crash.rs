@@ -1,5 +1,7 @@
 //! Power fails at each sync in turn, and takes an arbitrary part of what was not synced with it: what was acknowledged
 //! is there afterwards, and nothing is there that was not stored.
+//!
+//! This disk takes whole units only, as direct I/O does.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -36,6 +38,8 @@ struct State {
     volumes: BTreeMap<VolumeNumber, Contents>,
     /// Syncs until the power fails; none: it does not.
     syncs_left: Option<u32>,
+    /// Writes until the process is killed; none: it is not.
+    writes_left: Option<u32>,
     dead: bool,
 }
 
@@ -46,6 +50,16 @@ struct CrashDisk(Arc<Mutex<State>>);
 impl CrashDisk {
     fn fail_after(&self, syncs: u32) {
         self.0.lock().unwrap().syncs_left = Some(syncs);
+    }
+
+    fn kill_after(&self, writes: u32) {
+        self.0.lock().unwrap().writes_left = Some(writes);
+    }
+
+    /// A new process finds all that the killed one wrote.
+    fn revive(&self) {
+        let mut state = self.0.lock().unwrap();
+        (state.dead, state.writes_left) = (false, None);
     }
 
     fn is_dead(&self) -> bool {
@@ -142,6 +156,18 @@ impl VolumeFile for CrashFile {
     }
 
     fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        assert!(offset.is_multiple_of(4096) && bytes.len().is_multiple_of(4096), "{} at {offset}", bytes.len());
+        {
+            let mut state = self.disk.alive()?;
+            match &mut state.writes_left {
+                Some(0) => {
+                    state.dead = true;
+                    return Err(io::Error::other("killed"));
+                }
+                Some(left) => *left -= 1,
+                None => {}
+            }
+        }
         self.with(|contents| {
             let offset = offset as usize;
             contents.live[offset..offset + bytes.len()].copy_from_slice(bytes);
@@ -311,4 +337,38 @@ fn nor_does_it_without_an_index() {
 #[test]
 fn nor_does_it_with_an_index_that_lags_behind() {
     crash_everywhere(false, IndexAfter::Before);
+}
+
+/// The unit that makes a record of what is there is written last: whoever looks at the volume before that, with an index
+/// or without, finds nothing, and nothing damaged either.
+#[test]
+fn a_record_is_none_before_its_last_write() {
+    // Its header takes two units, its data two pieces.
+    let segment = segment_of(1, 1, 600 * KIB, 140);
+    let early = segment_of(1, 2, 8 * KIB, 1);
+    for index_gone in [false, true] {
+        for writes in 0.. {
+            let folder = tempfile::tempdir().unwrap();
+            let disk = Arc::new(CrashDisk::default());
+            let open = || ShardStore::open_on(disk.clone(), folder.path(), options(64 * MIB)).unwrap();
+            let (store, _) = open();
+            early.store(&store, 0).unwrap();
+            disk.kill_after(writes);
+            let stored = segment.store(&store, 0);
+            drop(store);
+            disk.revive();
+            if index_gone {
+                fs::remove_dir_all(folder.path().join("index")).unwrap();
+            }
+            let (store, report) = open();
+            let found = (report.shards, report.quarantined, report.erased);
+            early.assert_held(&store, 0);
+            if stored.is_ok() {
+                assert_eq!(writes, 3);
+                assert_eq!(found, (2, 0, 0), "index gone: {index_gone}");
+                break;
+            }
+            assert_eq!(found, (1, 0, 0), "killed after {writes} writes, index gone: {index_gone}");
+        }
+    }
 }

@@ -37,6 +37,7 @@ struct Faults {
     failing: Mutex<BTreeMap<Operation, i32>>,
     no_punching: AtomicBool,
     syncs: AtomicU64,
+    reads: AtomicU64,
     free_bytes: Mutex<Option<u64>>,
 }
 
@@ -63,6 +64,10 @@ impl FaultyDisk {
 
     pub(crate) fn syncs(&self) -> u64 {
         self.faults.syncs.load(Ordering::SeqCst)
+    }
+
+    fn reads(&self) -> u64 {
+        self.faults.reads.load(Ordering::SeqCst)
     }
 
     pub(crate) fn fail(&self, operation: Operation, code: i32) {
@@ -133,6 +138,7 @@ impl VolumeFile for FaultyFile {
     }
 
     fn read(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.faults.reads.fetch_add(1, Ordering::SeqCst);
         self.faults.pass(Operation::Read)?;
         if offset > 0 {
             self.faults.pass(Operation::ReadRecords)?;
@@ -234,6 +240,22 @@ fn nothing_is_acknowledged_by_the_sync_after_a_failed_one() {
     segment.store(&store, 0).unwrap();
     segment.assert_held(&store, 0);
     assert_eq!(volume_paths(folder.path()).len(), 2);
+}
+
+/// Each group of 16 KiB was a read of its own once: 80 for this shard.
+#[test]
+fn a_whole_shard_is_read_in_few_pieces() {
+    let folder = tempfile::tempdir().unwrap();
+    let (disk, store) = faulty(folder.path());
+    let segment = segment_of(1, 1, 1280 * KIB, 1);
+    segment.store(&store, 0).unwrap();
+    let before = disk.reads();
+    segment.check(&store, 0).unwrap();
+    // Header, outboard, and three pieces of half a MiB.
+    assert_eq!(disk.reads() - before, 5);
+    let before = disk.reads();
+    store.verify(segment.manifest.id(), ShardIndex(0)).unwrap();
+    assert_eq!(disk.reads() - before, 5);
 }
 
 #[test]
