@@ -71,8 +71,8 @@ pub enum News {
     Record {
         /// Which.
         segment: SegmentId,
-        /// Who brought it; none if we did.
-        from: Option<NodeId>,
+        /// Who brought it; we ourselves after a repair.
+        from: NodeId,
     },
     /// Somebody asks how segments are.
     Health {
@@ -135,6 +135,8 @@ enum TimerOf {
     Probe(NodeId),
     Repair(SegmentId),
     Epoch,
+    /// The moment to see who came and who went.
+    Look,
 }
 
 /// What was done beside the task.
@@ -187,7 +189,8 @@ impl Auditor {
     }
 
     async fn run(mut self, mut heard: mpsc::Receiver<News>, mut finished: mpsc::Receiver<Done>) {
-        self.epoch().await;
+        self.look_around().await;
+        self.epoch();
         loop {
             let now = self.now();
             let next = self.timers.peek().map_or(PROBE_MS_MAX, |Reverse((at, _))| at.ms_since(now));
@@ -216,9 +219,14 @@ impl Auditor {
         {
             self.timers.pop();
             match of {
-                TimerOf::Epoch => self.epoch().await,
+                TimerOf::Epoch => self.epoch(),
+                TimerOf::Look => self.look_around().await,
                 TimerOf::Moment(node) => self.challenge_due(node),
-                TimerOf::Probe(node) => self.probe(node),
+                TimerOf::Probe(node) => {
+                    if self.holders.get(&node).is_some_and(|holder| holder.probe_due == Some(at)) {
+                        self.probe(node);
+                    }
+                }
                 TimerOf::Life(node) => {
                     if self.holders.get(&node).is_some_and(|holder| holder.life_due == Some(at)) {
                         let cut_off = self.is_cut_off();
@@ -247,7 +255,7 @@ impl Auditor {
                     self.probe(node);
                 }
             }
-            News::Record { segment, from } => self.load(segment, from).await,
+            News::Record { segment, from } => self.load(segment, Some(from)).await,
             News::Health { segments, reply } => {
                 let reports = segments.iter().map(|segment| self.wards.get(segment).map(Ward::report)).collect();
                 let _ = reply.send(reports);
@@ -266,8 +274,7 @@ impl Auditor {
                     Some(_) => self.seen(node),
                     None => self.live(node, life::Event::Silent),
                 }
-                let at = self.now().after_ms(self.probe_ms());
-                self.wake(at, TimerOf::Probe(node));
+                self.probe_at(node, self.now().after_ms(self.probe_ms()));
             }
             Done::Challenged(node, asked) => self.challenged(node, asked),
             Done::Looked(segment, looked) => {
@@ -283,9 +290,15 @@ impl Auditor {
         (self.grace_ms / 8).clamp(PROBE_MS_MIN, PROBE_MS_MAX)
     }
 
-    /// An epoch begins: who the stewards are is worked out again, and what is due.
-    async fn epoch(&mut self) {
-        self.look_through().await;
+    fn probe_at(&mut self, node: NodeId, at: Timestamp) {
+        if let Some(holder) = self.holders.get_mut(&node) {
+            holder.probe_due = Some(at);
+            self.wake(at, TimerOf::Probe(node));
+        }
+    }
+
+    /// An epoch begins: what is due in it?
+    fn epoch(&mut self) {
         let now = self.now();
         let epoch = self.schedule.epoch(now);
         let due: Vec<(NodeId, SegmentId, ShardIndex)> = {
@@ -311,6 +324,16 @@ impl Auditor {
         }
         let epoch_ms = self.schedule.rate().epoch_ms();
         self.wake(Timestamp((epoch + 1).saturating_mul(epoch_ms)), TimerOf::Epoch);
+    }
+
+    /// Who is there, whom a shard could be given to, and whose steward we are now.
+    async fn look_around(&mut self) {
+        for node in self.parts.neighbours.present(Duration::from_millis(self.grace_ms)) {
+            self.meet(node);
+        }
+        self.look_through().await;
+        let at = self.now().after_ms(self.probe_ms());
+        self.wake(at, TimerOf::Look);
     }
 
     /// Goes through all records that are kept: those that are ours to look after, and those that are no more.
@@ -387,7 +410,7 @@ impl Auditor {
         let now = self.now();
         self.holders.insert(node, HolderState::new(now, self.grace_ms, self.schedule.rate()));
         if node != self.own {
-            self.wake(now, TimerOf::Probe(node));
+            self.probe_at(node, now);
         }
     }
 
@@ -574,7 +597,7 @@ impl Auditor {
                     holder.round_trip = (holder.round_trip * 3 + round_trip) / 4;
                 }
                 if let Some(evidence) = evidence {
-                    self.keep_evidence(node, evidence);
+                    self.keep_evidence(node, *evidence);
                 }
                 self.live(node, life::Event::Seen);
                 self.contain(node, containment::Event::Answered(answers));

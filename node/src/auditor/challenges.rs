@@ -28,7 +28,7 @@ pub(super) enum Asked {
     Answered {
         answers: Vec<Answer>,
         /// The challenge and the signed answer, if part of it is wrong.
-        evidence: Option<Evidence>,
+        evidence: Option<Box<Evidence>>,
         round_trip: Duration,
     },
     /// It did not, in time or at all.
@@ -112,7 +112,7 @@ pub(super) async fn ask(
         (answers, evidence)
     };
     match tokio::task::spawn_blocking(check).await {
-        Ok((answers, evidence)) => Asked::Answered { answers, evidence, round_trip },
+        Ok((answers, evidence)) => Asked::Answered { answers, evidence: evidence.map(Box::new), round_trip },
         Err(_) => Asked::Unanswered,
     }
 }

@@ -24,6 +24,7 @@ pub(super) struct HolderState {
     pub(super) moment_set: bool,
     pub(super) round_trip: Duration,
     pub(super) probing: bool,
+    pub(super) probe_due: Option<Timestamp>,
     /// What it would still take, by its own word.
     pub(super) free_bytes: u64,
 }
@@ -40,6 +41,7 @@ impl HolderState {
             moment_set: false,
             round_trip: ROUND_TRIP_FIRST,
             probing: false,
+            probe_due: None,
             free_bytes: 0,
         }
     }

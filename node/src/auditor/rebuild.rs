@@ -64,6 +64,8 @@ pub(crate) struct Rebuilt {
 }
 
 type Column = Vec<(ShardIndex, Bytes)>;
+/// A shard's part of a column, as its holder gave it.
+type ReadOne = (ShardIndex, NodeId, Result<Bytes, SourceFault>);
 
 /// A new holder that is being sent its shard.
 struct Target {
@@ -139,8 +141,7 @@ impl Rebuild {
     ) -> Option<Column> {
         let k = usize::from(self.manifest.coding.k());
         let mut read: Column = Vec::with_capacity(k);
-        let mut reading: FuturesUnordered<BoxFuture<'_, (ShardIndex, NodeId, Result<Bytes, SourceFault>)>> =
-            FuturesUnordered::new();
+        let mut reading: FuturesUnordered<BoxFuture<'_, ReadOne>> = FuturesUnordered::new();
         let ask = |(index, node): (ShardIndex, NodeId)| -> BoxFuture<'_, _> {
             let columns = columns.clone();
             Box::pin(async move { (index, node, self.read_one(index, node, columns).await) })

@@ -56,7 +56,7 @@ impl Steward {
             if writes.is_empty() {
                 break;
             }
-            match self.commit(writes) {
+            match self.commit(sender, writes) {
                 // What conflicts is judged again, against what is kept now.
                 Ok(done) => {
                     for (place, _) in places.into_iter().zip(done).filter(|(_, done)| *done) {
