@@ -8,14 +8,14 @@ use std::{
 use commonhold_network::Peer;
 use commonhold_policy::audit::{Answer, Sample, deadline::deadline_ms};
 use commonhold_protocol::{
-    Manifest, NetworkName, NodeId, Verified,
+    Manifest, NetworkName, NodeId, SegmentId, Verified,
     ask::{Request, Response},
     audit::{AuditAnswer, Challenge, ChallengedShard, ShardAnswer},
     shard_stream::{GROUP_BYTES, GroupRange},
 };
 use commonhold_storage_engine::prove::decode_ranges;
 
-use crate::holder::Holder;
+use crate::{holder::Holder, steward::Steward};
 
 /// Where nothing is known of a link yet.
 pub(super) const ROUND_TRIP_FIRST: Duration = Duration::from_millis(300);
@@ -33,6 +33,8 @@ pub(super) enum Asked {
     },
     /// It did not, in time or at all.
     Unanswered,
+    /// It was not asked: no record is kept any more of these segments.
+    Gone(Vec<SegmentId>),
 }
 
 /// A signed answer that is wrong: whoever has the manifest's owner-signed roots can see that.
@@ -60,61 +62,93 @@ impl Evidence {
     }
 }
 
-/// Asks `holder` (ourselves, if `own` is given) for these samples, whose manifests are given in their order.
-pub(super) async fn ask(
-    peer: Peer,
-    network: NetworkName,
-    holder: NodeId,
-    own: Option<Arc<Holder>>,
-    samples: Vec<(Sample, Arc<Verified<Manifest>>)>,
-    asked_before: u32,
-    round_trip: Duration,
-) -> Asked {
-    let shards = samples.iter().map(|(sample, _)| ChallengedShard {
-        segment: sample.segment,
-        index: sample.index,
-        ranges: runs(&sample.groups),
-    });
-    let challenge = Challenge { nonce: rand::random(), shards: shards.collect() };
-    let bytes = challenge.groups() * BYTES_PER_GROUP;
-    let round_trip_ms = u64::try_from(round_trip.as_millis()).unwrap_or(u64::MAX);
-    let patience = Duration::from_millis(deadline_ms(round_trip_ms, bytes, asked_before));
-    let began = Instant::now();
-    let asked = match own {
-        Some(own) => Ok(own.prove(holder, challenge.clone()).await),
-        None => peer.ask(holder, Request::Audit(challenge.clone()), patience).await,
-    };
-    let answer = match asked {
-        Ok(Response::Audited(answer)) => answer,
-        Ok(Response::Refused(refusal)) => {
-            // Unsigned, so nobody else's evidence; for us it is an answer all the same.
-            let answers = vec![Answer::Refused(refusal); samples.len()];
-            return Asked::Answered { answers, evidence: None, round_trip: began.elapsed() };
+/// Who is asked, and how.
+pub(super) struct Asking {
+    pub(super) peer: Peer,
+    pub(super) network: NetworkName,
+    /// Keeps the manifests.
+    pub(super) steward: Arc<Steward>,
+    pub(super) holder: NodeId,
+    /// Our own shards, if it is ourselves that are asked.
+    pub(super) own: Option<Arc<Holder>>,
+    pub(super) asked_before: u32,
+    pub(super) round_trip: Duration,
+}
+
+impl Asking {
+    /// Challenges the holder for these.
+    pub(super) async fn ask(self, samples: Vec<Sample>) -> Asked {
+        let steward = self.steward.clone();
+        let read = tokio::task::spawn_blocking(move || {
+            let known = |sample: Sample| match steward.manifest(&sample.segment) {
+                Some(manifest) => Ok((sample, manifest)),
+                None => Err(sample.segment),
+            };
+            samples.into_iter().map(known).collect::<Vec<_>>()
+        });
+        let Ok(read) = read.await else { return Asked::Unanswered };
+        let gone: Vec<SegmentId> = read.iter().filter_map(|read| read.as_ref().err().copied()).collect();
+        if !gone.is_empty() {
+            return Asked::Gone(gone);
         }
-        Ok(_) => return Asked::Answered { answers: Vec::new(), evidence: None, round_trip: began.elapsed() },
-        Err(error) => {
-            tracing::debug!(%error, %holder, "a challenge was not answered");
-            return Asked::Unanswered;
-        }
-    };
-    let round_trip = began.elapsed();
-    let manifests: Vec<Arc<Verified<Manifest>>> = samples.into_iter().map(|(_, manifest)| manifest).collect();
-    let check = move || {
-        // Someone else's signature, or one over another answer, is no answer.
-        if signer(&challenge, &answer, &network) != Some(holder) {
-            return (Vec::new(), None);
-        }
-        let shards = challenge.shards.iter().zip(&answer.answers).zip(&manifests);
-        let answers: Vec<Answer> = shards.map(|((shard, answer), manifest)| judge(shard, manifest, answer)).collect();
-        let wrong = answers.contains(&Answer::Wrong);
-        let manifests = manifests.iter().map(|manifest| manifest.to_unverified()).collect();
-        let evidence = wrong.then_some(Evidence { challenge, answer, manifests });
-        (answers, evidence)
-    };
-    match tokio::task::spawn_blocking(check).await {
-        Ok((answers, evidence)) => Asked::Answered { answers, evidence: evidence.map(Box::new), round_trip },
-        Err(_) => Asked::Unanswered,
+        let (samples, manifests): (Vec<Sample>, Vec<Verified<Manifest>>) = read.into_iter().flatten().unzip();
+        let shards = samples.iter().map(|sample| ChallengedShard {
+            segment: sample.segment,
+            index: sample.index,
+            ranges: runs(&sample.groups),
+        });
+        self.send(Challenge { nonce: rand::random(), shards: shards.collect() }, manifests).await
     }
+
+    async fn send(self, challenge: Challenge, manifests: Vec<Verified<Manifest>>) -> Asked {
+        let bytes = challenge.groups() * BYTES_PER_GROUP;
+        let round_trip_ms = u64::try_from(self.round_trip.as_millis()).unwrap_or(u64::MAX);
+        let patience = Duration::from_millis(deadline_ms(round_trip_ms, bytes, self.asked_before));
+        let (holder, network) = (self.holder, self.network);
+        let began = Instant::now();
+        let asked = match self.own {
+            Some(own) => Ok(own.prove(holder, challenge.clone()).await),
+            None => self.peer.ask(holder, Request::Audit(challenge.clone()), patience).await,
+        };
+        let round_trip = began.elapsed();
+        let answer = match asked {
+            Ok(Response::Audited(answer)) => answer,
+            Ok(Response::Refused(refusal)) => {
+                // Unsigned, so nobody else's evidence; for us it is an answer all the same.
+                let answers = vec![Answer::Refused(refusal); challenge.shards.len()];
+                return Asked::Answered { answers, evidence: None, round_trip };
+            }
+            Ok(_) => return Asked::Answered { answers: Vec::new(), evidence: None, round_trip },
+            Err(error) => {
+                tracing::debug!(%error, %holder, "a challenge was not answered");
+                return Asked::Unanswered;
+            }
+        };
+        match tokio::task::spawn_blocking(move || check(challenge, answer, &manifests, holder, &network)).await {
+            Ok((answers, evidence)) => Asked::Answered { answers, evidence: evidence.map(Box::new), round_trip },
+            Err(_) => Asked::Unanswered,
+        }
+    }
+}
+
+/// What a signed answer says of each challenged shard, and what convicts the holder if one is wrong.
+fn check(
+    challenge: Challenge,
+    answer: AuditAnswer,
+    manifests: &[Verified<Manifest>],
+    holder: NodeId,
+    network: &NetworkName,
+) -> (Vec<Answer>, Option<Evidence>) {
+    // Someone else's signature, or one over another answer, is no answer.
+    if signer(&challenge, &answer, network) != Some(holder) {
+        return (Vec::new(), None);
+    }
+    let shards = challenge.shards.iter().zip(&answer.answers).zip(manifests);
+    let answers: Vec<Answer> = shards.map(|((shard, answer), manifest)| judge(shard, manifest, answer)).collect();
+    let wrong = answers.contains(&Answer::Wrong);
+    let manifests = manifests.iter().map(Verified::to_unverified).collect();
+    let evidence = wrong.then_some(Evidence { challenge, answer, manifests });
+    (answers, evidence)
 }
 
 /// Who signed this answer to this challenge.
@@ -147,3 +181,6 @@ fn runs(groups: &[u32]) -> Vec<GroupRange> {
     }
     runs
 }
+
+#[cfg(test)]
+mod tests;

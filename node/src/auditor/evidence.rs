@@ -1,4 +1,4 @@
-//! Evidence on the disk: signed wrong answers, one file each, bounded.
+//! Evidence on the disk: signed wrong answers, a folder each, bounded.
 
 use std::{fs, io, path::Path};
 
@@ -7,25 +7,13 @@ use commonhold_protocol::{
     ask::{Request, Response},
 };
 
-use super::{Auditor, Evidence};
+use super::Evidence;
 
 /// The most that is kept; what comes then is only counted.
 const FILES_MAX: usize = 1024;
 
-impl Auditor {
-    pub(super) fn keep_evidence(&self, node: NodeId, evidence: Evidence) {
-        let folder = self.parts.folder.clone();
-        let keep = move || {
-            if let Err(error) = write(&folder, node, &evidence) {
-                tracing::warn!(%error, folder = %folder.display(), "evidence cannot be kept");
-            }
-        };
-        self.parts.tasks.spawn_blocking(keep);
-    }
-}
-
-/// `NODE-HASH.challenge`, `.answer` and `.manifest-I`: messages as they travelled.
-fn write(folder: &Path, node: NodeId, evidence: &Evidence) -> io::Result<()> {
+/// A folder `NODE-HASH` with `challenge`, `answer` and `manifest-I`: messages as they travelled.
+pub(super) fn keep(folder: &Path, node: NodeId, evidence: &Evidence) -> io::Result<()> {
     fs::create_dir_all(folder)?;
     if fs::read_dir(folder)?.count() >= FILES_MAX {
         return Ok(());

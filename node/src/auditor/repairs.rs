@@ -13,20 +13,22 @@ use commonhold_policy::{
     life::Life,
     placement::Candidate,
     repair::{
-        Decision,
+        self, Decision,
         order::{self, Action},
         plan::{self, Helper, RepairPlan},
     },
-    segment_health::Source,
+    segment_health::{SegmentHealth, Source},
+    stewards,
 };
 use commonhold_protocol::{
-    NodeId, Record, SegmentId,
+    NodeId, Record, SegmentId, VerifiedClaim,
     ask::{Request, Response},
 };
 
 use super::{
-    Auditor, Done, TimerOf,
+    Auditor, Done, HolderState, NodeNumber, TimerOf, WardNumber,
     rebuild::{Rebuild, Rebuilt, SourceFault},
+    ward::{Ordered, Ward},
 };
 use crate::{clock::Clock, config::Rate};
 
@@ -38,12 +40,6 @@ const WAITING_MAX: usize = 4096;
 const BYTES_PER_SECOND: u64 = 10 << 20;
 /// How long a steward may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
-
-/// What the other stewards said.
-pub(super) struct Looked {
-    /// One that says it repairs the segment.
-    pub(super) working: Option<NodeId>,
-}
 
 /// Repairs that run and that wait.
 pub(super) struct Repairs {
@@ -116,8 +112,8 @@ impl Auditor {
         let others = self
             .holders
             .iter()
-            .filter(|(node, holder)| **node != self.own && holder.life.life() == Life::Up && holder.free_bytes > 0);
-        let helper = |(node, holder): (&NodeId, &super::HolderState)| Helper {
+            .filter(|(_, node, holder)| **node != self.own && holder.life.life() == Life::Up && holder.free_bytes > 0);
+        let helper = |(_, node, holder): (NodeNumber, &NodeId, &HolderState)| Helper {
             candidate: Candidate {
                 node: *node,
                 domain: self.parts.neighbours.domain(*node),
@@ -133,39 +129,59 @@ impl Auditor {
         Some(self.parts.neighbours.domain(*node))
     }
 
-    /// What a segment needs, by what is known now.
-    pub(super) fn decide(&mut self, segment: SegmentId) -> Option<Decision> {
-        let helpers = self.helpers();
-        let ward = self.wards.get(&segment)?;
-        let room = plan::room(&ward.health, ward.manifest.shard_length(), &helpers, |node| self.domain_of(node));
-        self.wards.get_mut(&segment).map(|ward| ward.decide(room))
+    /// The health of a segment with nodes by name, as plans want it.
+    fn named_health(&self, ward: &Ward) -> SegmentHealth {
+        // A number that is claimed with is never given up, see `forget_the_lost`.
+        ward.health.map_nodes(|node| self.holders.key(node).unwrap_or(self.own))
     }
 
-    /// Something about a segment changed: see what follows.
-    pub(super) fn assess(&mut self, segment: SegmentId) {
-        let Some(decision) = self.decide(segment) else { return };
-        let Some(rank) = self.wards.get(&segment).map(|ward| ward.rank(&self.own)) else { return };
-        self.order(segment, order::Event::Assessed { decision, rank });
+    /// What a segment needs, by what is known now.
+    fn decide(&self, ward: &Ward, helpers: &[Helper]) -> Decision {
+        let health = self.named_health(ward);
+        let room = plan::room(&health, ward.shard_length, helpers, |node| self.domain_of(node));
+        repair::decide(ward.coding, health.counters(), room)
+    }
+
+    /// Something about these segments changed: see what follows.
+    pub(super) fn assess(&mut self, wards: &[WardNumber]) {
+        let mut helpers = None;
+        for number in wards {
+            let Some(ward) = self.wards.get(*number) else { continue };
+            let whole = ward.health.counters().standing() == ward.coding.n();
+            if whole && ward.order.is_none() {
+                continue;
+            }
+            let helpers = helpers.get_or_insert_with(|| self.helpers());
+            let (decision, rank) = (self.decide(ward, helpers), ward.rank.into());
+            self.order(*number, order::Event::Assessed { decision, rank });
+        }
     }
 
     /// Feeds a segment's order of repair, and does what it says.
-    pub(super) fn order(&mut self, segment: SegmentId, event: order::Event) {
+    pub(super) fn order(&mut self, number: WardNumber, event: order::Event) {
         let now = self.now();
-        let Some(ward) = self.wards.get_mut(&segment) else { return };
-        for action in ward.order.handle(now, event) {
+        let times = self.times;
+        let Some(ward) = self.wards.get_mut(number) else { return };
+        let order = ward.order.get_or_insert_with(|| Ordered::new(times));
+        let actions = order.machine.handle(now, event);
+        if order.machine.is_idle() {
+            ward.order = None;
+        }
+        for action in actions {
             match action {
                 Action::Timer { at } => {
-                    if let Some(ward) = self.wards.get_mut(&segment) {
-                        ward.due = Some(at);
+                    if let Some(order) = self.wards.get_mut(number).and_then(|ward| ward.order.as_mut()) {
+                        order.due = Some(at);
                     }
-                    self.wake(at, TimerOf::Repair(segment));
+                    self.wake(at, TimerOf::Repair(number));
                 }
-                Action::Look => self.look(segment),
+                Action::Look => self.look(number),
                 Action::Repair { urgent } => {
+                    let Some(segment) = self.wards.key(number) else { return };
                     if self.repairs.queue(segment, urgent) {
                         self.run_repairs();
                     } else {
-                        self.order(segment, order::Event::Failed);
+                        self.order(number, order::Event::Failed);
                     }
                 }
                 // What is being rebuilt is claimed and counted; a shard too many is given up again as surplus.
@@ -175,9 +191,9 @@ impl Auditor {
     }
 
     /// Fetches the record from the other stewards, and asks whether one of them is at work.
-    fn look(&mut self, segment: SegmentId) {
-        let Some(ward) = self.wards.get(&segment) else { return };
-        let others: Vec<NodeId> = ward.stewards.iter().copied().filter(|node| *node != self.own).collect();
+    fn look(&mut self, number: WardNumber) {
+        let Some(segment) = self.wards.key(number) else { return };
+        let others = self.other_stewards(&segment);
         let (peer, done) = (self.parts.peer.clone(), self.done.clone());
         let (steward, neighbours) = (self.parts.steward.clone(), self.parts.neighbours.clone());
         self.parts.tasks.spawn(async move {
@@ -197,41 +213,61 @@ impl Auditor {
                 }
             });
             let working = futures::future::join_all(looks).await.into_iter().flatten().next();
-            let _ = done.send(Done::Looked(segment, Looked { working })).await;
+            let _ = done.send(Done::Looked { segment, working }).await;
         });
+    }
+
+    fn other_stewards(&self, segment: &SegmentId) -> Vec<NodeId> {
+        let stewards = stewards::choose(segment.as_bytes(), &self.stewards);
+        stewards.into_iter().filter(|node| *node != self.own).collect()
+    }
+
+    /// The others were looked at: is it still to be repaired?
+    pub(super) async fn looked(&mut self, segment: SegmentId, working: Option<NodeId>) {
+        self.load(vec![(segment, true)], Some(self.own)).await;
+        let Some(number) = self.wards.number(&segment) else { return };
+        let Some(ward) = self.wards.get(number) else { return };
+        let decision = self.decide(ward, &self.helpers());
+        self.order(number, order::Event::Looked { decision, working });
     }
 
     fn run_repairs(&mut self) {
         while let Some(segment) = self.repairs.next() {
-            let Some(plan) = self.plan(segment) else {
+            let Some((number, plan)) = self.plan(&segment) else {
                 self.repairs.running -= 1;
-                self.order(segment, order::Event::Failed);
+                if let Some(number) = self.wards.number(&segment) {
+                    self.order(number, order::Event::Failed);
+                }
                 continue;
             };
-            let Some(ward) = self.wards.get(&segment) else { continue };
-            tracing::info!(%segment, shards = plan.targets.len(), "repairing");
-            let rebuild = Rebuild {
-                peer: self.parts.peer.clone(),
-                network: self.parts.network.clone(),
-                manifest: ward.manifest.clone(),
-                sources: plan.sources,
-                targets: plan.targets.into_iter().map(|(index, place)| (index, place.node)).collect(),
-                own: (self.own, self.parts.holder.clone()),
-                pace: self.repairs.pace.clone(),
-            };
-            let done = self.done.clone();
+            tracing::info!(%segment, %number, shards = plan.targets.len(), "repairing");
+            let (steward, done) = (self.parts.steward.clone(), self.done.clone());
+            let (peer, network) = (self.parts.peer.clone(), self.parts.network.clone());
+            let (own, pace) = ((self.own, self.parts.holder.clone()), self.repairs.pace.clone());
             self.parts.tasks.spawn(async move {
-                let rebuilt = rebuild.run().await;
+                let manifest = tokio::task::spawn_blocking(move || steward.manifest(&segment)).await;
+                let rebuilt = match manifest {
+                    Ok(Some(manifest)) => {
+                        let manifest = Arc::new(manifest);
+                        let targets = plan.targets.into_iter().map(|(index, place)| (index, place.node)).collect();
+                        Rebuild { peer, network, manifest, sources: plan.sources, targets, own, pace }.run().await
+                    }
+                    // Dropped meanwhile.
+                    Ok(None) | Err(_) => Rebuilt::default(),
+                };
                 let _ = done.send(Done::Rebuilt(segment, rebuilt)).await;
             });
         }
     }
 
-    fn plan(&self, segment: SegmentId) -> Option<RepairPlan> {
-        let ward = self.wards.get(&segment)?;
-        let (coding, shard_bytes) = (ward.manifest.coding, ward.manifest.shard_length());
-        let helpers = self.helpers();
-        plan::plan(&mut rand::rng(), coding, &ward.health, shard_bytes, &helpers, |node| self.domain_of(node))
+    fn plan(&self, segment: &SegmentId) -> Option<(WardNumber, RepairPlan)> {
+        let number = self.wards.number(segment)?;
+        let ward = self.wards.get(number)?;
+        let (health, helpers) = (self.named_health(ward), self.helpers());
+        let plan = plan::plan(&mut rand::rng(), ward.coding, &health, ward.shard_length, &helpers, |node| {
+            self.domain_of(node)
+        });
+        Some((number, plan?))
     }
 
     /// A repair has ended: its claims go into the record, here and at the other stewards.
@@ -241,47 +277,48 @@ impl Auditor {
         self.parts.figures.repaired(claims.len() as u64, bytes_read, bytes_sent);
         tracing::info!(%segment, claimed = claims.len(), refused = refused.len(), faults = faults.len(), "repaired");
         for (_, node) in refused {
-            if let Some(holder) = self.holders.get_mut(&node) {
+            if let Some(holder) = self.holders.number(&node).and_then(|holder| self.holders.get_mut(holder)) {
                 // Until it says anew what it would take.
                 holder.free_bytes = 0;
             }
         }
         for (index, node, fault) in faults {
+            let Some(holder) = self.holders.number(&node) else { continue };
             match fault {
-                SourceFault::Absent => self.probe(node),
-                SourceFault::Wrong => self.verdict(node, segment, index, Outcome::Wrong),
+                SourceFault::Absent => self.probe(holder),
+                SourceFault::Wrong => self.verdict(holder, segment, index, Outcome::Wrong),
             }
         }
         let now = self.now();
-        let succeeded = !claims.is_empty();
-        if let Some(ward) = self.wards.get_mut(&segment)
-            && succeeded
-        {
-            ward.repaired_at = Some(now);
-            let manifest = ward.manifest.to_unverified();
-            let record =
-                Record { manifest, claims: claims.iter().map(|claim| claim.claim.clone()).collect(), drop: None };
-            let new = ward.take_in(claims.iter().map(|c| (c.claim.leaf.index, c.holder)), Source::Steward);
-            let stewards = ward.stewards.clone();
-            for claim in new {
-                self.meet(claim.holder);
-                self.audit_soon(claim.holder, segment, claim.index);
+        if let Some(number) = self.wards.number(&segment) {
+            let event = if claims.is_empty() { order::Event::Failed } else { order::Event::Repaired };
+            if let Some(ward) = self.wards.get_mut(number).filter(|_| !claims.is_empty()) {
+                ward.repaired_at = Some(now);
             }
-            self.keep_claims(record, stewards).await;
+            let claimed = claims.iter().map(|claim| (claim.claim.leaf.index, claim.holder)).collect();
+            self.take_claims(number, claimed, Source::Steward);
+            self.keep_claims(segment, claims).await;
+            self.order(number, event);
+            self.assess(&[number]);
         }
-        let event = if succeeded { order::Event::Repaired } else { order::Event::Failed };
-        self.order(segment, event);
-        self.assess(segment);
         self.run_repairs();
     }
 
     /// Writes new claims into the record: ours at once, the other stewards' as they answer.
-    async fn keep_claims(&mut self, record: Record, stewards: Vec<NodeId>) {
+    async fn keep_claims(&mut self, segment: SegmentId, claims: Vec<VerifiedClaim>) {
+        let steward = self.parts.steward.clone();
+        let manifest = tokio::task::spawn_blocking(move || steward.manifest(&segment)).await;
+        let Ok(Some(manifest)) = manifest else { return };
+        if claims.is_empty() {
+            return;
+        }
+        let claims = claims.into_iter().map(|claim| claim.claim).collect();
+        let record = Record { manifest: manifest.to_unverified(), claims, drop: None };
         let request = Request::KeepRecords { records: vec![record], lease: None };
         let (steward, sender) = (self.parts.steward.clone(), self.parts.neighbours.sender(self.own));
         let own = request.clone();
         let _ = tokio::task::spawn_blocking(move || steward.answer(&sender, own)).await;
-        for node in stewards.into_iter().filter(|node| *node != self.own) {
+        for node in self.other_stewards(&segment) {
             let (peer, request) = (self.parts.peer.clone(), request.clone());
             self.parts.tasks.spawn(async move {
                 if let Err(error) = peer.ask(node, request, PATIENCE).await {

@@ -1,70 +1,51 @@
-//! One segment that this node is a steward of: its shards' states, and the order of its repair.
-
-use std::sync::Arc;
+//! One segment that this node is a steward of: its shards' states, and the order of its repair. There are tens of
+//! thousands: nodes are numbers here, and the manifest stays in the record.
 
 use commonhold_policy::{
-    repair::{self, Decision, Room, order::RepairOrder},
-    segment_health::{ClaimState, SegmentHealth, Source},
+    repair::order::{RepairOrder, Times},
+    segment_health::{ClaimState, SegmentHealth},
 };
-use commonhold_protocol::{Manifest, NodeId, ShardIndex, Timestamp, Verified, ask::HealthReport};
+use commonhold_protocol::{Coding, ShardIndex, Timestamp, ask::HealthReport};
 
-/// A claim that was seen for the first time.
-pub(super) struct NewClaim {
-    pub(super) index: ShardIndex,
-    pub(super) holder: NodeId,
-}
+use super::NodeNumber;
 
 /// The segment.
 pub(super) struct Ward {
-    pub(super) manifest: Arc<Verified<Manifest>>,
-    pub(super) health: SegmentHealth,
-    pub(super) order: RepairOrder,
-    /// The moment that the order asked for.
-    pub(super) due: Option<Timestamp>,
-    /// All stewards of the record, ourselves among them, closest first.
-    pub(super) stewards: Vec<NodeId>,
+    pub(super) coding: Coding,
+    /// Bytes of one shard.
+    pub(super) shard_length: u64,
+    /// Of the record, as it was read last.
+    pub(super) sequence: u64,
+    pub(super) health: SegmentHealth<NodeNumber>,
+    /// Our place among the record's stewards, 0 first, and how many there are.
+    pub(super) rank: u8,
+    pub(super) stewards: u8,
     pub(super) repaired_at: Option<Timestamp>,
-    /// What was decided last, for the figures.
-    pub(super) decision: Decision,
+    /// None: it needs no repair.
+    pub(super) order: Option<Box<Ordered>>,
+}
+
+/// The order of a repair, and the moment that it asked for.
+pub(super) struct Ordered {
+    pub(super) machine: RepairOrder,
+    pub(super) due: Option<Timestamp>,
+}
+
+impl Ordered {
+    pub(super) fn new(times: Times) -> Box<Self> {
+        Box::new(Self { machine: RepairOrder::new(times), due: None })
+    }
 }
 
 impl Ward {
-    pub(super) fn new(manifest: Arc<Verified<Manifest>>, order: RepairOrder, stewards: Vec<NodeId>) -> Self {
-        let health = SegmentHealth::new(manifest.coding);
-        Self { manifest, health, order, due: None, stewards, repaired_at: None, decision: Decision::Whole }
-    }
-
-    /// Our place among the stewards.
-    pub(super) fn rank(&self, own: &NodeId) -> usize {
-        self.stewards.iter().position(|node| node == own).unwrap_or(self.stewards.len())
-    }
-
-    /// Takes in the claims of a record; gives those that are new and have to be audited.
-    pub(super) fn take_in(
-        &mut self,
-        claims: impl Iterator<Item = (ShardIndex, NodeId)>,
-        source: Source,
-    ) -> Vec<NewClaim> {
-        let mut new = Vec::new();
-        for (index, holder) in claims {
-            let mut evicted = None;
-            if self.health.claim(index, holder, source, &mut evicted) {
-                new.push(NewClaim { index, holder });
-            }
-        }
-        new
-    }
-
-    /// What is needed now.
-    pub(super) fn decide(&mut self, room: Room) -> Decision {
-        self.decision = repair::decide(self.manifest.coding, self.health.counters(), room);
-        self.decision
-    }
-
-    /// Claims by `holder` that stand or may stand again.
-    pub(super) fn claims_of(&self, holder: NodeId) -> impl Iterator<Item = ShardIndex> + '_ {
-        let its = self.health.claims().iter().filter(move |claim| claim.node == holder);
+    /// Shards that a node claims and that stand, or may stand again.
+    pub(super) fn claims_of(&self, node: NodeNumber) -> impl Iterator<Item = ShardIndex> + '_ {
+        let its = self.health.claims().iter().filter(move |claim| claim.node == node);
         its.filter(|claim| claim.state != ClaimState::Away).map(|claim| claim.index)
+    }
+
+    pub(super) fn is_claimed_by(&self, node: NodeNumber) -> bool {
+        self.health.claims().iter().any(|claim| claim.node == node)
     }
 
     /// How it looks, for whoever asks.
@@ -75,7 +56,7 @@ impl Ward {
             suspect: counters.suspect,
             lost: counters.lost.saturating_add(counters.unclaimed),
             repaired_at: self.repaired_at,
-            repairing: self.order.is_repairing(),
+            repairing: self.order.as_ref().is_some_and(|order| order.machine.is_repairing()),
         }
     }
 }
