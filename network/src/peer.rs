@@ -32,6 +32,7 @@ use crate::{
     shared::{Shared, lock},
     stats::PeerStats,
     swarm::{self, AskFailure, Command, Parts, Task},
+    transfer::ShardData,
     transport::{self, TransportConfig, is_quic},
 };
 
@@ -246,16 +247,17 @@ impl Peer {
         Response::from_bytes(answer).map_err(|_| AskError::Nonsense { node: to })
     }
 
-    /// Stores a shard with a node. The claim is not verified, nor is `data` compared with the manifest.
+    /// Stores a shard with a node. The claim is not verified, nor is `data` compared with the manifest; a shard that is
+    /// given up on the way is none for the node.
     pub async fn store_shard(
         &self,
         to: NodeId,
         manifest: Unverified<Manifest>,
         index: ShardIndex,
         lease: Option<Unverified<Lease>>,
-        data: Bytes,
+        data: impl Into<ShardData>,
     ) -> Result<Claim, TransferError> {
-        self.inner.store(to, &ShardRequest::Store { manifest, index, lease }, &data).await
+        self.inner.store(to, &ShardRequest::Store { manifest, index, lease }, data.into()).await
     }
 
     /// Reads chunk groups of a shard, with their proofs. Nothing in the reply is verified.

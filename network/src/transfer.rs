@@ -8,7 +8,10 @@ use commonhold_protocol::{
     shard_stream::{GROUP_BYTES, GroupRange, HEADER_BYTES_MAX, ShardReply, ShardRequest},
 };
 use libp2p::PeerId;
-use tokio::{sync::oneshot, time::timeout};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::timeout,
+};
 
 use crate::{
     errors::TransferError,
@@ -32,6 +35,56 @@ const SYNC_PATIENCE: u32 = 3;
 const PROOF_BYTES_PER_GROUP: u64 = 2 * 64;
 /// The path from the root down to a range, of a tree of at most 1,024 groups, on both sides; and the length header.
 const PROOF_BYTES_PER_RANGE: u64 = 2 * 11 * 64 + 8;
+
+/// The bytes of a shard that is to be stored.
+#[derive(Debug)]
+pub enum ShardData {
+    /// All of them.
+    Whole(Bytes),
+    /// As they come, [`None`] at their end: a channel that closes before that gives the shard up.
+    Pieces(mpsc::Receiver<Option<Bytes>>),
+    /// Nothing more comes; whether it was the end.
+    Ended(bool),
+}
+
+impl From<Bytes> for ShardData {
+    fn from(bytes: Bytes) -> Self {
+        Self::Whole(bytes)
+    }
+}
+
+impl From<mpsc::Receiver<Option<Bytes>>> for ShardData {
+    fn from(pieces: mpsc::Receiver<Option<Bytes>>) -> Self {
+        Self::Pieces(pieces)
+    }
+}
+
+impl ShardData {
+    async fn next(&mut self) -> Option<Bytes> {
+        match self {
+            Self::Whole(bytes) => {
+                let bytes = std::mem::take(bytes);
+                *self = Self::Ended(true);
+                Some(bytes)
+            }
+            Self::Pieces(pieces) => {
+                let piece = pieces.recv().await;
+                match piece {
+                    Some(Some(bytes)) => Some(bytes),
+                    end => {
+                        *self = Self::Ended(end.is_some());
+                        None
+                    }
+                }
+            }
+            Self::Ended(_) => None,
+        }
+    }
+
+    fn given_up(&self) -> bool {
+        matches!(self, Self::Ended(false))
+    }
+}
 
 /// An exchange that has its first reply.
 struct Exchange {
@@ -120,7 +173,12 @@ impl Inner {
     }
 
     /// Stores one shard; the claim is not verified. Of a shard that the holder has already, no byte is sent.
-    pub(crate) async fn store(&self, to: NodeId, request: &ShardRequest, data: &[u8]) -> Result<Claim, TransferError> {
+    pub(crate) async fn store(
+        &self,
+        to: NodeId,
+        request: &ShardRequest,
+        mut data: ShardData,
+    ) -> Result<Claim, TransferError> {
         let Exchange { peer, mut wire, reply, _slot } = self.begin(to, request).await?;
         match reply {
             ShardReply::Go => {}
@@ -135,7 +193,15 @@ impl Inner {
             ShardReply::Range { .. } => return Err(unexpected(to)),
         }
         let failed = |error| self.failed(peer, to, &error);
-        let written = wire.write_raw(data).await.map_err(failed)?;
+        let mut written = Written::All;
+        while written == Written::All
+            && let Some(piece) = data.next().await
+        {
+            written = wire.write_raw(&piece).await.map_err(failed)?;
+        }
+        if data.given_up() {
+            return Err(TransferError::Stopped);
+        }
         let patience = self.limits.streams.progress * SYNC_PATIENCE;
         let reply = wire.read_header(patience).await.map_err(failed)?;
         match ShardReply::from_bytes(reply) {

@@ -12,11 +12,15 @@ use axum::{
     response::{Html, IntoResponse, Response},
     routing::get,
 };
-use prometheus_client::{encoding::text::encode, registry::Registry};
+use prometheus_client::{
+    encoding::text::encode,
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    registry::Registry,
+};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::status::NodeStatus;
+use crate::{auditor::AuditSnapshot, status::NodeStatus};
 
 /// Where a dashboard has its figures from.
 pub trait StatusSource: Send + Sync + 'static {
@@ -88,13 +92,47 @@ fn figures(status: &NodeStatus) -> [(&'static str, &'static str, u64); 15] {
     ]
 }
 
+/// A name, what it means, and the count.
+type Counted = (&'static str, &'static str, u64);
+
+/// What the auditor counted, by the names that it has in the metrics; and the shards audited, by outcome.
+fn counters(audits: &AuditSnapshot) -> ([Counted; 7], [(&'static str, u64); 4]) {
+    let counters = [
+        ("challenges", "Challenges sent, repetitions included", audits.challenges),
+        ("lost_holders", "Holders given up", audits.lost_holders),
+        ("repairs", "Repairs that placed a shard", audits.repairs),
+        ("repairs_failed", "Repairs that placed none", audits.repairs_failed),
+        ("shards_rebuilt", "Shards rebuilt", audits.shards_rebuilt),
+        ("repair_bytes_read", "Shard bytes read for repairs", audits.bytes_read),
+        ("repair_bytes_sent", "Shard bytes sent by repairs", audits.bytes_sent),
+    ];
+    let outcomes = [
+        ("held", audits.held),
+        ("wrong", audits.wrong),
+        ("refused", audits.refused),
+        ("unreachable", audits.unreachable),
+    ];
+    (counters, outcomes)
+}
+
 fn metrics_of(status: &NodeStatus) -> Result<String, std::fmt::Error> {
     let mut registry = Registry::with_prefix("commonhold");
     for (name, help, value) in figures(status) {
-        let gauge: prometheus_client::metrics::gauge::Gauge<u64, AtomicU64> = Default::default();
+        let gauge: Gauge<u64, AtomicU64> = Gauge::default();
         gauge.set(value);
         registry.register(name, help, gauge);
     }
+    let (counters, outcomes) = counters(&status.audits);
+    for (name, help, value) in counters {
+        let counter: Counter = Counter::default();
+        counter.inc_by(value);
+        registry.register(name, help, counter);
+    }
+    let audits: Family<[(&'static str, &'static str); 1], Counter> = Family::default();
+    for (outcome, value) in outcomes {
+        audits.get_or_create(&[("outcome", outcome)]).inc_by(value);
+    }
+    registry.register("audits", "Shards audited, by outcome; unreachable counts challenges", audits);
     let mut text = String::new();
     encode(&mut text, &registry)?;
     Ok(text)
@@ -110,12 +148,11 @@ fn page_of(status: &NodeStatus) -> String {
         ("Addresses", status.addresses.join("\n")),
     ];
     let facts = facts.into_iter().map(|(label, value)| row(label, &value));
-    let figures = figures(status).into_iter().map(|(name, help, value)| {
-        let bytes = name.ends_with("_bytes") || name.starts_with("shard_bytes");
-        let value = if bytes { bytesize::ByteSize(value).to_string() } else { value.to_string() };
-        row(help, &value)
-    });
-    let rows: String = facts.chain(figures).collect();
+    let figures = figures(status).into_iter().map(|(name, help, value)| row(help, &shown(name, value)));
+    let (counters, outcomes) = counters(&status.audits);
+    let counters = counters.into_iter().map(|(name, help, value)| row(help, &shown(name, value)));
+    let outcomes = outcomes.into_iter().map(|(outcome, value)| row(&format!("Audits: {outcome}"), &value.to_string()));
+    let rows: String = facts.chain(figures).chain(counters).chain(outcomes).collect();
     format!(
         "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\"><meta http-equiv=\"refresh\" content=\"10\">\
          <title>{name}</title><style>body{{font:16px system-ui,sans-serif;margin:2rem}}td{{padding:.2rem 1rem .2rem 0;\
@@ -123,6 +160,10 @@ fn page_of(status: &NodeStatus) -> String {
          <p><a href=\"/status\">JSON</a> · <a href=\"/metrics\">metrics</a></p>\n</html>\n",
         name = escape(name),
     )
+}
+
+fn shown(name: &str, value: u64) -> String {
+    if name.contains("bytes") { bytesize::ByteSize(value).to_string() } else { value.to_string() }
 }
 
 fn row(label: &str, value: &str) -> String {
@@ -167,13 +208,21 @@ mod tests {
                 bytes_max: 4 << 30,
             },
             traffic: TrafficStatus { shard_bytes_sent: 5, shard_bytes_received: 1 << 30 },
+            audits: AuditSnapshot { held: 900, wrong: 2, repairs: 3, bytes_sent: 1 << 20, ..AuditSnapshot::default() },
         }
     }
 
     #[test]
     fn metrics_hold_the_figures_of_the_status() {
         let text = metrics_of(&example()).unwrap();
-        for line in ["commonhold_peers 13", "commonhold_shards 4096", "commonhold_uptime_seconds 61"] {
+        for line in [
+            "commonhold_peers 13",
+            "commonhold_shards 4096",
+            "commonhold_uptime_seconds 61",
+            "commonhold_audits_total{outcome=\"wrong\"} 2",
+            "commonhold_repairs_total 3",
+            "commonhold_repair_bytes_sent_total 1048576",
+        ] {
             assert!(text.lines().any(|found| found == line), "{line} not in\n{text}");
         }
         assert!(text.ends_with("# EOF\n"));

@@ -4,6 +4,7 @@
 //! so that memory is bounded by pieces times streams; ranges are read under a budget of bytes. Nothing is decided here
 //! that a rule of `commonhold-policy` decides, and no key of any vault is ever known.
 
+mod audits;
 mod claims;
 mod limits;
 mod rate;
@@ -21,8 +22,8 @@ use bytes::Bytes;
 use commonhold_network::{RangeReply, ShardService, StoreBody};
 use commonhold_policy::admission::admit_shard;
 use commonhold_protocol::{
-    Claim, ClaimLeaf, Lease, Manifest, NetworkName, NodeId, SegmentId, ShardIndex, Unverified, VaultId, Verified,
-    Verifier, ask::Refusal, shard_stream::GroupRange,
+    Claim, ClaimLeaf, Lease, Manifest, NetworkName, NodeId, SegmentId, ShardIndex, SigningKey, Unverified, VaultId,
+    Verified, Verifier, ask::Refusal, shard_stream::GroupRange,
 };
 use commonhold_storage_engine::store::{Held, ShardStore, ShardWriter, StoreError};
 
@@ -101,10 +102,13 @@ pub struct Rates {
 
 /// The holder.
 pub struct Holder {
+    network: NetworkName,
     store: Arc<ShardStore>,
     steward: Arc<Steward>,
     neighbours: Arc<Neighbours>,
     served: Arc<ServedVaults>,
+    /// Signs what we answer to audits.
+    key: SigningKey,
     signer: ClaimSigner,
     limits: ExchangeLimits,
     upload: Option<RateLimit>,
@@ -136,7 +140,9 @@ impl Holder {
     pub fn new(identity: &Identity, parts: HolderParts) -> Self {
         let HolderParts { network, store, steward, neighbours, served, rates, observer } = parts;
         Self {
-            signer: ClaimSigner::start(identity.signing_key(), network, steward.clock().clone()),
+            key: identity.signing_key(),
+            signer: ClaimSigner::start(identity.signing_key(), network.clone(), steward.clock().clone()),
+            network,
             store,
             steward,
             neighbours,

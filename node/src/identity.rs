@@ -114,6 +114,11 @@ impl Identity {
         SigningKey::from_seed(&self.0)
     }
 
+    /// From what the audit schedule is drawn: no holder can work out when it will be asked for what.
+    pub fn audit_seed(&self) -> [u8; 32] {
+        blake3::derive_key("commonhold 2026 node audit schedule v1", self.0.as_ref())
+    }
+
     /// Our id.
     pub fn node_id(&self) -> NodeId {
         NodeId::from_bytes(self.signing_key().public())

@@ -5,6 +5,7 @@
 //! them on as nodes come and go. What is decided is decided by `commonhold-policy`; what is stored lies in
 //! `commonhold-storage-engine` (shards) and in [`records`]. No key of any vault is ever known here.
 
+pub mod auditor;
 pub mod clock;
 pub mod config;
 pub mod dashboard;
@@ -17,6 +18,7 @@ pub mod neighbours;
 pub mod node;
 pub mod observer;
 pub mod records;
+
 pub mod status;
 pub mod steward;
 pub mod sweep;

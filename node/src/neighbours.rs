@@ -175,6 +175,21 @@ impl Neighbours {
         present.into_iter().map(peer).collect()
     }
 
+    /// The nodes that said something of themselves, stewards or not, and were there within `grace`.
+    pub fn present(&self, grace: Duration) -> Vec<NodeId> {
+        let known = self.known();
+        let present = known.iter().filter(|(_, neighbour)| {
+            neighbour.steward.is_some() && (neighbour.connected_at.is_some() || neighbour.seen_at.elapsed() <= grace)
+        });
+        present.map(|(node, _)| *node).collect()
+    }
+
+    /// Those that keep records, ourselves among them: what the stewards of a key are chosen from.
+    pub fn steward_candidates(&self, grace: Duration) -> Vec<(NodeId, Domain)> {
+        let others = self.stewards(grace).into_iter().map(|peer| (peer.node, peer.domain));
+        others.chain([self.own()]).collect()
+    }
+
     fn known(&self) -> MutexGuard<'_, BTreeMap<NodeId, Neighbour>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -17,13 +17,14 @@ use commonhold_network::{
 };
 use commonhold_protocol::{
     NodeId,
-    ask::{Refusal, Response},
+    ask::{Refusal, Request, Response},
 };
 use commonhold_storage_engine::store::{ShardStore, StoreError, StoreOptions};
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    auditor::{AuditFigures, Auditor, AuditorHandle, AuditorParts, News},
     clock::Clock,
     config::{Config, ConfigError},
     dashboard::{self, StatusSource},
@@ -40,6 +41,8 @@ use crate::{
 
 /// The folder of the record store, in the data folder.
 pub(crate) const RECORDS_FOLDER: &str = "records";
+/// The folder of evidence, in the data folder.
+const EVIDENCE_FOLDER: &str = "evidence";
 /// Questions that are worked on at once; the others wait in the peer's queue, which is bounded.
 const ASKS_AT_ONCE: usize = 32;
 /// How long stopping waits for shards that are being received.
@@ -159,15 +162,32 @@ async fn run_in(
     let holder = Arc::new(Holder::new(&identity, parts));
     tracing::info!(node = %format!("{:#}", peer.node_id()), network = %config.network_name(), "the node runs");
 
+    let (stop_all, tasks) = (CancellationToken::new(), TaskTracker::new());
+    let audits = Arc::new(AuditFigures::default());
+    let parts = AuditorParts {
+        peer: peer.clone(),
+        network: config.network_name().clone(),
+        steward: steward.clone(),
+        holder: holder.clone(),
+        neighbours: neighbours.clone(),
+        clock: clock.clone(),
+        seed: identity.audit_seed(),
+        folder: data_dir.path().join(EVIDENCE_FOLDER),
+        figures: audits.clone(),
+        tasks: tasks.clone(),
+    };
+    let auditor = Auditor::start(config, parts, stop_all.clone());
+    steward.set_auditor(auditor.clone());
     let running = Running {
         peer: peer.clone(),
         steward: steward.clone(),
         holder: holder.clone(),
         neighbours: neighbours.clone(),
+        auditor,
         observer,
         news: Arc::new(Notify::new()),
-        stop: CancellationToken::new(),
-        tasks: TaskTracker::new(),
+        stop: stop_all,
+        tasks,
         limits,
     };
     let source = Arc::new(Figures {
@@ -177,6 +197,7 @@ async fn run_in(
         store: store.clone(),
         records: records.clone(),
         clock,
+        audits,
         addresses: std::sync::Mutex::default(),
     });
     let sweep = Sweep::new(peer.clone(), steward.clone(), neighbours, served, config.audit.grace.0);
@@ -225,6 +246,7 @@ struct Running {
     steward: Arc<Steward>,
     holder: Arc<Holder>,
     neighbours: Arc<Neighbours>,
+    auditor: AuditorHandle,
     observer: Arc<dyn Observer>,
     news: Arc<Notify>,
     stop: CancellationToken,
@@ -247,7 +269,7 @@ async fn serve(
         tokio::select! {
             Some(ask) = inbound.asks.recv() => {
                 let Ok(turn) = turns.clone().acquire_owned().await else { return Ok(()) };
-                let answer = answer(running.steward.clone(), running.neighbours.clone(), running.observer.clone(), ask);
+                let answer = answer(running, ask);
                 running.tasks.spawn(async move {
                     answer.await;
                     drop(turn);
@@ -264,9 +286,13 @@ async fn serve(
             Some(event) = inbound.events.recv() => match event {
                 PeerEvent::Connected { node, address } => {
                     running.neighbours.connected(node, &address);
+                    running.auditor.tell(News::Seen(node));
                     running.news.notify_one();
                 }
-                PeerEvent::Disconnected { node } => running.neighbours.disconnected(node),
+                PeerEvent::Disconnected { node } => {
+                    running.neighbours.disconnected(node);
+                    running.auditor.tell(News::Gone(node));
+                }
                 PeerEvent::NewContact(_) => running.news.notify_one(),
                 PeerEvent::LostContact { .. } => {}
                 PeerEvent::Listening { .. } => publish_addresses(&running.peer, source, data_dir).await?,
@@ -276,20 +302,33 @@ async fn serve(
     }
 }
 
-async fn answer(steward: Arc<Steward>, neighbours: Arc<Neighbours>, observer: Arc<dyn Observer>, ask: InboundAsk) {
+fn answer(running: &Running, ask: InboundAsk) -> impl Future<Output = ()> + use<> {
     let InboundAsk { from, from_addr, request, reply } = ask;
+    let Running { steward, holder, neighbours, auditor, observer, .. } = running;
     if let Some(address) = &from_addr {
         neighbours.connected(from, address);
     }
     observer.asked(from, &request);
-    let sender = neighbours.sender(from);
-    let response = tokio::task::spawn_blocking(move || steward.answer(&sender, request)).await;
-    let response = response.unwrap_or_else(|error| {
-        tracing::error!(%error, %from, "a question could not be answered");
-        Response::Refused(Refusal::Other)
-    });
-    observer.answered(from, &response);
-    reply.send(response);
+    auditor.tell(News::Seen(from));
+    let (steward, holder, sender) = (steward.clone(), holder.clone(), neighbours.sender(from));
+    let (auditor, observer) = (auditor.clone(), observer.clone());
+    async move {
+        let response = match request {
+            Request::Audit(challenge) => holder.prove(from, challenge).await,
+            Request::FetchHealth { segments } => {
+                auditor.health(segments).await.map_or(Response::Refused(Refusal::Stopping), Response::Health)
+            }
+            request => {
+                let answered = tokio::task::spawn_blocking(move || steward.answer(&sender, request)).await;
+                answered.unwrap_or_else(|error| {
+                    tracing::error!(%error, %from, "a question could not be answered");
+                    Response::Refused(Refusal::Other)
+                })
+            }
+        };
+        observer.answered(from, &response);
+        reply.send(response);
+    }
 }
 
 async fn serve_one(stream: InboundStream, holder: Arc<Holder>, limits: Limits) {
@@ -366,6 +405,7 @@ struct Figures {
     store: Arc<ShardStore>,
     records: Arc<RecordStore>,
     clock: Arc<Clock>,
+    audits: Arc<AuditFigures>,
     addresses: std::sync::Mutex<Vec<String>>,
 }
 
@@ -410,6 +450,7 @@ impl StatusSource for Figures {
                 shard_bytes_sent: traffic.shard_bytes_sent,
                 shard_bytes_received: traffic.shard_bytes_received,
             },
+            audits: self.audits.snapshot(),
         }
     }
 }

@@ -9,7 +9,10 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::data_dir::{self, DASHBOARD_FILE, DataDirError};
+use crate::{
+    auditor::AuditSnapshot,
+    data_dir::{self, DASHBOARD_FILE, DataDirError},
+};
 
 /// How long a running node may take to answer; more means that it hangs.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
@@ -45,6 +48,8 @@ pub struct NodeStatus {
     pub records: RecordStatus,
     /// What it moved since the start.
     pub traffic: TrafficStatus,
+    /// What it audited and repaired as a steward, since the start.
+    pub audits: AuditSnapshot,
 }
 
 /// The pledge and its use.

@@ -17,7 +17,7 @@ mod tests;
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
 use bytes::Bytes;
@@ -28,6 +28,7 @@ use commonhold_protocol::{
 };
 
 use crate::{
+    auditor::{AuditorHandle, News},
     clock::Clock,
     records::{Change, Committed, ENTRY_BYTES, Kind, RecordStore, RecordsError},
 };
@@ -72,6 +73,8 @@ pub struct Steward {
     /// Hashes of leases that were kept, or were older than what is kept.
     seen_leases: Mutex<VecDeque<[u8; 32]>>,
     clock: Arc<Clock>,
+    /// Hears of each change of a segment's record.
+    auditor: OnceLock<AuditorHandle>,
 }
 
 /// A change with what admission counted for it, to be taken back if the change is not done.
@@ -135,7 +138,13 @@ impl Steward {
             admission: Mutex::new(admission),
             seen_leases: Mutex::default(),
             clock,
+            auditor: OnceLock::new(),
         })
+    }
+
+    /// Who is to hear of changed records from now on; only the first call counts.
+    pub fn set_auditor(&self, auditor: AuditorHandle) {
+        let _ = self.auditor.set(auditor);
     }
 
     /// What verifies here: signatures that the steward checked need not be checked by others of the same node.
@@ -174,6 +183,8 @@ impl Steward {
             },
             Request::KeepLease { lease } => Response::Kept(vec![self.keep_lease(sender, lease)]),
             Request::KeepDrop { drop } => Response::Kept(vec![self.keep_drop(sender, drop)]),
+            // The holder's and the auditor's to answer.
+            Request::Audit(_) | Request::FetchHealth { .. } => Response::Refused(Refusal::Other),
         }
     }
 
@@ -219,8 +230,9 @@ impl Steward {
         Ok(Admitted { change, before, after })
     }
 
-    /// Does what was admitted; what could not be done is no longer counted. True for each that was done.
-    fn commit(&self, admitted: Vec<Admitted>) -> Result<Vec<bool>, RecordsError> {
+    /// Does what was admitted, and tells the auditor; what could not be done is no longer counted. True for each that
+    /// was done.
+    fn commit(&self, sender: &Sender, admitted: Vec<Admitted>) -> Result<Vec<bool>, RecordsError> {
         let (changes, counted): (Vec<_>, Vec<_>) =
             admitted.into_iter().map(|Admitted { change, before, after }| (change, (before, after))).unzip();
         let committed = self.records.commit(&changes);
@@ -233,7 +245,9 @@ impl Steward {
             Ok(committed) => {
                 let done = changes.iter().zip(counted).zip(committed).map(|((change, counted), committed)| {
                     let done = matches!(committed, Committed::Done { .. });
-                    if !done {
+                    if done {
+                        self.tell_auditor(sender, change);
+                    } else {
                         take_back(change, counted);
                     }
                     done
@@ -247,6 +261,14 @@ impl Steward {
         }
     }
 
+    fn tell_auditor(&self, sender: &Sender, change: &Change) {
+        if change.kind == Kind::Segment
+            && let Some(auditor) = self.auditor.get()
+        {
+            auditor.tell(News::Record { segment: SegmentId::from_bytes(change.key), from: sender.node });
+        }
+    }
+
     /// Does one change, from a state that `decide` reads; again if another came between.
     fn change_one(
         &self,
@@ -256,7 +278,7 @@ impl Steward {
         for _ in 0..ATTEMPTS_MAX {
             let Some((change, before)) = decide()? else { return Ok(()) };
             let admitted = self.admit(sender, change, before)?;
-            if self.commit(vec![admitted])?.first() == Some(&true) {
+            if self.commit(sender, vec![admitted])?.first() == Some(&true) {
                 return Ok(());
             }
         }

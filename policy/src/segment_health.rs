@@ -122,6 +122,13 @@ impl<N: Copy + Eq> SegmentHealth<N> {
         &self.claims
     }
 
+    /// The same with other names for the nodes; `name` gives different ones for different nodes.
+    pub fn map_nodes<M: Copy + Eq>(&self, name: impl Fn(N) -> M) -> SegmentHealth<M> {
+        let claims =
+            self.claims.iter().map(|claim| Claimed { index: claim.index, state: claim.state, node: name(claim.node) });
+        SegmentHealth { n: self.n, claims: claims.collect(), counters: self.counters }
+    }
+
     /// The state of a shard.
     pub fn state(&self, index: ShardIndex) -> ShardState {
         let claims = &self.claims[self.range(index)];

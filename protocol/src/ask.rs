@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use crate::{
+    audit::{self, AuditAnswer, AuditAnswerWire, Challenge, ChallengeWire},
     drop::Drop,
     format::{self, FormatError, Repeated, array, check_count},
     head::Head,
@@ -68,6 +69,28 @@ pub enum Request {
         /// The drop.
         drop: Unverified<Drop>,
     },
+    /// Prove that you hold these; answered by [`Response::Audited`].
+    Audit(Challenge),
+    /// As a steward, how are these segments? Answered by [`Response::Health`], in order.
+    FetchHealth {
+        /// At most [`ASK_IDS_MAX`].
+        segments: Vec<SegmentId>,
+    },
+}
+
+/// How a steward sees a segment: each of its n shards is counted once.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct HealthReport {
+    /// Held, as far as the steward's own audits say.
+    pub healthy: u8,
+    /// Held by a node that is away for now.
+    pub suspect: u8,
+    /// Lost, or claimed by nobody.
+    pub lost: u8,
+    /// When the steward last saw a shard rebuilt.
+    pub repaired_at: Option<Timestamp>,
+    /// True while the steward itself rebuilds shards of it.
+    pub repairing: bool,
 }
 
 /// Why a peer does not do what it was asked.
@@ -174,6 +197,10 @@ pub enum Response {
     },
     /// Nothing of what was asked was done.
     Refused(Refusal),
+    /// To [`Request::Audit`].
+    Audited(AuditAnswer),
+    /// To [`Request::FetchHealth`], in order; none of those that the node is no steward of.
+    Health(Vec<Option<HealthReport>>),
 }
 
 /// Longest domain name in an answer, in bytes.
@@ -183,7 +210,7 @@ const DOMAIN_BYTES_MAX: usize = 64;
 struct RequestWire {
     #[prost(uint32, tag = "1")]
     version: u32,
-    #[prost(oneof = "RequestKind", tags = "2, 3, 4, 5, 6, 7, 8, 9")]
+    #[prost(oneof = "RequestKind", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11")]
     kind: Option<RequestKind>,
 }
 
@@ -205,6 +232,10 @@ enum RequestKind {
     KeepLease(Bytes),
     #[prost(bytes = "bytes", tag = "9")]
     KeepDrop(Bytes),
+    #[prost(message, tag = "10")]
+    Audit(ChallengeWire),
+    #[prost(bytes = "bytes", tag = "11")]
+    FetchHealth(Bytes),
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -226,15 +257,19 @@ struct KeepHeadWire {
     lease: Option<Bytes>,
 }
 
-/// What a request repeats: `KeepRecords` (3) its records.
-const REQUEST_REPEATED: &[Repeated] = &[Repeated {
-    tag: 3,
-    count_max: 1,
-    bytes_min: 0,
-    inner: &[Repeated { tag: 1, count_max: ASK_RECORDS_MAX, bytes_min: 0, inner: record::REPEATED }],
-}];
+/// What a request repeats: `KeepRecords` (3) its records, `Audit` (10) its shards.
+const REQUEST_REPEATED: &[Repeated] = &[
+    Repeated {
+        tag: 3,
+        count_max: 1,
+        bytes_min: 0,
+        inner: &[Repeated { tag: 1, count_max: ASK_RECORDS_MAX, bytes_min: 0, inner: record::REPEATED }],
+    },
+    Repeated { tag: 10, count_max: 1, bytes_min: 0, inner: audit::CHALLENGE_REPEATED },
+];
 
-/// What a response repeats: `Records` (4) the records that may be missing, `Heads` (6) the heads.
+/// What a response repeats: `Records` (4) the records that may be missing, `Heads` (6) the heads, `Audited` (8) the
+/// answers, `Health` (9) the segments.
 const RESPONSE_REPEATED: &[Repeated] = &[
     Repeated {
         tag: 4,
@@ -252,6 +287,13 @@ const RESPONSE_REPEATED: &[Repeated] = &[
         count_max: 1,
         bytes_min: 0,
         inner: &[Repeated { tag: 1, count_max: HEAD_SIBLINGS_MAX, bytes_min: 0, inner: &[] }],
+    },
+    Repeated { tag: 8, count_max: 1, bytes_min: 0, inner: audit::ANSWER_REPEATED },
+    Repeated {
+        tag: 9,
+        count_max: 1,
+        bytes_min: 0,
+        inner: &[Repeated { tag: 1, count_max: ASK_IDS_MAX, bytes_min: 0, inner: &[] }],
     },
 ];
 
@@ -286,6 +328,8 @@ impl Request {
             Self::FetchHeads { vault } => RequestKind::FetchHeads(Bytes::copy_from_slice(vault.as_bytes())),
             Self::KeepLease { lease } => RequestKind::KeepLease(lease.to_bytes()),
             Self::KeepDrop { drop } => RequestKind::KeepDrop(drop.to_bytes()),
+            Self::Audit(challenge) => RequestKind::Audit(challenge.to_wire()),
+            Self::FetchHealth { segments } => RequestKind::FetchHealth(ids_to_bytes(segments)),
         };
         prost::Message::encode_to_vec(&RequestWire { version: 1, kind: Some(kind) })
     }
@@ -317,6 +361,8 @@ impl Request {
             }
             RequestKind::KeepLease(lease) => Self::KeepLease { lease: Unverified::from_bytes(lease)? },
             RequestKind::KeepDrop(drop) => Self::KeepDrop { drop: Unverified::from_bytes(drop)? },
+            RequestKind::Audit(challenge) => Self::Audit(Challenge::from_wire(challenge)?),
+            RequestKind::FetchHealth(ids) => Self::FetchHealth { segments: ids_from_bytes(what, &ids, ASK_IDS_MAX)? },
         })
     }
 }
@@ -325,7 +371,7 @@ impl Request {
 struct ResponseWire {
     #[prost(uint32, tag = "1")]
     version: u32,
-    #[prost(oneof = "ResponseKind", tags = "2, 3, 4, 5, 6, 7")]
+    #[prost(oneof = "ResponseKind", tags = "2, 3, 4, 5, 6, 7, 8, 9")]
     kind: Option<ResponseKind>,
 }
 
@@ -343,6 +389,56 @@ enum ResponseKind {
     Heads(HeadsWire),
     #[prost(uint32, tag = "7")]
     Refused(u32),
+    #[prost(message, tag = "8")]
+    Audited(AuditAnswerWire),
+    #[prost(message, tag = "9")]
+    Health(HealthWire),
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct HealthWire {
+    #[prost(message, repeated, tag = "1")]
+    segments: Vec<HealthReportWire>,
+}
+
+/// All zero: not a steward of it. A segment has at least one shard, so its counts are never all zero.
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+struct HealthReportWire {
+    #[prost(uint32, tag = "1")]
+    healthy: u32,
+    #[prost(uint32, tag = "2")]
+    suspect: u32,
+    #[prost(uint32, tag = "3")]
+    lost: u32,
+    /// 0: never.
+    #[prost(uint64, tag = "4")]
+    repaired_at: u64,
+    #[prost(bool, tag = "5")]
+    repairing: bool,
+}
+
+impl HealthReport {
+    fn to_wire(self) -> HealthReportWire {
+        HealthReportWire {
+            healthy: self.healthy.into(),
+            suspect: self.suspect.into(),
+            lost: self.lost.into(),
+            repaired_at: self.repaired_at.map_or(0, |at| at.0),
+            repairing: self.repairing,
+        }
+    }
+
+    fn from_wire(wire: HealthReportWire) -> Result<Option<Self>, FormatError> {
+        let count = |field, count| u8::try_from(count).map_err(|_| FormatError::Field { what: WHAT_RESPONSE, field });
+        let health = Self {
+            healthy: count("healthy", wire.healthy)?,
+            suspect: count("suspect", wire.suspect)?,
+            lost: count("lost", wire.lost)?,
+            repaired_at: (wire.repaired_at > 0).then_some(Timestamp(wire.repaired_at)),
+            repairing: wire.repairing,
+        };
+        Ok((health != Self::default()).then_some(health))
+    }
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -409,6 +505,11 @@ impl Response {
                 lease: lease.as_ref().map(Unverified::to_bytes),
             }),
             Self::Refused(refusal) => ResponseKind::Refused(refusal.code()),
+            Self::Audited(answer) => ResponseKind::Audited(answer.to_wire()),
+            Self::Health(segments) => {
+                let segments = segments.iter().map(|health| health.unwrap_or_default().to_wire()).collect();
+                ResponseKind::Health(HealthWire { segments })
+            }
         };
         prost::Message::encode_to_vec(&ResponseWire { version: 1, kind: Some(kind) })
     }
@@ -444,6 +545,11 @@ impl Response {
                 }
             }
             ResponseKind::Refused(code) => Self::Refused(Refusal::from_code(code)),
+            ResponseKind::Audited(answer) => Self::Audited(AuditAnswer::from_wire(answer)?),
+            ResponseKind::Health(HealthWire { segments }) => {
+                check_count(what, "segments", segments.len(), ASK_IDS_MAX)?;
+                Self::Health(segments.into_iter().map(HealthReport::from_wire).collect::<Result<_, _>>()?)
+            }
         })
     }
 }

@@ -5,6 +5,7 @@
 //! opens a socket, reads a clock or decides anything.
 
 pub mod ask;
+pub mod audit;
 pub mod claim;
 pub mod coding;
 pub mod drop;
@@ -20,6 +21,7 @@ pub mod sign;
 pub mod time;
 pub mod verifier;
 
+pub use audit::AuditStatement;
 pub use claim::{Claim, ClaimBatch, ClaimLeaf, VerifiedClaim};
 pub use coding::{Coding, ShardIndex};
 pub use drop::{Drop, DropKind};

@@ -159,7 +159,7 @@ impl ShardRequest {
             Self::Read { segment, index, ranges, want_manifest } => RequestKind::Read(ReadWire {
                 segment: Bytes::copy_from_slice(segment.as_bytes()),
                 index: index.0.into(),
-                ranges: ranges.iter().flat_map(|range| [range.first, range.count]).collect(),
+                ranges: ranges_to_wire(ranges),
                 want_manifest: *want_manifest,
             }),
         };
@@ -187,8 +187,13 @@ impl ShardRequest {
     }
 }
 
+/// Runs as they travel: first, count, first, count, …
+pub(crate) fn ranges_to_wire(ranges: &[GroupRange]) -> Vec<u32> {
+    ranges.iter().flat_map(|range| [range.first, range.count]).collect()
+}
+
 /// Runs that are not empty, ascending and apart, within what a segment can have.
-fn ranges_from_wire(numbers: &[u32]) -> Option<Vec<GroupRange>> {
+pub(crate) fn ranges_from_wire(numbers: &[u32]) -> Option<Vec<GroupRange>> {
     let groups_max = (crate::manifest::SEGMENT_BYTES_MAX / GROUP_BYTES) as u32 + 1;
     let (pairs, rest) = numbers.as_chunks::<2>();
     check_count("shard request", "ranges", pairs.len(), READ_RANGES_MAX).ok()?;

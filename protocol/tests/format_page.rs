@@ -1,8 +1,9 @@
 //! Promise: `docs/FORMAT.md` states the contexts and limits that the code has.
 
 use commonhold_protocol::{
-    Claim, ClaimBatch, Drop, Head, Lease, Manifest, SignedObject,
+    AuditStatement, Claim, ClaimBatch, Drop, Head, Lease, Manifest, SignedObject,
     ask::{ASK_BYTES_MAX, ASK_IDS_MAX, ASK_RECORDS_MAX, HEAD_SIBLINGS_MAX, Refusal},
+    audit::{CHALLENGE_GROUPS_MAX, CHALLENGE_SHARDS_MAX},
     claim::BATCH_CLAIMS_MAX,
     drop::DROP_SEGMENTS_MAX,
     head::{HEAD_DEVICES_MAX, HEAD_SEALED_BYTES_MAX},
@@ -33,6 +34,7 @@ fn signed_objects_are_those_of_the_page() {
     signed::<Head>("vault");
     signed::<Lease>("vault");
     signed::<Drop>("vault");
+    signed::<AuditStatement>("holder");
 }
 
 #[test]
@@ -49,6 +51,7 @@ fn limits_are_those_of_the_page() {
     states(&format!("3 claims, at most {RECORD_CLAIMS_MAX} "));
     states(&format!("3 keep records    1 records, at most {ASK_RECORDS_MAX} "));
     states(&format!("5 lack records    at most {} segment ids", grouped(ASK_IDS_MAX)));
+    states(&format!("2 shards, 1 to {CHALLENGE_SHARDS_MAX}, of at most {CHALLENGE_GROUPS_MAX} chunk groups together"));
     states(&format!("6 heads           1 envelopes, at most {HEAD_SIBLINGS_MAX} "));
     states(&format!("first, count, first, count, …  1 to {READ_RANGES_MAX}, ascending"));
     states(&format!("1 raw bytes that follow u64, at most {} MiB", ENCODED_BYTES_MAX >> 20));

@@ -7,9 +7,11 @@ use std::{fs, path::PathBuf};
 
 use bytes::Bytes;
 use commonhold_protocol::{
-    Claim, ClaimLeaf, Coding, DeviceId, Drop, DropKind, Head, Lease, Manifest, NetworkName, Record, SegmentId,
-    ShardIndex, ShardRoot, SignedObject, SigningKey, Timestamp, Unverified, VaultId, Verified, Version,
-    ask::{Refusal, Request, Response},
+    AuditStatement, Claim, ClaimLeaf, Coding, DeviceId, Drop, DropKind, Head, Lease, Manifest, NetworkName, NodeId,
+    Record, SegmentId, ShardIndex, ShardRoot, SignedObject, SigningKey, Timestamp, Unverified, VaultId, Verified,
+    Version,
+    ask::{HealthReport, Refusal, Request, Response},
+    audit::{AuditAnswer, Challenge, ChallengedShard, ShardAnswer},
     shard_stream::{GroupRange, ShardReply, ShardRequest},
 };
 
@@ -139,6 +141,23 @@ fn records() {
     message("record.v1", &record(), Record::to_bytes, Record::from_bytes);
 }
 
+fn challenge() -> Challenge {
+    let shard = |index| ChallengedShard {
+        segment: manifest().id(),
+        index: ShardIndex(index),
+        ranges: vec![GroupRange { first: 1, count: 2 }, GroupRange { first: 9, count: 1 }],
+    };
+    Challenge { nonce: [7; 32], shards: vec![shard(0), shard(3)] }
+}
+
+fn audit_answer() -> AuditAnswer {
+    let answers = vec![ShardAnswer::Proof(Bytes::from_static(b"groups")), ShardAnswer::Refused(Refusal::Unknown)];
+    let hash = AuditAnswer::hash(&answers);
+    let node = NodeId::from_bytes(holder().public());
+    let statement = AuditStatement { holder: node, challenge: challenge().hash(), answers: hash };
+    AuditAnswer { answers, statement: Verified::sign(statement, &holder(), &network()).to_unverified() }
+}
+
 #[test]
 fn requests() {
     let segments = vec![manifest().id()];
@@ -151,6 +170,8 @@ fn requests() {
         ("fetch-heads", Request::FetchHeads { vault: vault() }),
         ("keep-lease", Request::KeepLease { lease: sign(lease()) }),
         ("keep-drop", Request::KeepDrop { drop: sign(drop_of(DropKind::Drop)) }),
+        ("audit", Request::Audit(challenge())),
+        ("fetch-health", Request::FetchHealth { segments: vec![manifest().id()] }),
     ];
     for (name, request) in requests {
         message(&format!("request-{name}.v1"), &request, Request::to_bytes, Request::from_bytes);
@@ -165,6 +186,13 @@ fn responses() {
         steward: true,
         domain: Some("rack-3".into()),
     };
+    let health = HealthReport {
+        healthy: 17,
+        suspect: 2,
+        lost: 1,
+        repaired_at: Some(Timestamp(1_700_000_000_001)),
+        repairing: true,
+    };
     let responses = [
         ("about", about),
         ("kept", Response::Kept(vec![Ok(()), Err(Refusal::Outdated), Err(Refusal::RecordLimit)])),
@@ -172,6 +200,8 @@ fn responses() {
         ("lacking", Response::Lacking(vec![manifest().id()])),
         ("heads", Response::Heads { heads: vec![sign(head())], lease: Some(sign(lease())) }),
         ("refused", Response::Refused(Refusal::Busy)),
+        ("audited", Response::Audited(audit_answer())),
+        ("health", Response::Health(vec![Some(health), None])),
     ];
     for (name, response) in responses {
         message(&format!("response-{name}.v1"), &response, Response::to_bytes, Response::from_bytes);

@@ -116,6 +116,11 @@ proptest! {
     fn a_drop_stands((object, seed) in strategies::drop(), flip in any::<prop::sample::Index>(), bit in 0..8_u32) {
         stands(&object, seed, flip, bit);
     }
+
+    #[test]
+    fn an_audit_statement_stands((object, seed) in strategies::audit_statement(), flip in any::<prop::sample::Index>(), bit in 0..8_u32) {
+        stands(&object, seed, flip, bit);
+    }
 }
 
 /// A lease under another context string: the same bytes, the same key, another kind.

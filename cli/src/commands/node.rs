@@ -127,6 +127,29 @@ fn lines(status: &NodeStatus) -> Vec<String> {
             ),
         ),
     ];
+    let audits = &status.audits;
+    rows.extend([
+        (
+            "audits",
+            format!(
+                "{} passed, {} wrong, {} refused, {} unreachable",
+                figures::grouped(audits.held),
+                figures::grouped(audits.wrong),
+                figures::grouped(audits.refused),
+                figures::grouped(audits.unreachable)
+            ),
+        ),
+        (
+            "repairs",
+            format!(
+                "{} rebuilt in {}, {} read, {} sent",
+                figures::count(audits.shards_rebuilt, "shard", "shards"),
+                figures::count(audits.repairs, "repair", "repairs"),
+                figures::size(audits.bytes_read),
+                figures::size(audits.bytes_sent)
+            ),
+        ),
+    ]);
     rows.extend(status.addresses.iter().map(|address| ("address", address.clone())));
     let rows: Vec<Vec<String>> = rows.into_iter().map(|(name, value)| vec![format!("{name}:"), value]).collect();
     columns(&rows, &[])

@@ -13,6 +13,7 @@ mod net_interrupted;
 mod net_membership;
 mod net_mount;
 mod net_partition;
+mod net_repair;
 mod net_round_trip;
 mod net_secrets;
 mod net_strangers;

@@ -2,7 +2,7 @@
 
 use commonhold_policy::records::{Merged, RecordState, VerifiedRecord};
 use commonhold_protocol::{
-    Claim, Record, SegmentId, Verified, VerifiedClaim,
+    Claim, Manifest, Record, SegmentId, Verified, VerifiedClaim,
     ask::{Outcome, Refusal},
 };
 
@@ -19,7 +19,7 @@ enum Verdict {
 
 /// A record from outside whose manifest and drop were verified; its claims are, once it is known which are new.
 struct Arrived {
-    manifest: Verified<commonhold_protocol::Manifest>,
+    manifest: Verified<Manifest>,
     drop: Option<Verified<commonhold_protocol::Drop>>,
     record: Record,
 }
@@ -56,7 +56,7 @@ impl Steward {
             if writes.is_empty() {
                 break;
             }
-            match self.commit(writes) {
+            match self.commit(sender, writes) {
                 // What conflicts is judged again, against what is kept now.
                 Ok(done) => {
                     for (place, _) in places.into_iter().zip(done).filter(|(_, done)| *done) {
@@ -138,6 +138,22 @@ impl Steward {
             }
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// The record of a segment that its owner wants, and its sequence, if one is kept and can be read.
+    pub(crate) fn wanted_record(&self, segment: &SegmentId) -> Option<(u64, RecordState)> {
+        let (kept, record) = self.kept_record(segment).ok()??;
+        let state = self.state_of(&record).filter(|state| !state.is_dropped())?;
+        Some((kept.sequence, state))
+    }
+
+    /// The manifest of a segment that its owner wants, if its record is kept and can be read.
+    pub(crate) fn manifest(&self, segment: &SegmentId) -> Option<Verified<Manifest>> {
+        let (kept, record) = self.kept_record(segment).ok()??;
+        if kept.tag == TAG_DROPPED {
+            return None;
+        }
+        self.verifier.verify(record.manifest).ok()
     }
 
     /// A kept record as the rules see it. What does not verify (any more) is left out.

@@ -4,9 +4,11 @@
 
 use bytes::Bytes;
 use commonhold_protocol::{
-    Claim, ClaimLeaf, Coding, DeviceId, Drop, DropKind, Head, Lease, Manifest, NetworkName, NodeId, Record, SegmentId,
-    ShardIndex, ShardRoot, SignedObject, SigningKey, Timestamp, Unverified, VaultId, Verified, Version,
-    ask::{ASK_IDS_MAX, ASK_RECORDS_MAX, HEAD_SIBLINGS_MAX, Refusal, Request, Response},
+    AuditStatement, Claim, ClaimLeaf, Coding, DeviceId, Drop, DropKind, Head, Lease, Manifest, NetworkName, NodeId,
+    Record, SegmentId, ShardIndex, ShardRoot, SignedObject, SigningKey, Timestamp, Unverified, VaultId, Verified,
+    Version,
+    ask::{ASK_IDS_MAX, ASK_RECORDS_MAX, HEAD_SIBLINGS_MAX, HealthReport, Refusal, Request, Response},
+    audit::{AuditAnswer, Challenge, ChallengedShard, ShardAnswer},
     claim::BATCH_CLAIMS_MAX,
     manifest::SEGMENT_BYTES_MAX,
     shard_stream::{ENCODED_BYTES_MAX, GROUP_BYTES, GroupRange, READ_RANGES_MAX, ShardReply, ShardRequest},
@@ -119,7 +121,38 @@ pub(crate) fn request() -> impl Strategy<Value = Request> {
         any::<[u8; 32]>().prop_map(|vault| Request::FetchHeads { vault: VaultId::from_bytes(vault) }),
         lease().prop_map(|lease| Request::KeepLease { lease: signed(lease) }),
         drop().prop_map(|drop| Request::KeepDrop { drop: signed(drop) }),
+        challenge().prop_map(Request::Audit),
+        vec(segment(), 0..=ASK_IDS_MAX).prop_map(|segments| Request::FetchHealth { segments }),
     ]
+}
+
+/// Within the limits: a challenge of one to eight shards.
+fn challenge() -> impl Strategy<Value = Challenge> {
+    let shard = (segment(), any::<u8>(), 0..1000_u32, 1..=4_u32).prop_map(|(segment, index, first, count)| {
+        ChallengedShard { segment, index: ShardIndex(index), ranges: vec![GroupRange { first, count }] }
+    });
+    (any::<[u8; 32]>(), vec(shard, 1..=8)).prop_map(|(nonce, shards)| Challenge { nonce, shards })
+}
+
+pub(crate) fn audit_statement() -> impl Strategy<Value = (AuditStatement, u8)> {
+    let statement = |(challenge, answers, seed): ([u8; 32], [u8; 32], u8)| {
+        (AuditStatement { holder: node(&key(seed)), challenge, answers }, seed)
+    };
+    any::<([u8; 32], [u8; 32], u8)>().prop_map(statement)
+}
+
+fn audit_answer() -> impl Strategy<Value = AuditAnswer> {
+    let proof = vec(any::<u8>(), 0..64).prop_map(|proof| ShardAnswer::Proof(proof.into()));
+    let answers = vec(prop_oneof![proof, refusal().prop_map(ShardAnswer::Refused)], 0..8);
+    (answers, audit_statement()).prop_map(|(answers, statement)| AuditAnswer { answers, statement: signed(statement) })
+}
+
+/// A segment has a shard at least.
+fn health() -> impl Strategy<Value = HealthReport> {
+    let counts = (1..=255_u8, any::<u8>(), any::<u8>());
+    (counts, option::of(1..u64::MAX), any::<bool>()).prop_map(|((healthy, suspect, lost), at, repairing)| {
+        HealthReport { healthy, suspect, lost, repaired_at: at.map(Timestamp), repairing }
+    })
 }
 
 pub(crate) fn refusal() -> impl Strategy<Value = Refusal> {
@@ -144,6 +177,8 @@ pub(crate) fn response() -> impl Strategy<Value = Response> {
             lease: lease.map(signed)
         }),
         refusal().prop_map(Response::Refused),
+        audit_answer().prop_map(Response::Audited),
+        vec(option::of(health()), 0..=ASK_IDS_MAX).prop_map(Response::Health),
     ]
 }
 

@@ -1,0 +1,83 @@
+//! Promise: holders die for good, their owner is away, and the network rebuilds what they held, until none of the
+//! nodes that the file was stored on is left. A holder that is only away for a while causes no repair.
+
+use std::time::{Duration, Instant};
+
+use super::harness::{Network, Setup, Tree, assert_same, eventually, noise, poll_until};
+
+const NODES: usize = 10;
+/// The stewards' times in seconds instead of days.
+const TIMES: &str = "[audit]\nevery = \"10 s\"\ngrace = \"3 s\"\n\n[repair]\ntop-up = \"1 s\"\n";
+/// Silence, grace, top-up and the head starts of the ranks take about ten seconds; the rest is for a loaded machine.
+const REPAIR_MAX: Duration = Duration::from_secs(60);
+
+#[test]
+fn every_node_is_replaced_and_every_byte_is_still_there() {
+    let mut network = start(TIMES);
+    let mut tree = Tree::new(network.scratch().join("source"), 1);
+    tree.small_files(50);
+    tree.file("large", &noise(2, 20 << 20));
+    let (home, phrase) = network.new_home("home");
+    home.put(tree.path(), "/x");
+    let shards = network.figures("/shards/held");
+    eprintln!("{shards} shards are held");
+    eventually("audits are passed everywhere", || {
+        network.running().iter().all(|node| network.figure(*node, "/audits/held") > 0)
+    });
+
+    for first in (0..NODES).step_by(2) {
+        let lost = network.figures_of(&[first, first + 1], "/shards/held");
+        // Fresh nodes come first, so that there is always room for all shards of a segment.
+        network.add(2, Some(TIMES));
+        network.kill(first);
+        network.kill(first + 1);
+        let killed = Instant::now();
+        let whole = poll_until(REPAIR_MAX, || (network.figures("/shards/held") >= shards).then_some(()));
+        let held = network.figures("/shards/held");
+        assert!(whole.is_some(), "{held} of {shards} shards are held, {:?} after {lost} were lost", killed.elapsed());
+        eprintln!("{lost} lost with nodes {first} and {}: {held} held again after {:?}", first + 1, killed.elapsed());
+    }
+
+    let alive = network.running();
+    assert!(alive.iter().all(|node| *node >= NODES), "an original node is left: {alive:?}");
+    for outcome in ["wrong", "refused"] {
+        assert_eq!(network.figures(&format!("/audits/{outcome}")), 0, "honest holders were found {outcome}");
+    }
+    let back = network.scratch().join("back");
+    network.cold_home("reader", &phrase, &[alive[0]]).get("/x", &back).expect_code(0);
+    assert_same(tree.path(), &back);
+}
+
+#[test]
+fn who_is_away_for_less_than_the_grace_time_costs_nothing() {
+    let mut network = start("[audit]\nevery = \"10 s\"\ngrace = \"60 s\"\n\n[repair]\ntop-up = \"1 s\"\n");
+    let mut tree = Tree::new(network.scratch().join("source"), 1);
+    tree.file("large", &noise(2, 20 << 20));
+    let (home, _) = network.new_home("home");
+    home.put(tree.path(), "/x");
+    let audited = |network: &Network, more: u64| {
+        let before = network.figures("/audits/held");
+        eventually("more audits are passed", || network.figures("/audits/held") >= before + more);
+    };
+    audited(&network, 50);
+    for node in [0, 1] {
+        network.kill(node);
+    }
+    eventually("they are missed", || network.figures("/audits/unreachable") > 0);
+    // Well over the top-up time, which is all that a repair would wait for if silence were loss.
+    audited(&network, 50);
+    for node in [0, 1] {
+        network.launch(node);
+    }
+    for node in [0, 1] {
+        network.await_node(node, NODES as u64 - 1);
+    }
+    audited(&network, 50);
+    for figure in ["lost_holders", "repairs", "bytes_read", "bytes_sent", "wrong", "refused"] {
+        assert_eq!(network.figures(&format!("/audits/{figure}")), 0, "{figure}");
+    }
+}
+
+fn start(overlay: &str) -> Network {
+    Network::start(&Setup { nodes: NODES, coding: Some("3/6"), overlay: Some(overlay), ..Setup::default() })
+}

@@ -1,0 +1,274 @@
+//! The auditor: what a steward does over time for the segments whose records it keeps.
+//!
+//! It challenges their holders, notices who is gone, and has missing shards rebuilt. One task owns all of the state
+//! and feeds the machines of `commonhold-policy`; what they ask for (a challenge, a look at the others' records, a
+//! repair) runs beside it and comes back as an event. Decides nothing itself.
+
+mod audits;
+mod challenges;
+mod evidence;
+mod figures;
+mod holders;
+mod lives;
+mod loading;
+mod rebuild;
+mod repairs;
+mod table;
+mod ward;
+
+use std::{cmp::Reverse, collections::BinaryHeap, path::PathBuf, sync::Arc, time::Duration};
+
+use commonhold_network::Peer;
+use commonhold_policy::{
+    Domain,
+    audit::{
+        containment,
+        schedule::{Rate, Schedule},
+    },
+    repair::order::{self, Times},
+};
+use commonhold_protocol::{NetworkName, NodeId, SegmentId, Timestamp, ask::HealthReport};
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use self::{challenges::Asked, holders::HolderState, repairs::Repairs, table::Table, ward::Ward};
+pub use self::{
+    challenges::Evidence,
+    figures::{AuditFigures, AuditSnapshot},
+};
+use crate::{clock::Clock, config::Config, holder::Holder, neighbours::Neighbours, steward::Steward};
+
+/// News and questions that wait; who brings more waits, or is left out where it must not.
+const QUEUE: usize = 4096;
+/// Without anything to do, the timers are looked at this often: the system's clock may have jumped.
+const IDLE_MS_MAX: u64 = 60_000;
+
+/// A node, in the auditor's tables.
+type NodeNumber = u32;
+/// A segment, in the auditor's tables.
+type WardNumber = u32;
+/// Who keeps records, with their domains: what the stewards of a segment are chosen from.
+type Stewards = Arc<[(NodeId, Domain)]>;
+
+/// What the auditor hears.
+#[derive(Debug)]
+pub enum News {
+    /// A node connected, asked or answered something.
+    Seen(NodeId),
+    /// The connection to a node has ended.
+    Gone(NodeId),
+    /// The record of a segment changed.
+    Record {
+        /// Which.
+        segment: SegmentId,
+        /// Who brought it; we ourselves after a repair.
+        from: NodeId,
+    },
+    /// Somebody asks how segments are.
+    Health {
+        /// Which.
+        segments: Vec<SegmentId>,
+        /// Where the answer goes.
+        reply: oneshot::Sender<Vec<Option<HealthReport>>>,
+    },
+}
+
+/// The way to the auditor.
+#[derive(Debug, Clone)]
+pub struct AuditorHandle(mpsc::Sender<News>);
+
+impl AuditorHandle {
+    /// Tells it something. What it has no room for, it finds out later by itself.
+    pub fn tell(&self, news: News) {
+        let _ = self.0.try_send(news);
+    }
+
+    /// How segments are, in order; none of those whose steward this node is not.
+    pub async fn health(&self, segments: Vec<SegmentId>) -> Option<Vec<Option<HealthReport>>> {
+        let (reply, answer) = oneshot::channel();
+        self.0.send(News::Health { segments, reply }).await.ok()?;
+        answer.await.ok()
+    }
+}
+
+/// All that the auditor works with.
+pub struct AuditorParts {
+    /// The peer.
+    pub peer: Peer,
+    /// The network.
+    pub network: NetworkName,
+    /// The steward whose records it looks after.
+    pub steward: Arc<Steward>,
+    /// The holder of the same node: its own shards are audited like all others.
+    pub holder: Arc<Holder>,
+    /// Who the other nodes are.
+    pub neighbours: Arc<Neighbours>,
+    /// The clock.
+    pub clock: Arc<Clock>,
+    /// What only this node knows: from it the schedule is drawn.
+    pub seed: [u8; 32],
+    /// Where evidence is kept.
+    pub folder: PathBuf,
+    /// What it counts.
+    pub figures: Arc<AuditFigures>,
+    /// The node's tasks.
+    pub tasks: TaskTracker,
+}
+
+/// Whose timer it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum TimerOf {
+    Life(NodeNumber),
+    Challenge(NodeNumber),
+    /// The moment at which a holder is challenged for what is due.
+    Moment(NodeNumber),
+    Probe(NodeNumber),
+    Repair(WardNumber),
+    Epoch,
+    /// The moment to see who came and who went.
+    Look,
+}
+
+/// What was done beside the task.
+enum Done {
+    Challenged(NodeNumber, Asked),
+    /// None: it did not answer.
+    Probed {
+        node: NodeNumber,
+        free_bytes: Option<u64>,
+    },
+    /// The other stewards' records are merged.
+    Looked {
+        segment: SegmentId,
+        /// One that says it repairs the segment.
+        working: Option<NodeId>,
+    },
+    Rebuilt(SegmentId, rebuild::Rebuilt),
+}
+
+/// The auditor.
+pub struct Auditor {
+    parts: AuditorParts,
+    own: NodeId,
+    schedule: Schedule,
+    grace_ms: u64,
+    times: Times,
+    wards: Table<SegmentId, Ward>,
+    holders: Table<NodeId, HolderState>,
+    timers: BinaryHeap<Reverse<(Timestamp, TimerOf)>>,
+    /// As they were when we looked last.
+    stewards: Stewards,
+    repairs: Repairs,
+    done: mpsc::Sender<Done>,
+}
+
+impl Auditor {
+    /// Starts the task; it ends with `stop`.
+    pub fn start(config: &Config, parts: AuditorParts, stop: CancellationToken) -> AuditorHandle {
+        let (news, heard) = mpsc::channel(QUEUE);
+        let (done, finished) = mpsc::channel(QUEUE);
+        let rate = Rate { every_ms: config.audit.every.as_ms().max(1) };
+        let grace_ms = config.audit.grace.as_ms();
+        let auditor = Self {
+            own: parts.peer.node_id(),
+            schedule: Schedule::new(parts.seed, rate),
+            grace_ms,
+            times: Times::new(config.repair.top_up.as_ms(), grace_ms),
+            wards: Table::new(),
+            holders: Table::new(),
+            timers: BinaryHeap::new(),
+            stewards: Arc::new([]),
+            repairs: Repairs::new(&parts.clock, config.pledge.upload),
+            done,
+            parts,
+        };
+        let tasks = auditor.parts.tasks.clone();
+        tasks.spawn(async move { stop.run_until_cancelled(auditor.run(heard, finished)).await });
+        AuditorHandle(news)
+    }
+
+    async fn run(mut self, mut heard: mpsc::Receiver<News>, mut finished: mpsc::Receiver<Done>) {
+        self.look_around().await;
+        self.epoch();
+        loop {
+            let now = self.now();
+            let next = self.timers.peek().map_or(IDLE_MS_MAX, |Reverse((at, _))| at.ms_since(now).min(IDLE_MS_MAX));
+            tokio::select! {
+                Some(done) = finished.recv() => self.finished(done).await,
+                Some(news) = heard.recv() => self.hear(news).await,
+                () = tokio::time::sleep(Duration::from_millis(next)) => self.ring().await,
+                else => return,
+            }
+        }
+    }
+
+    fn now(&self) -> Timestamp {
+        self.parts.clock.now()
+    }
+
+    fn wake(&mut self, at: Timestamp, of: TimerOf) {
+        self.timers.push(Reverse((at, of)));
+    }
+
+    /// Everything whose time has come.
+    async fn ring(&mut self) {
+        let now = self.now();
+        while let Some(Reverse((at, of))) = self.timers.peek().copied()
+            && at <= now
+        {
+            self.timers.pop();
+            let due = Some(at);
+            let holder = |node| self.holders.get(node);
+            match of {
+                TimerOf::Epoch => self.epoch(),
+                TimerOf::Look => self.look_around().await,
+                TimerOf::Moment(node) => self.moment(node),
+                TimerOf::Probe(node) if holder(node).is_some_and(|holder| holder.probe_due == due) => self.probe(node),
+                TimerOf::Life(node) if holder(node).is_some_and(|holder| holder.life_due == due) => {
+                    self.life_timer(node);
+                }
+                TimerOf::Challenge(node) if holder(node).is_some_and(|holder| holder.challenge_due == due) => {
+                    self.contain(node, containment::Event::Timer);
+                }
+                TimerOf::Repair(ward) => {
+                    let order = self.wards.get(ward).and_then(|ward| ward.order.as_ref());
+                    if order.is_some_and(|order| order.due == due) {
+                        self.order(ward, order::Event::Timer);
+                    }
+                }
+                // Another moment was asked for since.
+                TimerOf::Probe(_) | TimerOf::Life(_) | TimerOf::Challenge(_) => {}
+            }
+        }
+    }
+
+    async fn hear(&mut self, news: News) {
+        match news {
+            News::Seen(node) => {
+                if let Some(holder) = self.holders.number(&node) {
+                    self.seen(holder);
+                }
+            }
+            News::Gone(node) => {
+                if let Some(holder) = self.holders.number(&node) {
+                    self.probe(holder);
+                }
+            }
+            News::Record { segment, from } => self.load(vec![(segment, true)], Some(from)).await,
+            News::Health { segments, reply } => {
+                let report =
+                    |segment| self.wards.number(segment).and_then(|ward| self.wards.get(ward)).map(Ward::report);
+                let _ = reply.send(segments.iter().map(report).collect());
+            }
+        }
+    }
+
+    async fn finished(&mut self, done: Done) {
+        match done {
+            Done::Probed { node, free_bytes } => self.probed(node, free_bytes),
+            Done::Challenged(node, asked) => self.challenged(node, asked),
+            Done::Looked { segment, working } => self.looked(segment, working).await,
+            Done::Rebuilt(segment, rebuilt) => self.rebuilt(segment, rebuilt).await,
+        }
+    }
+}

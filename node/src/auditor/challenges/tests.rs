@@ -1,0 +1,167 @@
+use bytes::Bytes;
+use commonhold_protocol::{
+    AuditStatement, Coding, ShardIndex, ShardRoot, SigningKey, VaultId, ask::Refusal, audit::CHALLENGE_GROUPS_MAX,
+};
+use commonhold_storage_engine::prove::{Outboard, encode_ranges, root_of};
+use proptest::prelude::*;
+
+use super::*;
+
+/// A segment of three shards, each of a little over four groups.
+const SHARD_BYTES: usize = 4 * GROUP_BYTES as usize + 64;
+
+fn network() -> NetworkName {
+    "test".parse().unwrap()
+}
+
+fn key(number: u8) -> SigningKey {
+    SigningKey::from_seed(&[number; 32])
+}
+
+struct Shard {
+    bytes: Vec<u8>,
+    root: ShardRoot,
+    outboard: Outboard,
+}
+
+struct World {
+    manifest: Verified<Manifest>,
+    shards: Vec<Shard>,
+}
+
+impl World {
+    fn new() -> Self {
+        let shard = |index: u8| {
+            let bytes: Vec<u8> = (0..SHARD_BYTES).map(|at| (at / 7) as u8 ^ index).collect();
+            let (root, outboard) = root_of(&bytes);
+            Shard { bytes, root, outboard }
+        };
+        let shards: Vec<Shard> = (0..3).map(shard).collect();
+        let owner = key(1);
+        let coding = Coding::new(2, 3).unwrap();
+        let length = 2 * SHARD_BYTES as u64;
+        assert_eq!(coding.shard_length(length), SHARD_BYTES as u64);
+        let roots = shards.iter().map(|shard| shard.root).collect();
+        let manifest = Manifest { vault: VaultId::from_bytes(owner.public()), salt: [5; 16], coding, length, roots };
+        Self { manifest: Verified::sign(manifest, &owner, &network()), shards }
+    }
+
+    fn challenge(&self, shards: Vec<(SegmentId, u8, Vec<GroupRange>)>) -> Challenge {
+        let shard = |(segment, index, ranges)| ChallengedShard { segment, index: ShardIndex(index), ranges };
+        Challenge { nonce: [3; 32], shards: shards.into_iter().map(shard).collect() }
+    }
+
+    /// What a node that holds all three shards says: it proves from its disk, or refuses.
+    fn honest(&self, challenged: &ChallengedShard) -> ShardAnswer {
+        let held = self.shards.get(usize::from(challenged.index.0));
+        let Some(shard) = held.filter(|_| challenged.segment == self.manifest.id()) else {
+            return ShardAnswer::Refused(Refusal::Unknown);
+        };
+        let read = |offset: u64, buffer: &mut [u8]| {
+            buffer.copy_from_slice(&shard.bytes[offset as usize..][..buffer.len()]);
+            Ok(())
+        };
+        let length = SHARD_BYTES as u64;
+        match encode_ranges(read, shard.outboard.as_bytes(), &shard.root, length, &challenged.ranges) {
+            Ok(proof) => ShardAnswer::Proof(proof.into()),
+            Err(_) => ShardAnswer::Refused(Refusal::Invalid),
+        }
+    }
+
+    fn evidence(&self, challenge: Challenge, answers: Vec<ShardAnswer>, signer: u8) -> Evidence {
+        let statement = AuditStatement {
+            holder: NodeId::from_bytes(key(signer).public()),
+            challenge: challenge.hash(),
+            answers: AuditAnswer::hash(&answers),
+        };
+        let statement = Verified::sign(statement, &key(signer), &network()).to_unverified();
+        let manifests = challenge.shards.iter().map(|_| self.manifest.to_unverified()).collect();
+        Evidence { challenge, answer: AuditAnswer { answers, statement }, manifests }
+    }
+}
+
+fn range(first: u32, count: u32) -> Vec<GroupRange> {
+    vec![GroupRange { first, count }]
+}
+
+#[test]
+fn whoever_signs_a_wrong_proof_is_convicted_by_every_node() {
+    let world = World::new();
+    let challenge = world.challenge(vec![(world.manifest.id(), 0, range(1, 1)), (world.manifest.id(), 2, range(0, 2))]);
+    let mut answers: Vec<ShardAnswer> = challenge.shards.iter().map(|shard| world.honest(shard)).collect();
+    let ShardAnswer::Proof(proof) = &answers[1] else { panic!("it holds shard 2") };
+    let mut flipped = proof.to_vec();
+    *flipped.last_mut().unwrap() ^= 1;
+    answers[1] = ShardAnswer::Proof(flipped.into());
+    let evidence = world.evidence(challenge.clone(), answers.clone(), 9);
+    assert_eq!(evidence.convicts(&network()), Some(NodeId::from_bytes(key(9).public())));
+
+    let (found, kept) = check(
+        challenge,
+        evidence.answer.clone(),
+        &[world.manifest.clone(), world.manifest.clone()],
+        NodeId::from_bytes(key(9).public()),
+        &network(),
+    );
+    assert_eq!(found, [Answer::Held, Answer::Wrong]);
+    assert_eq!(kept, Some(evidence));
+}
+
+#[test]
+fn groups_of_another_place_and_nothing_at_all_are_wrong_proofs_too() {
+    let world = World::new();
+    let asked = world.challenge(vec![(world.manifest.id(), 0, range(1, 1))]);
+    let other = world.challenge(vec![(world.manifest.id(), 0, range(2, 1))]);
+    for answer in [world.honest(&other.shards[0]), ShardAnswer::Proof(Bytes::new())] {
+        assert!(world.evidence(asked.clone(), vec![answer], 9).convicts(&network()).is_some());
+    }
+}
+
+#[test]
+fn evidence_that_was_tampered_with_convicts_nobody() {
+    let world = World::new();
+    let challenge = world.challenge(vec![(world.manifest.id(), 0, range(0, 2))]);
+    let wrong = vec![ShardAnswer::Proof(Bytes::from_static(b"wrong"))];
+    let genuine = world.evidence(challenge.clone(), wrong.clone(), 9);
+    assert!(genuine.convicts(&network()).is_some(), "else the rest shows nothing");
+
+    // An honest answer's signature, with other bytes put beside it.
+    let honest = vec![world.honest(&challenge.shards[0])];
+    let mut other_answers = world.evidence(challenge.clone(), honest.clone(), 9);
+    assert_eq!(other_answers.convicts(&network()), None);
+    other_answers.answer.answers = wrong;
+    assert_eq!(other_answers.convicts(&network()), None);
+    // An honest answer under another question.
+    let mut other_challenge = world.evidence(challenge, honest, 9);
+    other_challenge.challenge.shards[0].ranges = range(1, 2);
+    assert_eq!(other_challenge.convicts(&network()), None);
+    // Another network's.
+    assert_eq!(genuine.convicts(&"other".parse().unwrap()), None);
+}
+
+proptest! {
+    /// Groups behind the end, shards and segments that do not exist, the same shard many times: whatever a hostile
+    /// auditor asks, what an honest holder signs convicts it of nothing.
+    #[test]
+    fn no_challenge_convicts_an_honest_holder(
+        asked in prop::collection::vec(
+            (any::<bool>(), 0..5u8, prop::collection::vec((prop_oneof![0..8u32, any::<u32>()], 1..9u32), 1..4)),
+            1..9,
+        ),
+    ) {
+        let world = World::new();
+        let shards = asked.into_iter().map(|(known, index, ranges)| {
+            let segment = if known { world.manifest.id() } else { SegmentId::from_bytes([1; 32]) };
+            (segment, index, ranges.into_iter().map(|(first, count)| GroupRange { first, count }).collect())
+        });
+        let challenge = world.challenge(shards.collect());
+        let answers: Vec<ShardAnswer> = challenge.shards.iter().map(|shard| world.honest(shard)).collect();
+        prop_assert_eq!(world.evidence(challenge, answers, 9).convicts(&network()), None);
+    }
+}
+
+#[test]
+fn groups_become_runs_that_a_challenge_may_hold() {
+    assert_eq!(runs(&[0, 1, 2, 5, 7, 8]), [(0, 3), (5, 1), (7, 2)].map(|(first, count)| GroupRange { first, count }));
+    assert_eq!(commonhold_policy::audit::CHALLENGE_MAX as u64, CHALLENGE_GROUPS_MAX);
+}

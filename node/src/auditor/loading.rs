@@ -1,0 +1,209 @@
+//! Which segments are ours to look after, and who claims their shards: read from the records, off the runtime's thread.
+
+use std::time::Duration;
+
+use commonhold_policy::{
+    Domain,
+    audit::containment,
+    life::Life,
+    segment_health::{SegmentHealth, Source},
+    stewards,
+};
+use commonhold_protocol::{Coding, NodeId, SegmentId, ShardIndex};
+
+use super::{Auditor, Stewards, TimerOf, WardNumber, ward::Ward};
+use crate::{records::Kind, steward::Steward};
+
+/// Records read in one go, when all are looked through.
+const PAGE: usize = 256;
+
+/// Our place among the stewards of a segment, and how many there are.
+#[derive(Clone, Copy)]
+struct Place {
+    rank: u8,
+    stewards: u8,
+}
+
+/// What there is to know of a segment's record.
+struct Read {
+    segment: SegmentId,
+    /// None: we are not one of its stewards.
+    place: Option<Place>,
+    /// It was brought by another node than a steward.
+    stranger: bool,
+    /// None: it was not read, since it has not changed.
+    record: Option<ReadRecord>,
+}
+
+struct ReadRecord {
+    coding: Coding,
+    shard_length: u64,
+    sequence: u64,
+    claims: Vec<(ShardIndex, NodeId)>,
+}
+
+impl Auditor {
+    /// Who is there, whom a shard could be given to, and whose steward we are now.
+    pub(super) async fn look_around(&mut self) {
+        let grace = Duration::from_millis(self.grace_ms);
+        for node in self.parts.neighbours.present(grace) {
+            self.meet(node);
+        }
+        let stewards: Stewards = self.parts.neighbours.steward_candidates(grace).into();
+        let changed = std::mem::replace(&mut self.stewards, stewards.clone()) != stewards;
+        self.look_through(changed).await;
+        let at = self.now().after_ms(self.probe_ms());
+        self.wake(at, TimerOf::Look);
+    }
+
+    /// Goes through all records that are kept: those that are new or have changed, and those whose stewards have.
+    async fn look_through(&mut self, stewards_changed: bool) {
+        let mut after: Option<[u8; 32]> = None;
+        loop {
+            let steward = self.parts.steward.clone();
+            let page = tokio::task::spawn_blocking(move || steward.records().list(Kind::Segment, after.as_ref(), PAGE));
+            let page = match page.await {
+                Ok(Ok(page)) => page,
+                Ok(Err(error)) => {
+                    tracing::warn!(%error, "the records cannot be gone through");
+                    return;
+                }
+                Err(_) => return,
+            };
+            let Some(last) = page.last() else { return };
+            after = Some(last.key);
+            let wanted = page.into_iter().filter_map(|summary| {
+                let segment = SegmentId::from_bytes(summary.key);
+                let ward = self.wards.number(&segment).and_then(|ward| self.wards.get(ward));
+                let changed = ward.is_none_or(|ward| ward.sequence < summary.sequence);
+                (changed || stewards_changed).then_some((segment, changed))
+            });
+            let wanted = wanted.collect();
+            self.load(wanted, None).await;
+        }
+    }
+
+    /// Reads records again: their stewards, and their claims where `true` stands beside. `from` brought the news.
+    pub(super) async fn load(&mut self, wanted: Vec<(SegmentId, bool)>, from: Option<NodeId>) {
+        if wanted.is_empty() {
+            return;
+        }
+        let (steward, stewards, own) = (self.parts.steward.clone(), self.stewards.clone(), self.own);
+        let reading = tokio::task::spawn_blocking(move || {
+            let read = |(segment, whole)| read(&steward, &stewards, own, from, segment, whole);
+            wanted.into_iter().map(read).collect::<Vec<_>>()
+        });
+        // A panic in there is logged by the runtime; what was not read is found missing the next time.
+        let Ok(read) = reading.await else { return };
+        let loaded: Vec<WardNumber> = read.into_iter().filter_map(|read| self.take_in(read)).collect();
+        self.assess(&loaded);
+    }
+
+    fn take_in(&mut self, read: Read) -> Option<WardNumber> {
+        let known = self.wards.number(&read.segment);
+        let Some(place) = read.place else {
+            self.forget(&read.segment);
+            return None;
+        };
+        let (number, claims) = match (known, read.record) {
+            (Some(number), None) => (number, Vec::new()),
+            // Gone, dropped, or not to be read.
+            (None, None) => return None,
+            (known, Some(ReadRecord { coding, shard_length, sequence, claims })) => {
+                let number = known.unwrap_or_else(|| {
+                    let health = SegmentHealth::new(coding);
+                    let (rank, stewards) = (place.rank, place.stewards);
+                    let ward =
+                        Ward { coding, shard_length, sequence, health, rank, stewards, repaired_at: None, order: None };
+                    self.wards.insert(read.segment, ward)
+                });
+                self.wards.get_mut(number)?.sequence = sequence;
+                (number, claims)
+            }
+        };
+        let ward = self.wards.get_mut(number)?;
+        (ward.rank, ward.stewards) = (place.rank, place.stewards);
+        let source = if read.stranger { Source::Stranger } else { Source::Steward };
+        self.take_claims(number, claims, source);
+        Some(number)
+    }
+
+    /// Counts claims that are new, and has them audited. One by a node that is lost counts as lost.
+    pub(super) fn take_claims(&mut self, number: WardNumber, claims: Vec<(ShardIndex, NodeId)>, source: Source) {
+        for (index, node) in claims {
+            let holder = self.meet(node);
+            let Some(ward) = self.wards.get_mut(number) else { return };
+            let mut evicted = None;
+            if !ward.health.claim(index, holder, source, &mut evicted) {
+                continue;
+            }
+            let lost = self.holders.get(holder).is_some_and(|holder| {
+                holder.reputation.disqualified || matches!(holder.life.life(), Life::Lost { .. })
+            });
+            if lost {
+                ward.health.lost(holder);
+            }
+            let gone = evicted.filter(|evicted| !ward.is_claimed_by(*evicted));
+            if let Some(evicted) = gone.and_then(|evicted| self.holders.get_mut(evicted)) {
+                evicted.wards.remove(&number);
+            }
+            if let Some(holder) = self.holders.get_mut(holder) {
+                holder.wards.insert(number);
+            }
+            if !lost {
+                self.audit_soon(holder, number, index);
+            }
+        }
+    }
+
+    /// A segment that is not ours to look after any more.
+    pub(super) fn forget(&mut self, segment: &SegmentId) {
+        let Some((number, (_, ward))) =
+            self.wards.number(segment).and_then(|number| Some((number, self.wards.remove(number)?)))
+        else {
+            return;
+        };
+        for claim in ward.health.claims() {
+            if let Some(holder) = self.holders.get_mut(claim.node)
+                && holder.wards.remove(&number)
+            {
+                let was = |due: &(WardNumber, ShardIndex)| due.0 == number;
+                holder.due.retain(|due| !was(due));
+                holder.ready.retain(|due| !was(due));
+                self.contain(claim.node, containment::Event::Forget(*segment));
+            }
+        }
+    }
+}
+
+fn read(
+    steward: &Steward,
+    candidates: &[(NodeId, Domain)],
+    own: NodeId,
+    from: Option<NodeId>,
+    segment: SegmentId,
+    whole: bool,
+) -> Read {
+    let stewards = stewards::choose(segment.as_bytes(), candidates);
+    let place = stewards.iter().position(|node| *node == own);
+    let place = place.map(|rank| Place { rank: rank as u8, stewards: stewards.len() as u8 });
+    let stranger = from.is_some_and(|node| node != own && !stewards.contains(&node));
+    let mut read = Read { segment, place, stranger, record: None };
+    if !whole || place.is_none() {
+        return read;
+    }
+    match steward.wanted_record(&segment) {
+        Some((sequence, state)) => {
+            let claims = state.claims().iter();
+            read.record = Some(ReadRecord {
+                coding: state.manifest().coding,
+                shard_length: state.manifest().shard_length(),
+                sequence,
+                claims: claims.flat_map(|(index, of)| of.iter().map(|claim| (*index, claim.holder))).collect(),
+            });
+        }
+        // Dropped, or gone.
+        None => read.place = None,
+    }
+    read
+}
