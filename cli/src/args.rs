@@ -358,7 +358,7 @@ pub(crate) struct Simulate {
     /// The seed, above that of the scenario; the same seed gives the same output, byte for byte.
     #[arg(long)]
     pub(crate) seed: Option<u64>,
-    /// Simulate every combination of the values in the scenario's [sweep], and mark those that are worth their cost.
+    /// Simulate every combination of the values in the scenario's `[sweep]`, and mark those that are worth their cost.
     #[arg(long)]
     pub(crate) sweep: bool,
     /// Write a page with plots as well; it needs no other file.
