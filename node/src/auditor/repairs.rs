@@ -184,7 +184,7 @@ impl Auditor {
                         self.order(number, order::Event::Failed);
                     }
                 }
-                // What is being rebuilt is claimed and counted; a shard too many is given up again as surplus.
+                // What is under way is finished and claimed: a shard too many costs space, and no node gives one up yet.
                 Action::Stop => {}
             }
         }
