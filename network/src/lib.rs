@@ -41,3 +41,4 @@ pub use ports::with_last_ports;
 pub use serve::{BodyError, InboundStream, RangeReply, ServeError, ShardService, StoreBody, serve_stream};
 pub use stats::{PeerStats, StatsSnapshot};
 pub use transfer::ShardData;
+pub use transport::tcp_transport;

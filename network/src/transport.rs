@@ -1,8 +1,10 @@
-//! How connections are made: TCP (Noise, Yamux) and QUIC, names resolved, optionally behind a pre-shared key, and
+//! How connections are made: TCP (TLS, Yamux) and QUIC, names resolved, optionally behind a pre-shared key, and
 //! through relays.
 //!
-//! The network's name is the prologue of the Noise handshake, so over TCP peers of two networks never get as far as
-//! speaking; over QUIC, Identify separates them.
+//! Over TCP peers of two networks never get as far as speaking; over QUIC, Identify separates them.
+
+mod mux;
+mod tls;
 
 use std::{
     pin::Pin,
@@ -25,11 +27,11 @@ use libp2p::{
     },
     dns, identity,
     multiaddr::Protocol,
-    noise,
     pnet::{PnetConfig, PreSharedKey},
-    quic, relay, tcp, yamux,
+    quic, relay, tcp,
 };
 
+use self::{mux::Yamux, tls::Tls};
 use crate::errors::NetworkError;
 
 /// A direct connection has to be up, handshakes included, within this; so long a silent address costs.
@@ -55,24 +57,16 @@ pub(crate) struct TransportConfig<'a> {
 pub(crate) fn build(
     config: &TransportConfig<'_>,
 ) -> Result<(Boxed<Connected>, Option<relay::client::Behaviour>), NetworkError> {
-    let noise = || {
-        noise::Config::new(config.identity)
-            .map(|noise| noise.with_prologue(format!("commonhold/{}", config.network).into_bytes()))
-            .map_err(|error| NetworkError::SetUp { part: "noise", reason: error.to_string() })
-    };
-
+    let tls = Tls::new(config.identity, config.network)?;
     let private = config.network_key.map(|key| PnetConfig::new(PreSharedKey::new(key)));
-    let socket = tcp::tokio::Transport::new(tcp::Config::default().nodelay(true));
     let tcp = match private {
-        Some(private) => socket
+        Some(private) => socket()
             .and_then(move |socket, _| private.handshake(socket))
             .upgrade(upgrade::Version::V1Lazy)
-            .authenticate(noise()?)
-            .multiplex(yamux::Config::default())
+            .authenticate(tls.clone())
+            .multiplex(Yamux)
             .boxed(),
-        None => {
-            socket.upgrade(upgrade::Version::V1Lazy).authenticate(noise()?).multiplex(yamux::Config::default()).boxed()
-        }
+        None => over_tcp(tls.clone()),
     };
     let quic = if private.is_some() {
         OptionalTransport::none()
@@ -87,17 +81,27 @@ pub(crate) fn build(
     let all = if config.relay {
         let (relayed, behaviour) = relay::client::new(config.identity.public().to_peer_id());
         relay_behaviour = Some(behaviour);
-        let relayed = relayed
-            .upgrade(upgrade::Version::V1Lazy)
-            .authenticate(noise()?)
-            .multiplex(yamux::Config::default())
-            .boxed();
+        let relayed = relayed.upgrade(upgrade::Version::V1Lazy).authenticate(tls).multiplex(Yamux).boxed();
         relayed.or_transport(named).map(|connected, _| connected.into_inner()).boxed()
     } else {
         named
     };
     let paced = DialPace { inner: all, reuse_port: config.relay };
     Ok((timeout::TransportTimeout::with_ingoing_timeout(paced, ACCEPT_TIMEOUT).boxed(), relay_behaviour))
+}
+
+/// Connections of a network's peers over TCP, without all that a [`crate::Peer`] is: what a program needs that speaks to
+/// peers in its own way.
+pub fn tcp_transport(identity: &identity::Keypair, network: &NetworkName) -> Result<Boxed<Connected>, NetworkError> {
+    Ok(over_tcp(Tls::new(identity, network)?))
+}
+
+fn over_tcp(tls: Tls) -> Boxed<Connected> {
+    socket().upgrade(upgrade::Version::V1Lazy).authenticate(tls).multiplex(Yamux).boxed()
+}
+
+fn socket() -> tcp::tokio::Transport {
+    tcp::tokio::Transport::new(tcp::Config::default().nodelay(true))
 }
 
 /// Lets names be dialled. On a machine without a resolver configuration they cannot be, and addresses work as ever.

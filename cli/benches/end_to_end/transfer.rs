@@ -1,7 +1,7 @@
 //! What the network gives at most: bytes between two processes on loopback, with nothing done to them.
 //!
-//! [`bare`] is libp2p alone (TCP, Noise, Yamux), [`peer`] is `commonhold-network` with a holder that throws shards
-//! away. The second process is this very bench; it ends when its stdin does.
+//! [`bare`] is libp2p alone (TCP, Noise, Yamux as it comes), [`peer`] is `commonhold-network` with a holder that throws
+//! shards away. The second process is this very bench; it ends when its stdin does.
 
 pub(crate) mod bare;
 pub(crate) mod peer;

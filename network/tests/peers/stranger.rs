@@ -1,26 +1,13 @@
 //! Peers that are not ours: they get through the handshakes and then do as they like.
 
+use commonhold_network::tcp_transport;
 use commonhold_protocol::NetworkName;
 use futures::StreamExt;
 use libp2p::{
-    Multiaddr, PeerId, Stream, StreamProtocol, Swarm, Transport,
-    core::{muxing::StreamMuxerBox, transport::Boxed, upgrade},
-    identify,
-    identity::{self, Keypair},
-    kad, noise,
+    Multiaddr, PeerId, Stream, StreamProtocol, Swarm, identify, identity, kad,
     swarm::{Config, NetworkBehaviour, SwarmEvent},
-    tcp, yamux,
 };
 use tokio::sync::{mpsc, oneshot};
-
-fn transport(network: &NetworkName, identity: &Keypair) -> Boxed<(PeerId, StreamMuxerBox)> {
-    let noise = noise::Config::new(identity).unwrap().with_prologue(format!("commonhold/{network}").into_bytes());
-    tcp::tokio::Transport::new(tcp::Config::default())
-        .upgrade(upgrade::Version::V1Lazy)
-        .authenticate(noise)
-        .multiplex(yamux::Config::default())
-        .boxed()
-}
 
 /// Writes what it likes on any protocol.
 pub(crate) struct Stranger {
@@ -34,7 +21,7 @@ impl Stranger {
         let identity = identity::Keypair::generate_ed25519();
         let behaviour = libp2p_stream::Behaviour::new();
         let control = behaviour.new_control();
-        let (transport, id) = (transport(network, &identity), identity.public().to_peer_id());
+        let (transport, id) = (tcp_transport(&identity, network).unwrap(), identity.public().to_peer_id());
         let mut swarm = Swarm::new(transport, behaviour, id, Config::with_tokio_executor());
         swarm.dial(address).unwrap();
         let target = loop {
@@ -86,7 +73,7 @@ impl Gatekeeper {
         let identify = identify::Behaviour::new(identify::Config::new(version, identity.public()));
         let behaviour = GatekeeperBehaviour { kad, identify };
         let config = Config::with_tokio_executor().with_idle_connection_timeout(crate::harness::PATIENCE);
-        let mut swarm = Swarm::new(transport(network, &identity), behaviour, id, config);
+        let mut swarm = Swarm::new(tcp_transport(&identity, network).unwrap(), behaviour, id, config);
         swarm.listen_on("/ip4/127.0.0.1/tcp/0".parse().unwrap()).unwrap();
         let address = loop {
             if let SwarmEvent::NewListenAddr { address, .. } = swarm.select_next_some().await {

@@ -2,10 +2,11 @@
 
 use futures::{AsyncReadExt, AsyncWriteExt, StreamExt, future::try_join_all};
 use libp2p::{
-    Multiaddr, PeerId, Stream, StreamProtocol, Swarm, SwarmBuilder, multiaddr::Protocol, noise, swarm::SwarmEvent, tcp,
-    yamux,
+    Multiaddr, PeerId, Stream, StreamProtocol, Swarm, SwarmBuilder, multiaddr::Protocol, swarm::SwarmEvent, tcp,
 };
+use libp2p_noise as noise;
 use libp2p_stream::{Behaviour, Control};
+use libp2p_yamux as yamux;
 
 use super::{LISTENING, Second, Transfers, end_with_stdin, runtime};
 use crate::Failure;
