@@ -112,6 +112,16 @@ impl<N: Copy + Eq> SegmentHealth<N> {
         Self { n: coding.n(), claims: Vec::new(), counters }
     }
 
+    /// A segment with these claims, which [`Self::claims`] of another gave: by index, each of a segment's shards.
+    pub fn restore(coding: Coding, claims: Vec<Claimed<N>>) -> Self {
+        let mut health = Self { n: coding.n(), claims, counters: Counters::default() };
+        for index in coding.indices() {
+            let state = health.state(index);
+            *health.counter(state) += 1;
+        }
+        health
+    }
+
     /// How many shards are in which state.
     pub fn counters(&self) -> Counters {
         self.counters

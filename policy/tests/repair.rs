@@ -247,6 +247,8 @@ proptest! {
                 }
             }
             prop_assert_eq!(health.counters(), fresh);
+            let restored = SegmentHealth::restore(coding(2, n), health.claims().to_vec());
+            prop_assert_eq!(restored.counters(), fresh);
             for number in 0..n {
                 let claims = health.claims().iter().filter(|claim| claim.index.0 == number);
                 prop_assert!(claims.count() <= CLAIMS_PER_INDEX_MAX);
@@ -411,7 +413,7 @@ proptest! {
         let goal = repair::goal(coding, health.counters(), room);
         prop_assert_eq!(planned.targets.len(), goal - usize::from(health.counters().standing()));
         let mut nodes: BTreeSet<NodeId> = health.claims().iter().map(|claim| claim.node).collect();
-        for place in planned.targets.values().chain(&planned.spares) {
+        for place in planned.targets.values() {
             prop_assert!(nodes.insert(place.node), "a second shard, or planned twice");
             prop_assert!(helpers.iter().any(|helper| helper.candidate.node == place.node && helper.trust != Trust::Disqualified));
         }
