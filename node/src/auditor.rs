@@ -9,6 +9,7 @@ mod challenges;
 mod evidence;
 mod figures;
 mod holders;
+mod kept;
 mod lives;
 mod loading;
 mod rebuild;
@@ -121,6 +122,8 @@ pub struct AuditorParts {
     pub seed: [u8; 32],
     /// Where evidence is kept.
     pub folder: PathBuf,
+    /// The file of what is remembered over a restart.
+    pub kept: PathBuf,
     /// What it counts.
     pub figures: Arc<AuditFigures>,
     /// The node's tasks.
@@ -192,6 +195,8 @@ pub struct Auditor {
     /// As they were when we looked last.
     stewards: Stewards,
     repairs: Repairs,
+    /// Of what was written down last.
+    written: Option<blake3::Hash>,
     done: mpsc::Sender<Done>,
 }
 
@@ -202,7 +207,7 @@ impl Auditor {
         let (done, finished) = mpsc::channel(QUEUE);
         let rate = Rate { every_ms: config.audit.every.as_ms().max(1) };
         let grace_ms = config.audit.grace.as_ms();
-        let auditor = Self {
+        let mut auditor = Self {
             own: parts.peer.node_id(),
             schedule: Schedule::new(parts.seed, rate),
             grace_ms,
@@ -216,15 +221,20 @@ impl Auditor {
             timers: BinaryHeap::new(),
             stewards: Arc::new([]),
             repairs: Repairs::new(&parts.clock, config.pledge.upload),
+            written: None,
             done,
             parts,
         };
         let tasks = auditor.parts.tasks.clone();
-        tasks.spawn(async move { stop.run_until_cancelled(auditor.run(heard, finished)).await });
+        tasks.spawn(async move {
+            auditor.remember().await;
+            stop.run_until_cancelled(auditor.run(heard, finished)).await;
+            auditor.write_down().await;
+        });
         AuditorHandle(news)
     }
 
-    async fn run(mut self, mut heard: mpsc::Receiver<News>, mut finished: mpsc::Receiver<Done>) {
+    async fn run(&mut self, mut heard: mpsc::Receiver<News>, mut finished: mpsc::Receiver<Done>) {
         self.look_around().await;
         self.epoch().await;
         loop {

@@ -145,6 +145,13 @@ impl<N: Copy + Eq> SegmentHealth<N> {
         claims.iter().map(|claim| claim.state.shard()).min().unwrap_or(ShardState::Unclaimed)
     }
 
+    /// Shards that are lost with as many claims as a record holds: one has to leave it before a repair can bring
+    /// another.
+    pub fn crowded(&self) -> impl Iterator<Item = ShardIndex> + '_ {
+        let all = (0..self.n).map(ShardIndex).filter(|index| self.state(*index) == ShardState::Lost);
+        all.filter(|index| self.range(*index).len() >= CLAIMS_PER_INDEX_MAX)
+    }
+
     /// Takes a claim in, unproven, if the rules allow it; true if it is new. `evicted` is told of the claim that made
     /// room, if one had to: a lost one.
     pub fn claim(&mut self, index: ShardIndex, node: N, source: Source, evicted: &mut Option<N>) -> bool {

@@ -264,6 +264,18 @@ proptest! {
 }
 
 #[test]
+fn a_shard_is_crowded_when_none_of_three_claims_stands() {
+    let mut health = SegmentHealth::new(coding(2, 4));
+    for (number, holder) in [(0, 0), (1, 1), (1, 2), (1, 3), (2, 4), (2, 5), (2, 6)] {
+        assert!(claim(&mut health, number, node(holder), Source::Steward));
+    }
+    for holder in [0, 1, 2, 3, 4, 5] {
+        health.lost(node(holder));
+    }
+    assert_eq!(health.crowded().collect::<Vec<_>>(), [index(1)]);
+}
+
+#[test]
 fn when_a_segment_is_repaired() {
     let coding = coding(10, 20);
     let room = Room { nodes: 5, domains: 5 };

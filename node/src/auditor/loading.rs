@@ -53,6 +53,7 @@ impl Auditor {
         let stewards: Stewards = self.parts.neighbours.steward_candidates(grace).into();
         let changed = std::mem::replace(&mut self.stewards, stewards.clone()) != stewards;
         self.look_through(changed).await;
+        self.write_down().await;
         let at = self.now().after_ms(self.probe_ms());
         self.wake(at, TimerOf::Look);
     }
@@ -186,6 +187,7 @@ impl Auditor {
         self.ailing.remove(&number);
         self.orders.remove(&number);
         self.repaired_at.remove(&number);
+        self.repairs.stop(segment);
         for node in claimants {
             if let Some(holder) = self.holders.get_mut(node) {
                 holder.claims -= 1;

@@ -17,11 +17,11 @@ use commonhold_policy::{
         order::{self, Action},
         plan::{self, Helper, RepairPlan},
     },
-    segment_health::{SegmentHealth, Source},
+    segment_health::{ClaimState, SegmentHealth, Source},
     stewards,
 };
 use commonhold_protocol::{
-    NodeId, Record, SegmentId, VerifiedClaim,
+    NodeId, Record, SegmentId, ShardIndex, VerifiedClaim,
     ask::{Request, Response},
 };
 use tokio_util::sync::CancellationToken;
@@ -88,7 +88,8 @@ impl Repairs {
         Some((next, stop))
     }
 
-    fn stop(&mut self, segment: &SegmentId) {
+    /// Ends the repair of a segment, or takes it out of those that wait.
+    pub(super) fn stop(&mut self, segment: &SegmentId) {
         self.urgent.retain(|waiting| waiting != segment);
         self.waiting.retain(|waiting| waiting != segment);
         if let Some(running) = self.running.get(segment) {
@@ -170,12 +171,26 @@ impl Auditor {
                 }
             } else {
                 self.ailing.insert(*number);
+                self.make_room(*number, &health);
             }
             let helpers = helpers.get_or_insert_with(|| self.helpers());
             if let Some(decision) = self.decide(*number, helpers) {
                 self.order(*number, order::Event::Assessed { decision, rank });
             }
         }
+    }
+
+    /// Lost claims give way in the record, or the claims that repairs bring, ours or others', would find no room.
+    fn make_room(&self, number: WardNumber, health: &SegmentHealth<NodeNumber>) {
+        let crowded: Vec<ShardIndex> = health.crowded().collect();
+        if crowded.is_empty() {
+            return;
+        }
+        let (Some(segment), Some(named)) = (self.wards.segment(number), self.named_health(number)) else { return };
+        let (steward, sender) = (self.parts.steward.clone(), self.parts.neighbours.sender(self.own));
+        self.parts.tasks.spawn_blocking(move || {
+            steward.make_room(&sender, &segment, &crowded, &standing_claims(&named));
+        });
     }
 
     /// Feeds a segment's order of repair, and does what it says.
@@ -339,12 +354,20 @@ impl Auditor {
         if claims.is_empty() {
             return;
         }
+        let rebuilt: Vec<ShardIndex> = claims.iter().map(|claim| claim.claim.leaf.index).collect();
         let claims = claims.into_iter().map(|claim| claim.claim).collect();
         let record = Record { manifest: manifest.to_unverified(), claims, drop: None };
         let request = Request::KeepRecords { records: vec![record], lease: None };
+        let standing = self.wards.number(&segment).and_then(|number| self.named_health(number));
+        let standing = standing.map(|health| standing_claims(&health)).unwrap_or_default();
         let (steward, sender) = (self.parts.steward.clone(), self.parts.neighbours.sender(self.own));
         let own = request.clone();
-        let _ = tokio::task::spawn_blocking(move || steward.answer(&sender, own)).await;
+        let keep = move || {
+            // Whoever claims what nobody believes (a stranger can) has no place beside a claim that we know is true.
+            steward.make_room(&sender, &segment, &rebuilt, &standing);
+            steward.answer(&sender, own)
+        };
+        let _ = tokio::task::spawn_blocking(keep).await;
         for node in self.other_stewards(&segment) {
             let (peer, request) = (self.parts.peer.clone(), request.clone());
             self.parts.tasks.spawn(async move {
@@ -354,4 +377,10 @@ impl Auditor {
             });
         }
     }
+}
+
+/// The claims that are not known to be lost.
+fn standing_claims(health: &SegmentHealth) -> Vec<(ShardIndex, NodeId)> {
+    let standing = health.claims().iter().filter(|claim| !matches!(claim.state, ClaimState::Away | ClaimState::Failed));
+    standing.map(|claim| (claim.index, claim.node)).collect()
 }
