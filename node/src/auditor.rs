@@ -9,6 +9,7 @@ mod challenges;
 mod evidence;
 mod figures;
 mod holders;
+mod kept;
 mod lives;
 mod loading;
 mod rebuild;
@@ -16,7 +17,13 @@ mod repairs;
 mod table;
 mod ward;
 
-use std::{cmp::Reverse, collections::BinaryHeap, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use commonhold_network::Peer;
 use commonhold_policy::{
@@ -31,7 +38,13 @@ use commonhold_protocol::{NetworkName, NodeId, SegmentId, Timestamp, ask::Health
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use self::{challenges::Asked, holders::HolderState, repairs::Repairs, table::Table, ward::Ward};
+use self::{
+    challenges::Asked,
+    holders::{HolderState, Wanted},
+    repairs::Repairs,
+    table::Table,
+    ward::{Ordered, Wards},
+};
 pub use self::{
     challenges::Evidence,
     figures::{AuditFigures, AuditSnapshot},
@@ -109,6 +122,8 @@ pub struct AuditorParts {
     pub seed: [u8; 32],
     /// Where evidence is kept.
     pub folder: PathBuf,
+    /// The file of what is remembered over a restart.
+    pub kept: PathBuf,
     /// What it counts.
     pub figures: Arc<AuditFigures>,
     /// The node's tasks.
@@ -120,13 +135,25 @@ pub struct AuditorParts {
 enum TimerOf {
     Life(NodeNumber),
     Challenge(NodeNumber),
-    /// The moment at which a holder is challenged for what is due.
-    Moment(NodeNumber),
+    /// The moment at which a holder is challenged for these.
+    Moment(NodeNumber, Wanted),
     Probe(NodeNumber),
     Repair(WardNumber),
     Epoch,
     /// The moment to see who came and who went.
     Look,
+}
+
+/// What an event leaves to be done that may go through all segments: in batches, so that the node's other work goes
+/// on meanwhile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pending {
+    /// A node is given up: see what follows for all that it claims.
+    GivenUp(NodeNumber),
+    /// A node fell silent or is back: see what follows where something is missing already.
+    Changed(NodeNumber),
+    /// A holder can be challenged for what it is to be asked for next.
+    Draw(NodeNumber),
 }
 
 /// What was done beside the task.
@@ -143,7 +170,8 @@ enum Done {
         /// One that says it repairs the segment.
         working: Option<NodeId>,
     },
-    Rebuilt(SegmentId, rebuild::Rebuilt),
+    /// None: it was stopped.
+    Rebuilt(SegmentId, Option<rebuild::Rebuilt>),
 }
 
 /// The auditor.
@@ -153,12 +181,22 @@ pub struct Auditor {
     schedule: Schedule,
     grace_ms: u64,
     times: Times,
-    wards: Table<SegmentId, Ward>,
+    wards: Wards,
     holders: Table<NodeId, HolderState>,
+    /// Wards of which not all shards stand.
+    ailing: BTreeSet<WardNumber>,
+    /// Wards whose repair is ordered.
+    orders: BTreeMap<WardNumber, Ordered>,
+    /// When a shard of a ward was last rebuilt here.
+    repaired_at: BTreeMap<WardNumber, Timestamp>,
+    /// What is to be done before the next event is heard.
+    pending: VecDeque<Pending>,
     timers: BinaryHeap<Reverse<(Timestamp, TimerOf)>>,
     /// As they were when we looked last.
     stewards: Stewards,
     repairs: Repairs,
+    /// Of what was written down last.
+    written: Option<blake3::Hash>,
     done: mpsc::Sender<Done>,
 }
 
@@ -169,28 +207,38 @@ impl Auditor {
         let (done, finished) = mpsc::channel(QUEUE);
         let rate = Rate { every_ms: config.audit.every.as_ms().max(1) };
         let grace_ms = config.audit.grace.as_ms();
-        let auditor = Self {
+        let mut auditor = Self {
             own: parts.peer.node_id(),
             schedule: Schedule::new(parts.seed, rate),
             grace_ms,
             times: Times::new(config.repair.top_up.as_ms(), grace_ms),
-            wards: Table::new(),
+            wards: Wards::new(),
             holders: Table::new(),
+            ailing: BTreeSet::new(),
+            orders: BTreeMap::new(),
+            repaired_at: BTreeMap::new(),
+            pending: VecDeque::new(),
             timers: BinaryHeap::new(),
             stewards: Arc::new([]),
             repairs: Repairs::new(&parts.clock, config.pledge.upload),
+            written: None,
             done,
             parts,
         };
         let tasks = auditor.parts.tasks.clone();
-        tasks.spawn(async move { stop.run_until_cancelled(auditor.run(heard, finished)).await });
+        tasks.spawn(async move {
+            auditor.remember().await;
+            stop.run_until_cancelled(auditor.run(heard, finished)).await;
+            auditor.write_down().await;
+        });
         AuditorHandle(news)
     }
 
-    async fn run(mut self, mut heard: mpsc::Receiver<News>, mut finished: mpsc::Receiver<Done>) {
+    async fn run(&mut self, mut heard: mpsc::Receiver<News>, mut finished: mpsc::Receiver<Done>) {
         self.look_around().await;
-        self.epoch();
+        self.epoch().await;
         loop {
+            self.settle().await;
             let now = self.now();
             let next = self.timers.peek().map_or(IDLE_MS_MAX, |Reverse((at, _))| at.ms_since(now).min(IDLE_MS_MAX));
             tokio::select! {
@@ -220,9 +268,9 @@ impl Auditor {
             let due = Some(at);
             let holder = |node| self.holders.get(node);
             match of {
-                TimerOf::Epoch => self.epoch(),
+                TimerOf::Epoch => self.epoch().await,
                 TimerOf::Look => self.look_around().await,
-                TimerOf::Moment(node) => self.moment(node),
+                TimerOf::Moment(node, wanted) => self.moment(node, wanted),
                 TimerOf::Probe(node) if holder(node).is_some_and(|holder| holder.probe_due == due) => self.probe(node),
                 TimerOf::Life(node) if holder(node).is_some_and(|holder| holder.life_due == due) => {
                     self.life_timer(node);
@@ -231,8 +279,7 @@ impl Auditor {
                     self.contain(node, containment::Event::Timer);
                 }
                 TimerOf::Repair(ward) => {
-                    let order = self.wards.get(ward).and_then(|ward| ward.order.as_ref());
-                    if order.is_some_and(|order| order.due == due) {
+                    if self.orders.get(&ward).is_some_and(|order| order.due == due) {
                         self.order(ward, order::Event::Timer);
                     }
                 }
@@ -256,8 +303,7 @@ impl Auditor {
             }
             News::Record { segment, from } => self.load(vec![(segment, true)], Some(from)).await,
             News::Health { segments, reply } => {
-                let report =
-                    |segment| self.wards.number(segment).and_then(|ward| self.wards.get(ward)).map(Ward::report);
+                let report = |segment| self.report(self.wards.number(segment)?);
                 let _ = reply.send(segments.iter().map(report).collect());
             }
         }

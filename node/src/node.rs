@@ -43,6 +43,8 @@ use crate::{
 pub(crate) const RECORDS_FOLDER: &str = "records";
 /// The folder of evidence, in the data folder.
 const EVIDENCE_FOLDER: &str = "evidence";
+/// What the auditor remembers over a restart, in the data folder.
+const AUDITS_FILE: &str = "audits";
 /// Questions that are worked on at once; the others wait in the peer's queue, which is bounded.
 const ASKS_AT_ONCE: usize = 32;
 /// How long stopping waits for shards that are being received.
@@ -173,6 +175,7 @@ async fn run_in(
         clock: clock.clone(),
         seed: identity.audit_seed(),
         folder: data_dir.path().join(EVIDENCE_FOLDER),
+        kept: data_dir.path().join(AUDITS_FILE),
         figures: audits.clone(),
         tasks: tasks.clone(),
     };

@@ -227,8 +227,17 @@ impl RecordState {
         }
     }
 
-    /// Removes a claim that its holder released, or that made room for another because this steward found it lost
-    /// ([`crate::segment_health`]); true if there was one.
+    /// Makes room for one more claim of a shard where there is none: the oldest of which `stands` says no goes, which
+    /// this steward found lost ([`crate::segment_health`]), or never believed. True if that changed the record.
+    ///
+    /// All stewards choose the same, so that sweeps do not bring back what made room.
+    pub fn make_room(&mut self, index: ShardIndex, stands: impl Fn(&NodeId) -> bool) -> bool {
+        let claims = self.claims.get(&index).filter(|claims| claims.len() >= CLAIMS_PER_INDEX_MAX);
+        let gone = claims.into_iter().flatten().filter(|claim| !stands(&claim.holder)).min_by_key(|claim| age(claim));
+        gone.map(|claim| claim.holder).is_some_and(|holder| self.remove_claim(index, &holder))
+    }
+
+    /// Removes a claim that its holder released; true if there was one.
     pub fn remove_claim(&mut self, index: ShardIndex, holder: &NodeId) -> bool {
         let Some(claims) = self.claims.get_mut(&index) else { return false };
         let before = claims.len();

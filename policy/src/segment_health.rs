@@ -112,6 +112,16 @@ impl<N: Copy + Eq> SegmentHealth<N> {
         Self { n: coding.n(), claims: Vec::new(), counters }
     }
 
+    /// A segment with these claims, which [`Self::claims`] of another gave: by index, each of a segment's shards.
+    pub fn restore(coding: Coding, claims: Vec<Claimed<N>>) -> Self {
+        let mut health = Self { n: coding.n(), claims, counters: Counters::default() };
+        for index in coding.indices() {
+            let state = health.state(index);
+            *health.counter(state) += 1;
+        }
+        health
+    }
+
     /// How many shards are in which state.
     pub fn counters(&self) -> Counters {
         self.counters
@@ -133,6 +143,13 @@ impl<N: Copy + Eq> SegmentHealth<N> {
     pub fn state(&self, index: ShardIndex) -> ShardState {
         let claims = &self.claims[self.range(index)];
         claims.iter().map(|claim| claim.state.shard()).min().unwrap_or(ShardState::Unclaimed)
+    }
+
+    /// Shards that are lost with as many claims as a record holds: one has to leave it before a repair can bring
+    /// another.
+    pub fn crowded(&self) -> impl Iterator<Item = ShardIndex> + '_ {
+        let all = (0..self.n).map(ShardIndex).filter(|index| self.state(*index) == ShardState::Lost);
+        all.filter(|index| self.range(*index).len() >= CLAIMS_PER_INDEX_MAX)
     }
 
     /// Takes a claim in, unproven, if the rules allow it; true if it is new. `evicted` is told of the claim that made

@@ -255,6 +255,24 @@ fn a_claim_that_is_removed_makes_room_for_another() {
     assert!(holders.contains(&newcomer.holder) && !holders.contains(&lost));
 }
 
+/// Three dead holders of a shard kept its place for ever: the claim that a repair brought was refused.
+#[test]
+fn the_oldest_claim_that_does_not_stand_makes_room_and_only_where_there_is_none() {
+    let mut state = RecordState::new(manifest(OWNER, 0, 0));
+    let all: Vec<VerifiedClaim> = (0..3).map(|holder| claim(segment(), 0, holder, 10 - u64::from(holder))).collect();
+    for claim in &all[..2] {
+        state.merge_claim(claim.clone()).unwrap();
+    }
+    assert!(!state.make_room(ShardIndex(0), |_| false), "there is room");
+    state.merge_claim(all[2].clone()).unwrap();
+    assert!(!state.make_room(ShardIndex(0), |_| true) && !state.make_room(ShardIndex(1), |_| false));
+    // The third claim is the oldest, but stands.
+    assert!(state.make_room(ShardIndex(0), |node| *node == all[2].holder));
+    let left: Vec<NodeId> = state.claims()[&ShardIndex(0)].iter().map(|claim| claim.holder).collect();
+    assert!(left.contains(&all[0].holder) && left.contains(&all[2].holder) && left.len() == 2);
+    assert_eq!(state.merge_claim(claim(segment(), 0, 9, 1)), Ok(true));
+}
+
 #[test]
 fn two_devices_that_drop_and_undrop_at_one_counter_end_alike_and_keep_the_data() {
     let drop = drop_of(OWNER, 3, DropKind::Drop, vec![segment()]);

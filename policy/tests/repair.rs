@@ -247,6 +247,8 @@ proptest! {
                 }
             }
             prop_assert_eq!(health.counters(), fresh);
+            let restored = SegmentHealth::restore(coding(2, n), health.claims().to_vec());
+            prop_assert_eq!(restored.counters(), fresh);
             for number in 0..n {
                 let claims = health.claims().iter().filter(|claim| claim.index.0 == number);
                 prop_assert!(claims.count() <= CLAIMS_PER_INDEX_MAX);
@@ -259,6 +261,18 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn a_shard_is_crowded_when_none_of_three_claims_stands() {
+    let mut health = SegmentHealth::new(coding(2, 4));
+    for (number, holder) in [(0, 0), (1, 1), (1, 2), (1, 3), (2, 4), (2, 5), (2, 6)] {
+        assert!(claim(&mut health, number, node(holder), Source::Steward));
+    }
+    for holder in [0, 1, 2, 3, 4, 5] {
+        health.lost(node(holder));
+    }
+    assert_eq!(health.crowded().collect::<Vec<_>>(), [index(1)]);
 }
 
 #[test]
@@ -411,7 +425,7 @@ proptest! {
         let goal = repair::goal(coding, health.counters(), room);
         prop_assert_eq!(planned.targets.len(), goal - usize::from(health.counters().standing()));
         let mut nodes: BTreeSet<NodeId> = health.claims().iter().map(|claim| claim.node).collect();
-        for place in planned.targets.values().chain(&planned.spares) {
+        for place in planned.targets.values() {
             prop_assert!(nodes.insert(place.node), "a second shard, or planned twice");
             prop_assert!(helpers.iter().any(|helper| helper.candidate.node == place.node && helper.trust != Trust::Disqualified));
         }

@@ -3,105 +3,122 @@
 use commonhold_policy::{
     audit::{self, Outcome, Sample, containment},
     life,
+    segment_health::ClaimState,
 };
 use commonhold_protocol::{SegmentId, ShardIndex, Timestamp};
 use rand::Rng;
 
 use super::{
-    Auditor, Done, Evidence, NodeNumber, TimerOf, WardNumber,
+    Auditor, Done, Evidence, NodeNumber, Pending, TimerOf, WardNumber,
     challenges::{self, Asked},
     evidence,
+    holders::{Round, Wanted},
 };
 
 /// A claim is audited for the first time within this.
 const FIRST_AUDIT_MS_MAX: u64 = 60 * 60 * 1000;
 /// Shards that are drawn for one holder at a time: a few challenges.
 const DRAWN_AT_ONCE: usize = 4 * audit::CHALLENGE_MAX;
+/// Segments that are looked through before others have their turn: about a millisecond.
+pub(super) const LOOKED_AT_ONCE: WardNumber = 4096;
 
 impl Auditor {
     /// An epoch begins: what is due in it?
-    pub(super) fn epoch(&mut self) {
+    pub(super) async fn epoch(&mut self) {
         self.forget_the_lost();
         let now = self.now();
         let epoch = self.schedule.epoch(now);
-        let due =
-            self.wards.iter().filter(|(_, segment, ward)| self.schedule.is_due(segment, ward.stewards.into(), epoch));
-        for (number, _, ward) in due {
-            for claim in ward.health.claims() {
-                if let Some(holder) = self.holders.get_mut(claim.node) {
-                    holder.due.push((number, claim.index));
-                }
+        for number in 0..self.wards.end() {
+            if let Some(segment) = self.wards.segment(number)
+                && let Some(ward) = self.wards.get_mut(number)
+            {
+                ward.due = self.schedule.is_due(&segment, ward.stewards.into(), epoch);
+            }
+            if number % LOOKED_AT_ONCE == LOOKED_AT_ONCE - 1 {
+                tokio::task::yield_now().await;
             }
         }
-        let waiting = self.holders.iter().filter(|(_, _, holder)| !holder.due.is_empty());
+        let claimants = self.holders.iter().filter(|(_, _, holder)| holder.claims > 0);
         let moments: Vec<(Timestamp, NodeNumber)> =
-            waiting.map(|(number, node, _)| (self.schedule.moment(node, epoch).max(now), number)).collect();
+            claimants.map(|(number, node, _)| (self.schedule.moment(node, epoch).max(now), number)).collect();
         for (at, node) in moments {
-            self.wake(at, TimerOf::Moment(node));
+            self.wake(at, TimerOf::Moment(node, Wanted::Due));
         }
         let epoch_ms = self.schedule.rate().epoch_ms();
         self.wake(Timestamp((epoch + 1).saturating_mul(epoch_ms)), TimerOf::Epoch);
     }
 
-    /// A claim that this steward has not audited yet.
-    pub(super) fn audit_soon(&mut self, node: NodeNumber, ward: WardNumber, index: ShardIndex) {
+    /// A holder has claims that this steward has not audited yet.
+    pub(super) fn audit_soon(&mut self, node: NodeNumber) {
         let now = self.now();
         let within = FIRST_AUDIT_MS_MAX.min(self.schedule.rate().epoch_ms() / 2).max(1);
+        let Some(holder) = self.holders.get_mut(node).filter(|holder| !holder.moment_set) else { return };
+        holder.moment_set = true;
+        // All that comes until then shares its challenges.
+        let at = now.after_ms(rand::rng().random_range(within / 4..=within));
+        self.wake(at, TimerOf::Moment(node, Wanted::Unproven));
+    }
+
+    /// The moment has come to challenge a holder for these.
+    pub(super) fn moment(&mut self, node: NodeNumber, wanted: Wanted) {
         let Some(holder) = self.holders.get_mut(node) else { return };
-        holder.due.push((ward, index));
-        if !holder.moment_set {
-            holder.moment_set = true;
-            // All that comes until then shares its challenges.
-            let at = now.after_ms(rand::rng().random_range(within / 4..=within));
-            self.wake(at, TimerOf::Moment(node));
+        if wanted == Wanted::Unproven {
+            holder.moment_set = false;
+        }
+        holder.wanted = holder.wanted.max(Some(wanted));
+        self.draw_if_idle(node);
+    }
+
+    fn draw_if_idle(&mut self, node: NodeNumber) {
+        let draw = Pending::Draw(node);
+        if let Some(holder) = self.holders.get_mut(node)
+            && holder.containment.is_idle()
+            && holder.round().is_some()
+            && !self.pending.contains(&draw)
+        {
+            self.pending.push_back(draw);
         }
     }
 
-    /// The moment has come to challenge a holder for what is due of it.
-    pub(super) fn moment(&mut self, node: NodeNumber) {
-        let Some(holder) = self.holders.get_mut(node) else { return };
-        holder.moment_set = false;
-        holder.ready.append(&mut holder.due);
-        holder.ready.sort_unstable();
-        holder.ready.dedup();
-        self.challenge(node);
+    /// Draws from what a holder is to be asked for, if it has answered for all that it was asked before.
+    pub(super) async fn draw(&mut self, node: NodeNumber) {
+        let mut drawn = Vec::new();
+        while drawn.is_empty() {
+            let Some(holder) = self.holders.get_mut(node).filter(|holder| holder.containment.is_idle()) else { return };
+            let Some(round) = holder.round() else { return };
+            let next = self.draw_some(node, round, &mut drawn);
+            if let Some(holder) = self.holders.get_mut(node) {
+                holder.round = next.map(|next| Round { next, ..round });
+            }
+            tokio::task::yield_now().await;
+        }
+        self.contain(node, containment::Event::Due(drawn));
     }
 
-    /// All that a holder claims is due, now.
-    pub(super) fn review(&mut self, node: NodeNumber) {
-        let Some(holder) = self.holders.get(node) else { return };
-        let wards = holder.wards.iter().filter_map(|ward| Some((*ward, self.wards.get(*ward)?)));
-        let due: Vec<(WardNumber, ShardIndex)> =
-            wards.flat_map(|(number, ward)| ward.claims_of(node).map(move |index| (number, index))).collect();
-        if let Some(holder) = self.holders.get_mut(node) {
-            holder.due = due;
+    /// Goes on with a round, for a while or until enough is drawn; says where it is then, none at its end.
+    fn draw_some(&self, node: NodeNumber, round: Round, drawn: &mut Vec<Sample>) -> Option<WardNumber> {
+        let holder = self.holders.get(node).filter(|holder| !holder.is_given_up())?;
+        let groups = self.schedule.rate().groups(holder.claims.into());
+        let end = self.wards.end();
+        let mut shards = 0;
+        for number in round.next..end.min(round.next.saturating_add(LOOKED_AT_ONCE)) {
+            let (Some(segment), Some(ward)) = (self.wards.segment(number), self.wards.get(number)) else { continue };
+            let wanted = |state: ClaimState| match round.wanted {
+                Wanted::All => true,
+                Wanted::Due => ward.due || state == ClaimState::Unproven,
+                Wanted::Unproven => state == ClaimState::Unproven,
+            };
+            for claim in self.wards.claims(number).filter(|claim| claim.node == node && wanted(claim.state)) {
+                let length = ward.shard_length.into();
+                drawn.extend(audit::schedule::samples(&mut rand::rng(), segment, claim.index, length, groups));
+                shards += 1;
+            }
+            if shards >= DRAWN_AT_ONCE {
+                return Some(number + 1);
+            }
         }
-        self.moment(node);
-    }
-
-    /// Draws from what is due, if the holder has answered for all that it was asked for.
-    fn challenge(&mut self, node: NodeNumber) {
-        let Some(holder) = self.holders.get_mut(node).filter(|holder| holder.containment.is_idle()) else { return };
-        let rest = holder.ready.len().saturating_sub(DRAWN_AT_ONCE);
-        let drawn = holder.ready.split_off(rest);
-        let groups = self.schedule.rate().groups(holder.wards.len() as u64);
-        let mut rng = rand::rng();
-        let samples: Vec<Sample> = drawn
-            .into_iter()
-            .filter_map(|(number, index)| {
-                let ward = self.wards.get(number)?;
-                // It may have been released, or may have made room for another, since it became due.
-                ward.claims_of(node).find(|claimed| *claimed == index)?;
-                let segment = self.wards.key(number)?;
-                Some(audit::schedule::samples(&mut rng, segment, index, ward.shard_length, groups))
-            })
-            .flatten()
-            .collect();
-        if !samples.is_empty() {
-            self.contain(node, containment::Event::Due(samples));
-        } else if rest > 0 {
-            self.challenge(node);
-        }
+        let next = round.next.saturating_add(LOOKED_AT_ONCE);
+        (next < end).then_some(next)
     }
 
     /// Feeds a holder's containment, and does what it says.
@@ -116,7 +133,7 @@ impl Auditor {
                     self.parts.figures.outcome(Outcome::Unreachable);
                     self.live(node, life::Event::Silent);
                 }
-                containment::Action::Review => self.review(node),
+                containment::Action::Review => self.moment(node, Wanted::All),
                 containment::Action::Timer { at } => {
                     if let Some(holder) = self.holders.get_mut(node) {
                         holder.challenge_due = Some(at);
@@ -125,9 +142,7 @@ impl Auditor {
                 }
             }
         }
-        if self.holders.get(node).is_some_and(|holder| holder.containment.is_idle() && !holder.ready.is_empty()) {
-            self.challenge(node);
-        }
+        self.draw_if_idle(node);
     }
 
     /// An audit of a shard has ended.
@@ -139,13 +154,13 @@ impl Auditor {
         }
         let disqualified = self.holders.get_mut(number).is_some_and(|holder| holder.reputation.count(outcome));
         if let Some(ward) = self.wards.number(&segment)
-            && self.wards.get_mut(ward).is_some_and(|ward| ward.health.audited(index, number, outcome))
+            && self.change(ward, |health| health.audited(index, number, outcome)) == Some(true)
         {
             self.assess(&[ward]);
         }
         if disqualified {
             tracing::warn!(%node, "a holder is trusted with nothing more");
-            self.each_ward_of(number, |health| health.lost(number));
+            self.pending.push_back(Pending::GivenUp(number));
         }
     }
 

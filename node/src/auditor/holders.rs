@@ -1,30 +1,31 @@
 //! What the auditor knows of one node that holds shards, or might.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
 
 use commonhold_policy::{
     audit::{containment::Containment, schedule::Rate},
-    life::NodeLife,
+    life::{Life, NodeLife},
     reputation::Reputation,
+    segment_health::ClaimState,
 };
-use commonhold_protocol::{ShardIndex, Timestamp};
+use commonhold_protocol::Timestamp;
 
 use super::{WardNumber, challenges::ROUND_TRIP_FIRST};
 
 /// One holder; also a node that only might become one.
 pub(super) struct HolderState {
-    /// The segments that it claims shards of.
-    pub(super) wards: BTreeSet<WardNumber>,
+    /// Shards that it claims, of the segments that are looked after here.
+    pub(super) claims: u32,
     pub(super) life: NodeLife,
     pub(super) life_due: Option<Timestamp>,
     pub(super) containment: Containment,
     pub(super) challenge_due: Option<Timestamp>,
     pub(super) reputation: Reputation,
-    /// To be asked for from its next moment on.
-    pub(super) due: Vec<(WardNumber, ShardIndex)>,
-    /// To be asked for now, as soon as it has answered for what it was asked before.
-    pub(super) ready: Vec<(WardNumber, ShardIndex)>,
-    /// A moment for that is set.
+    /// The round that it is asked in now.
+    pub(super) round: Option<Round>,
+    /// The round that comes next.
+    pub(super) wanted: Option<Wanted>,
+    /// The moment of a round of [`Wanted::Unproven`] is set.
     pub(super) moment_set: bool,
     pub(super) round_trip: Duration,
     pub(super) probing: bool,
@@ -33,22 +34,64 @@ pub(super) struct HolderState {
     pub(super) free_bytes: u64,
 }
 
+/// Which of its claims a holder is asked for; each includes those before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Wanted {
+    /// Those that this steward has not audited yet.
+    Unproven,
+    /// Those of segments that are due in this epoch.
+    Due,
+    All,
+}
+
+/// A way through all segments, for the claims of one holder: drawn as it answers, so that nothing is kept of what is
+/// due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Round {
+    pub(super) wanted: Wanted,
+    /// The first segment that was not looked at yet.
+    pub(super) next: WardNumber,
+}
+
 impl HolderState {
     pub(super) fn new(now: Timestamp, grace_ms: u64, rate: Rate) -> Self {
         Self {
-            wards: BTreeSet::new(),
+            claims: 0,
             life: NodeLife::new(grace_ms),
             life_due: None,
             containment: Containment::new(rate),
             challenge_due: None,
             reputation: Reputation::new(now),
-            due: Vec::new(),
-            ready: Vec::new(),
+            round: None,
+            wanted: None,
             moment_set: false,
             round_trip: ROUND_TRIP_FIRST,
             probing: false,
             probe_due: None,
             free_bytes: 0,
         }
+    }
+
+    /// Whatever it claims counts as lost.
+    pub(super) fn is_given_up(&self) -> bool {
+        self.reputation.disqualified || matches!(self.life.life(), Life::Lost { .. })
+    }
+
+    /// What a claim of it counts as now, by how it was put down ([`super::ward::Wards::set_claims`]).
+    pub(super) fn counts_as(&self, claim: ClaimState) -> ClaimState {
+        match claim {
+            ClaimState::Failed => claim,
+            _ if self.is_given_up() => ClaimState::Away,
+            ClaimState::Healthy if self.life.life() != Life::Up => ClaimState::Silent,
+            _ => claim,
+        }
+    }
+
+    /// The claims to be asked for in the round, the next one if none is under way.
+    pub(super) fn round(&mut self) -> Option<Round> {
+        if self.round.is_none() {
+            self.round = self.wanted.take().map(|wanted| Round { wanted, next: 0 });
+        }
+        self.round
     }
 }

@@ -3,19 +3,26 @@
 use std::time::Duration;
 
 use commonhold_policy::life::{self, Life};
-use commonhold_policy::{audit::containment, segment_health::SegmentHealth};
+use commonhold_policy::{
+    audit::containment,
+    segment_health::{ClaimState, Claimed, SegmentHealth},
+};
 use commonhold_protocol::{
     NodeId, Timestamp,
-    ask::{Request, Response},
+    ask::{HealthReport, Request, Response},
 };
 
-use super::{Auditor, Done, HolderState, NodeNumber, TimerOf, WardNumber};
+use super::{
+    Auditor, Done, HolderState, NodeNumber, Pending, TimerOf, WardNumber, audits::LOOKED_AT_ONCE, holders::Wanted,
+};
 
 /// A node of which nothing was heard is asked whether it is there, at least this often.
 const PROBE_MS_MAX: u64 = 15 * 60 * 1000;
 const PROBE_MS_MIN: u64 = 500;
 /// How long a node may take to say that it is there.
 const PROBE_PATIENCE: Duration = Duration::from_secs(5);
+/// Segments that are assessed before others have their turn: each is held against all that might take its shards.
+const ASSESSED_AT_ONCE: usize = 32;
 
 impl Auditor {
     pub(super) fn probe_ms(&self) -> u64 {
@@ -103,40 +110,102 @@ impl Auditor {
                 }
                 life::Action::Suspect => {
                     tracing::info!(%node, "a node is silent");
-                    self.each_ward_of(number, |health| health.silent(number));
+                    self.pending.push_back(Pending::Changed(number));
                 }
                 life::Action::Lost => {
                     tracing::info!(%node, "a node counts as lost");
                     self.parts.figures.lost_holder();
-                    self.each_ward_of(number, |health| health.lost(number));
+                    self.pending.push_back(Pending::GivenUp(number));
                 }
                 life::Action::Returned { was_lost } => {
                     tracing::info!(%node, was_lost, "a node is back");
-                    let disqualified = self.holders.get(number).is_some_and(|holder| holder.reputation.disqualified);
-                    if !disqualified {
-                        self.each_ward_of(number, |health| health.returned(number));
-                        if was_lost {
-                            self.review(number);
-                        }
+                    self.pending.push_back(Pending::Changed(number));
+                    if was_lost {
+                        self.moment(number, Wanted::All);
                     }
                 }
             }
         }
     }
 
-    /// Changes all segments that a node claims shards of, and sees what follows.
-    pub(super) fn each_ward_of(&mut self, node: NodeNumber, change: impl Fn(&mut SegmentHealth<NodeNumber>) -> bool) {
-        let Some(holder) = self.holders.get(node) else { return };
-        let wards = holder.wards.iter().copied();
-        let changed: Vec<WardNumber> =
-            wards.filter(|ward| self.wards.get_mut(*ward).is_some_and(|ward| change(&mut ward.health))).collect();
-        self.assess(&changed);
+    /// Does what the last event left to be done.
+    pub(super) async fn settle(&mut self) {
+        while let Some(pending) = self.pending.pop_front() {
+            match pending {
+                Pending::GivenUp(node) => self.give_up(node).await,
+                Pending::Changed(node) => {
+                    let ailing: Vec<WardNumber> = self.ailing.iter().copied().collect();
+                    for some in ailing.chunks(LOOKED_AT_ONCE as usize) {
+                        let its = some.iter().copied().filter(|ward| self.wards.is_claimed_by(*ward, node));
+                        self.assess_all(its.collect()).await;
+                    }
+                }
+                Pending::Draw(node) => self.draw(node).await,
+            }
+        }
+    }
+
+    /// All that a node claims is lost.
+    async fn give_up(&mut self, node: NodeNumber) {
+        for first in (0..self.wards.end()).step_by(LOOKED_AT_ONCE as usize) {
+            let some = first..self.wards.end().min(first.saturating_add(LOOKED_AT_ONCE));
+            let its: Vec<WardNumber> = some.filter(|ward| self.wards.is_claimed_by(*ward, node)).collect();
+            for ward in &its {
+                // Put down as unproven: if the node comes back, all of it has to be audited anew.
+                self.change(*ward, |_| ());
+            }
+            self.assess_all(its).await;
+        }
+    }
+
+    /// As [`Self::assess`], with pauses.
+    async fn assess_all(&mut self, wards: Vec<WardNumber>) {
+        for some in wards.chunks(ASSESSED_AT_ONCE) {
+            self.assess(some);
+            tokio::task::yield_now().await;
+        }
+        tokio::task::yield_now().await;
+    }
+
+    /// How the shards of a segment are by now.
+    pub(super) fn health(&self, number: WardNumber) -> Option<SegmentHealth<NodeNumber>> {
+        let ward = self.wards.get(number)?;
+        let claims = self.wards.claims(number).map(|claim| {
+            // A number that is claimed with is never given up, see `forget_the_lost`.
+            let holder = self.holders.get(claim.node);
+            Claimed { state: holder.map_or(ClaimState::Away, |holder| holder.counts_as(claim.state)), ..claim }
+        });
+        Some(SegmentHealth::restore(ward.coding, claims.collect()))
+    }
+
+    /// Changes what is known of a segment's shards.
+    pub(super) fn change<T>(
+        &mut self,
+        number: WardNumber,
+        change: impl FnOnce(&mut SegmentHealth<NodeNumber>) -> T,
+    ) -> Option<T> {
+        let mut health = self.health(number)?;
+        let done = change(&mut health);
+        self.wards.set_claims(number, health.claims());
+        Some(done)
+    }
+
+    /// How a segment is, for whoever asks.
+    pub(super) fn report(&self, number: WardNumber) -> Option<HealthReport> {
+        let counters = self.health(number)?.counters();
+        Some(HealthReport {
+            healthy: counters.healthy,
+            suspect: counters.suspect,
+            lost: counters.lost.saturating_add(counters.unclaimed),
+            repaired_at: self.repaired_at.get(&number).copied(),
+            repairing: self.orders.get(&number).is_some_and(|order| order.machine.is_repairing()),
+        })
     }
 
     /// Forgets nodes that are lost and claim nothing that is looked after here.
     pub(super) fn forget_the_lost(&mut self) {
         let lost = self.holders.iter().filter(|(_, node, holder)| {
-            **node != self.own && holder.wards.is_empty() && matches!(holder.life.life(), Life::Lost { .. })
+            **node != self.own && holder.claims == 0 && matches!(holder.life.life(), Life::Lost { .. })
         });
         let lost: Vec<NodeNumber> = lost.map(|(number, _, _)| number).collect();
         for number in lost {

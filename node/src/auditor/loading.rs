@@ -1,21 +1,24 @@
 //! Which segments are ours to look after, and who claims their shards: read from the records, off the runtime's thread.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use commonhold_policy::{
-    Domain,
+    Domain, Standing,
     audit::containment,
-    life::Life,
-    segment_health::{SegmentHealth, Source},
+    placement::{self, Candidate},
+    segment_health::Source,
     stewards,
 };
 use commonhold_protocol::{Coding, NodeId, SegmentId, ShardIndex};
 
-use super::{Auditor, Stewards, TimerOf, WardNumber, ward::Ward};
+use super::{Auditor, NodeNumber, Stewards, TimerOf, WardNumber, ward::Ward};
 use crate::{records::Kind, steward::Steward};
 
 /// Records read in one go, when all are looked through.
 const PAGE: usize = 256;
+/// Nodes that are known besides those that claim shards, in case these have no room for what is to be rebuilt: more
+/// than a segment has shards.
+const HELPERS_MAX: usize = 64;
 
 /// Our place among the stewards of a segment, and how many there are.
 #[derive(Clone, Copy)]
@@ -37,7 +40,7 @@ struct Read {
 
 struct ReadRecord {
     coding: Coding,
-    shard_length: u64,
+    shard_length: u32,
     sequence: u64,
     claims: Vec<(ShardIndex, NodeId)>,
 }
@@ -46,14 +49,37 @@ impl Auditor {
     /// Who is there, whom a shard could be given to, and whose steward we are now.
     pub(super) async fn look_around(&mut self) {
         let grace = Duration::from_millis(self.grace_ms);
-        for node in self.parts.neighbours.present(grace) {
-            self.meet(node);
-        }
+        self.meet_helpers(grace);
         let stewards: Stewards = self.parts.neighbours.steward_candidates(grace).into();
         let changed = std::mem::replace(&mut self.stewards, stewards.clone()) != stewards;
         self.look_through(changed).await;
+        self.write_down().await;
         let at = self.now().after_ms(self.probe_ms());
         self.wake(at, TimerOf::Look);
+    }
+
+    /// Gets to know nodes that hold nothing yet, as far as there are too few for repairs: each is asked now and then
+    /// what it would take, so they are not all that there are.
+    fn meet_helpers(&mut self, grace: Duration) {
+        let helpers = self.holders.iter().filter(|(_, _, holder)| holder.claims == 0 && !holder.is_given_up());
+        let known = helpers.map(|(_, node, _)| *node).filter(|node| *node != self.own);
+        let known: Vec<NodeId> = known.collect();
+        let present = self.parts.neighbours.present(grace).into_iter();
+        let strangers: Vec<Candidate> = present
+            .filter(|node| self.holders.number(node).is_none())
+            .map(|node| Candidate {
+                node,
+                domain: self.parts.neighbours.domain(node),
+                // Nobody knows before they are asked.
+                free_bytes: 1,
+                standing: Standing::KnownGood,
+            })
+            .collect();
+        let taken = known.iter().map(|node| self.parts.neighbours.domain(*node)).collect();
+        let order = placement::order(&mut rand::rng(), strangers.iter(), &taken);
+        for place in order.into_iter().take(HELPERS_MAX.saturating_sub(known.len())) {
+            self.meet(place.node);
+        }
     }
 
     /// Goes through all records that are kept: those that are new or have changed, and those whose stewards have.
@@ -110,13 +136,7 @@ impl Auditor {
             // Gone, dropped, or not to be read.
             (None, None) => return None,
             (known, Some(ReadRecord { coding, shard_length, sequence, claims })) => {
-                let number = known.unwrap_or_else(|| {
-                    let health = SegmentHealth::new(coding);
-                    let (rank, stewards) = (place.rank, place.stewards);
-                    let ward =
-                        Ward { coding, shard_length, sequence, health, rank, stewards, repaired_at: None, order: None };
-                    self.wards.insert(read.segment, ward)
-                });
+                let number = known.unwrap_or_else(|| self.wards.insert(read.segment, Ward::new(coding, shard_length)));
                 self.wards.get_mut(number)?.sequence = sequence;
                 (number, claims)
             }
@@ -130,47 +150,48 @@ impl Auditor {
 
     /// Counts claims that are new, and has them audited. One by a node that is lost counts as lost.
     pub(super) fn take_claims(&mut self, number: WardNumber, claims: Vec<(ShardIndex, NodeId)>, source: Source) {
+        let Some(mut health) = self.health(number) else { return };
+        let before = health.claims().len();
+        let mut soon = BTreeSet::new();
         for (index, node) in claims {
-            let holder = self.meet(node);
-            let Some(ward) = self.wards.get_mut(number) else { return };
+            let node = self.meet(node);
             let mut evicted = None;
-            if !ward.health.claim(index, holder, source, &mut evicted) {
+            if !health.claim(index, node, source, &mut evicted) {
                 continue;
             }
-            let lost = self.holders.get(holder).is_some_and(|holder| {
-                holder.reputation.disqualified || matches!(holder.life.life(), Life::Lost { .. })
-            });
-            if lost {
-                ward.health.lost(holder);
+            if let Some(evicted) = evicted.and_then(|evicted| self.holders.get_mut(evicted)) {
+                evicted.claims -= 1;
             }
-            let gone = evicted.filter(|evicted| !ward.is_claimed_by(*evicted));
-            if let Some(evicted) = gone.and_then(|evicted| self.holders.get_mut(evicted)) {
-                evicted.wards.remove(&number);
+            if let Some(holder) = self.holders.get_mut(node) {
+                holder.claims += 1;
+                if holder.is_given_up() {
+                    health.lost(node);
+                } else {
+                    soon.insert(node);
+                }
             }
-            if let Some(holder) = self.holders.get_mut(holder) {
-                holder.wards.insert(number);
-            }
-            if !lost {
-                self.audit_soon(holder, number, index);
-            }
+        }
+        if !soon.is_empty() || health.claims().len() != before {
+            self.wards.set_claims(number, health.claims());
+        }
+        for node in soon {
+            self.audit_soon(node);
         }
     }
 
     /// A segment that is not ours to look after any more.
     pub(super) fn forget(&mut self, segment: &SegmentId) {
-        let Some((number, (_, ward))) =
-            self.wards.number(segment).and_then(|number| Some((number, self.wards.remove(number)?)))
-        else {
-            return;
-        };
-        for claim in ward.health.claims() {
-            if let Some(holder) = self.holders.get_mut(claim.node)
-                && holder.wards.remove(&number)
-            {
-                let was = |due: &(WardNumber, ShardIndex)| due.0 == number;
-                holder.due.retain(|due| !was(due));
-                holder.ready.retain(|due| !was(due));
-                self.contain(claim.node, containment::Event::Forget(*segment));
+        let Some(number) = self.wards.number(segment) else { return };
+        let claimants: Vec<NodeNumber> = self.wards.claims(number).map(|claim| claim.node).collect();
+        self.wards.remove(number);
+        self.ailing.remove(&number);
+        self.orders.remove(&number);
+        self.repaired_at.remove(&number);
+        self.repairs.stop(segment);
+        for node in claimants {
+            if let Some(holder) = self.holders.get_mut(node) {
+                holder.claims -= 1;
+                self.contain(node, containment::Event::Forget(*segment));
             }
         }
     }
@@ -197,7 +218,8 @@ fn read(
             let claims = state.claims().iter();
             read.record = Some(ReadRecord {
                 coding: state.manifest().coding,
-                shard_length: state.manifest().shard_length(),
+                // A segment has 16 MiB at most.
+                shard_length: u32::try_from(state.manifest().shard_length()).unwrap_or(u32::MAX),
                 sequence,
                 claims: claims.flat_map(|(index, of)| of.iter().map(|claim| (*index, claim.holder))).collect(),
             });

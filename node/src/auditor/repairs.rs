@@ -1,7 +1,7 @@
 //! Repairs: assesses segments, looks at the other stewards' records before acting, and has missing shards rebuilt.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -17,18 +17,19 @@ use commonhold_policy::{
         order::{self, Action},
         plan::{self, Helper, RepairPlan},
     },
-    segment_health::{SegmentHealth, Source},
+    segment_health::{ClaimState, SegmentHealth, Source},
     stewards,
 };
 use commonhold_protocol::{
-    NodeId, Record, SegmentId, VerifiedClaim,
+    NodeId, Record, SegmentId, ShardIndex, VerifiedClaim,
     ask::{Request, Response},
 };
+use tokio_util::sync::CancellationToken;
 
 use super::{
     Auditor, Done, HolderState, NodeNumber, TimerOf, WardNumber,
     rebuild::{Rebuild, Rebuilt, SourceFault},
-    ward::{Ordered, Ward},
+    ward::Ordered,
 };
 use crate::{clock::Clock, config::Rate};
 
@@ -44,7 +45,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Repairs that run and that wait.
 pub(super) struct Repairs {
     pace: Pace,
-    running: usize,
+    running: BTreeMap<SegmentId, CancellationToken>,
     urgent: VecDeque<SegmentId>,
     waiting: VecDeque<SegmentId>,
 }
@@ -57,7 +58,7 @@ impl Repairs {
                 budget: Arc::new(Mutex::new(Budget::new(clock.now(), bytes_per_second))),
                 clock: clock.clone(),
             },
-            running: 0,
+            running: BTreeMap::new(),
             urgent: VecDeque::new(),
             waiting: VecDeque::new(),
         }
@@ -72,13 +73,28 @@ impl Repairs {
         fits
     }
 
-    fn next(&mut self) -> Option<SegmentId> {
-        if self.running >= AT_ONCE {
+    /// The repair whose turn it is, and what stops it. One that was stopped ends before the same segment's next begins.
+    fn next(&mut self) -> Option<(SegmentId, CancellationToken)> {
+        if self.running.len() >= AT_ONCE {
             return None;
         }
-        let next = self.urgent.pop_front().or_else(|| self.waiting.pop_front())?;
-        self.running += 1;
-        Some(next)
+        let queues = [&mut self.urgent, &mut self.waiting];
+        let next = queues.into_iter().find_map(|queue| {
+            let place = queue.iter().position(|segment| !self.running.contains_key(segment))?;
+            queue.remove(place)
+        })?;
+        let stop = CancellationToken::new();
+        self.running.insert(next, stop.clone());
+        Some((next, stop))
+    }
+
+    /// Ends the repair of a segment, or takes it out of those that wait.
+    pub(super) fn stop(&mut self, segment: &SegmentId) {
+        self.urgent.retain(|waiting| waiting != segment);
+        self.waiting.retain(|waiting| waiting != segment);
+        if let Some(running) = self.running.get(segment) {
+            running.cancel();
+        }
     }
 }
 
@@ -130,69 +146,86 @@ impl Auditor {
     }
 
     /// The health of a segment with nodes by name, as plans want it.
-    fn named_health(&self, ward: &Ward) -> SegmentHealth {
+    fn named_health(&self, number: WardNumber) -> Option<SegmentHealth> {
         // A number that is claimed with is never given up, see `forget_the_lost`.
-        ward.health.map_nodes(|node| self.holders.key(node).unwrap_or(self.own))
+        Some(self.health(number)?.map_nodes(|node| self.holders.key(node).unwrap_or(self.own)))
     }
 
     /// What a segment needs, by what is known now.
-    fn decide(&self, ward: &Ward, helpers: &[Helper]) -> Decision {
-        let health = self.named_health(ward);
-        let room = plan::room(&health, ward.shard_length, helpers, |node| self.domain_of(node));
-        repair::decide(ward.coding, health.counters(), room)
+    fn decide(&self, number: WardNumber, helpers: &[Helper]) -> Option<Decision> {
+        let (ward, health) = (self.wards.get(number)?, self.named_health(number)?);
+        let room = plan::room(&health, ward.shard_length.into(), helpers, |node| self.domain_of(node));
+        Some(repair::decide(ward.coding, health.counters(), room))
     }
 
     /// Something about these segments changed: see what follows.
     pub(super) fn assess(&mut self, wards: &[WardNumber]) {
         let mut helpers = None;
         for number in wards {
-            let Some(ward) = self.wards.get(*number) else { continue };
-            let whole = ward.health.counters().standing() == ward.coding.n();
-            if whole && ward.order.is_none() {
-                continue;
+            let (Some(ward), Some(health)) = (self.wards.get(*number), self.health(*number)) else { continue };
+            let rank = ward.rank.into();
+            if health.counters().standing() == ward.coding.n() {
+                self.ailing.remove(number);
+                if !self.orders.contains_key(number) {
+                    continue;
+                }
+            } else {
+                self.ailing.insert(*number);
+                self.make_room(*number, &health);
             }
             let helpers = helpers.get_or_insert_with(|| self.helpers());
-            let (decision, rank) = (self.decide(ward, helpers), ward.rank.into());
-            self.order(*number, order::Event::Assessed { decision, rank });
+            if let Some(decision) = self.decide(*number, helpers) {
+                self.order(*number, order::Event::Assessed { decision, rank });
+            }
         }
+    }
+
+    /// Lost claims give way in the record, or the claims that repairs bring, ours or others', would find no room.
+    fn make_room(&self, number: WardNumber, health: &SegmentHealth<NodeNumber>) {
+        let crowded: Vec<ShardIndex> = health.crowded().collect();
+        if crowded.is_empty() {
+            return;
+        }
+        let (Some(segment), Some(named)) = (self.wards.segment(number), self.named_health(number)) else { return };
+        let (steward, sender) = (self.parts.steward.clone(), self.parts.neighbours.sender(self.own));
+        self.parts.tasks.spawn_blocking(move || {
+            steward.make_room(&sender, &segment, &crowded, &standing_claims(&named));
+        });
     }
 
     /// Feeds a segment's order of repair, and does what it says.
     pub(super) fn order(&mut self, number: WardNumber, event: order::Event) {
         let now = self.now();
         let times = self.times;
-        let Some(ward) = self.wards.get_mut(number) else { return };
-        let order = ward.order.get_or_insert_with(|| Ordered::new(times));
+        let Some(segment) = self.wards.segment(number) else { return };
+        let order = self.orders.entry(number).or_insert_with(|| Ordered::new(times));
         let actions = order.machine.handle(now, event);
         if order.machine.is_idle() {
-            ward.order = None;
+            self.orders.remove(&number);
         }
         for action in actions {
             match action {
                 Action::Timer { at } => {
-                    if let Some(order) = self.wards.get_mut(number).and_then(|ward| ward.order.as_mut()) {
+                    if let Some(order) = self.orders.get_mut(&number) {
                         order.due = Some(at);
                     }
                     self.wake(at, TimerOf::Repair(number));
                 }
-                Action::Look => self.look(number),
+                Action::Look => self.look(segment),
                 Action::Repair { urgent } => {
-                    let Some(segment) = self.wards.key(number) else { return };
                     if self.repairs.queue(segment, urgent) {
                         self.run_repairs();
                     } else {
                         self.order(number, order::Event::Failed);
                     }
                 }
-                // What is under way is finished and claimed: a shard too many costs space, and no node gives one up yet.
-                Action::Stop => {}
+                Action::Stop => self.repairs.stop(&segment),
             }
         }
     }
 
     /// Fetches the record from the other stewards, and asks whether one of them is at work.
-    fn look(&mut self, number: WardNumber) {
-        let Some(segment) = self.wards.key(number) else { return };
+    fn look(&mut self, segment: SegmentId) {
         let others = self.other_stewards(&segment);
         let (peer, done) = (self.parts.peer.clone(), self.done.clone());
         let (steward, neighbours) = (self.parts.steward.clone(), self.parts.neighbours.clone());
@@ -226,15 +259,15 @@ impl Auditor {
     pub(super) async fn looked(&mut self, segment: SegmentId, working: Option<NodeId>) {
         self.load(vec![(segment, true)], Some(self.own)).await;
         let Some(number) = self.wards.number(&segment) else { return };
-        let Some(ward) = self.wards.get(number) else { return };
-        let decision = self.decide(ward, &self.helpers());
-        self.order(number, order::Event::Looked { decision, working });
+        if let Some(decision) = self.decide(number, &self.helpers()) {
+            self.order(number, order::Event::Looked { decision, working });
+        }
     }
 
     fn run_repairs(&mut self) {
-        while let Some(segment) = self.repairs.next() {
+        while let Some((segment, stop)) = self.repairs.next() {
             let Some((number, plan)) = self.plan(&segment) else {
-                self.repairs.running -= 1;
+                self.repairs.running.remove(&segment);
                 if let Some(number) = self.wards.number(&segment) {
                     self.order(number, order::Event::Failed);
                 }
@@ -250,10 +283,12 @@ impl Auditor {
                     Ok(Some(manifest)) => {
                         let manifest = Arc::new(manifest);
                         let targets = plan.targets.into_iter().map(|(index, place)| (index, place.node)).collect();
-                        Rebuild { peer, network, manifest, sources: plan.sources, targets, own, pace }.run().await
+                        let rebuild = Rebuild { peer, network, manifest, sources: plan.sources, targets, own, pace };
+                        // What was sent by then is given up by its holders.
+                        stop.run_until_cancelled(rebuild.run()).await
                     }
                     // Dropped meanwhile.
-                    Ok(None) | Err(_) => Rebuilt::default(),
+                    Ok(None) | Err(_) => Some(Rebuilt::default()),
                 };
                 let _ = done.send(Done::Rebuilt(segment, rebuilt)).await;
             });
@@ -262,17 +297,25 @@ impl Auditor {
 
     fn plan(&self, segment: &SegmentId) -> Option<(WardNumber, RepairPlan)> {
         let number = self.wards.number(segment)?;
-        let ward = self.wards.get(number)?;
-        let (health, helpers) = (self.named_health(ward), self.helpers());
-        let plan = plan::plan(&mut rand::rng(), ward.coding, &health, ward.shard_length, &helpers, |node| {
+        let (ward, health, helpers) = (self.wards.get(number)?, self.named_health(number)?, self.helpers());
+        let plan = plan::plan(&mut rand::rng(), ward.coding, &health, ward.shard_length.into(), &helpers, |node| {
             self.domain_of(node)
         });
         Some((number, plan?))
     }
 
-    /// A repair has ended: its claims go into the record, here and at the other stewards.
-    pub(super) async fn rebuilt(&mut self, segment: SegmentId, rebuilt: Rebuilt) {
-        self.repairs.running -= 1;
+    /// A repair has ended: its claims go into the record, here and at the other stewards. None: it was stopped.
+    pub(super) async fn rebuilt(&mut self, segment: SegmentId, rebuilt: Option<Rebuilt>) {
+        self.repairs.running.remove(&segment);
+        if let Some(rebuilt) = rebuilt {
+            self.take_rebuilt(segment, rebuilt).await;
+        } else {
+            tracing::info!(%segment, "a repair was stopped: it is not needed any more, or cannot be done now");
+        }
+        self.run_repairs();
+    }
+
+    async fn take_rebuilt(&mut self, segment: SegmentId, rebuilt: Rebuilt) {
         let Rebuilt { claims, refused, faults, bytes_read, bytes_sent } = rebuilt;
         self.parts.figures.repaired(claims.len() as u64, bytes_read, bytes_sent);
         tracing::info!(%segment, claimed = claims.len(), refused = refused.len(), faults = faults.len(), "repaired");
@@ -292,8 +335,8 @@ impl Auditor {
         let now = self.now();
         if let Some(number) = self.wards.number(&segment) {
             let event = if claims.is_empty() { order::Event::Failed } else { order::Event::Repaired };
-            if let Some(ward) = self.wards.get_mut(number).filter(|_| !claims.is_empty()) {
-                ward.repaired_at = Some(now);
+            if !claims.is_empty() {
+                self.repaired_at.insert(number, now);
             }
             let claimed = claims.iter().map(|claim| (claim.claim.leaf.index, claim.holder)).collect();
             self.take_claims(number, claimed, Source::Steward);
@@ -301,7 +344,6 @@ impl Auditor {
             self.order(number, event);
             self.assess(&[number]);
         }
-        self.run_repairs();
     }
 
     /// Writes new claims into the record: ours at once, the other stewards' as they answer.
@@ -312,12 +354,20 @@ impl Auditor {
         if claims.is_empty() {
             return;
         }
+        let rebuilt: Vec<ShardIndex> = claims.iter().map(|claim| claim.claim.leaf.index).collect();
         let claims = claims.into_iter().map(|claim| claim.claim).collect();
         let record = Record { manifest: manifest.to_unverified(), claims, drop: None };
         let request = Request::KeepRecords { records: vec![record], lease: None };
+        let standing = self.wards.number(&segment).and_then(|number| self.named_health(number));
+        let standing = standing.map(|health| standing_claims(&health)).unwrap_or_default();
         let (steward, sender) = (self.parts.steward.clone(), self.parts.neighbours.sender(self.own));
         let own = request.clone();
-        let _ = tokio::task::spawn_blocking(move || steward.answer(&sender, own)).await;
+        let keep = move || {
+            // Whoever claims what nobody believes (a stranger can) has no place beside a claim that we know is true.
+            steward.make_room(&sender, &segment, &rebuilt, &standing);
+            steward.answer(&sender, own)
+        };
+        let _ = tokio::task::spawn_blocking(keep).await;
         for node in self.other_stewards(&segment) {
             let (peer, request) = (self.parts.peer.clone(), request.clone());
             self.parts.tasks.spawn(async move {
@@ -327,4 +377,10 @@ impl Auditor {
             });
         }
     }
+}
+
+/// The claims that are not known to be lost.
+fn standing_claims(health: &SegmentHealth) -> Vec<(ShardIndex, NodeId)> {
+    let standing = health.claims().iter().filter(|claim| !matches!(claim.state, ClaimState::Away | ClaimState::Failed));
+    standing.map(|claim| (claim.index, claim.node)).collect()
 }

@@ -2,7 +2,7 @@
 
 use commonhold_policy::records::{Merged, RecordState, VerifiedRecord};
 use commonhold_protocol::{
-    Claim, Manifest, Record, SegmentId, Verified, VerifiedClaim,
+    Claim, Manifest, NodeId, Record, SegmentId, ShardIndex, Verified, VerifiedClaim,
     ask::{Outcome, Refusal},
 };
 
@@ -123,6 +123,36 @@ impl Steward {
         };
         let before = kept.map_or(0, |(kept, _)| kept.body.len() as u64 + ENTRY_BYTES);
         Ok(Verdict::Write(self.admit(sender, change, before)?))
+    }
+
+    /// Makes room in a record for a claim of each of these shards, at the cost of none of those that stand.
+    pub(crate) fn make_room(
+        &self,
+        sender: &Sender,
+        segment: &SegmentId,
+        shards: &[ShardIndex],
+        standing: &[(ShardIndex, NodeId)],
+    ) {
+        let made = self.change_one(sender, || {
+            let Some((kept, record)) = self.kept_record(segment)? else { return Ok(None) };
+            let Some(mut state) = self.state_of(&record).filter(|state| !state.is_dropped()) else { return Ok(None) };
+            let mut changed = false;
+            for index in shards {
+                changed |= state.make_room(*index, |node| standing.contains(&(*index, *node)));
+            }
+            let change = Change {
+                kind: Kind::Segment,
+                key: *segment.as_bytes(),
+                owner: state.vault(),
+                tag: TAG_WANTED,
+                body: Some(state.to_record().to_bytes()),
+                expected: Some(kept.sequence),
+            };
+            Ok(changed.then_some((change, kept.body.len() as u64 + ENTRY_BYTES)))
+        });
+        if let Err(error) = made {
+            tracing::debug!(refusal = %error.refusal(), %segment, "a record has no room for new claims");
+        }
     }
 
     /// What is kept of a segment. A record that cannot be read any more is replaced by the next that arrives.

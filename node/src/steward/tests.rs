@@ -43,6 +43,10 @@ fn key(number: u8) -> SigningKey {
     SigningKey::from_seed(&[number; 32])
 }
 
+fn holder_id(number: u8) -> NodeId {
+    NodeId::from_bytes(key(number).public())
+}
+
 fn vault_of(key: &SigningKey) -> VaultId {
     VaultId::from_bytes(key.public())
 }
@@ -213,6 +217,31 @@ fn another_manifest_for_a_kept_segment_changes_nothing() {
     let other = Record { manifest: signed(other, &owner), ..good.clone() };
     assert_eq!(world.keep(other), Err(Refusal::Invalid));
     assert_eq!(world.record(segment), Some(good));
+}
+
+/// Three dead holders of a shard kept its place for ever: the claim that a repair brought was refused.
+#[test]
+fn a_claim_that_does_not_stand_makes_room_for_the_one_that_a_repair_brings() {
+    let (segment, good) = record(&key(1), 1);
+    let world = World::new();
+    let of_holder = |holder, at| claim(segment, 0, holder, at, &network());
+    let claims: Vec<Claim> = [(150, 1), (151, 2), (152, 3)].map(|(holder, at)| of_holder(holder, at)).into();
+    world.keep(Record { claims: claims.clone(), ..good.clone() }).unwrap();
+    let fourth = Record { claims: vec![of_holder(153, 4)], ..good.clone() };
+    assert_eq!(world.keep(fourth.clone()), Err(Refusal::RecordLimit));
+
+    let make_room = |standing: &[u8]| {
+        let standing: Vec<_> = standing.iter().map(|holder| (ShardIndex(0), holder_id(*holder))).collect();
+        world.steward.make_room(&sender(), &segment, &[ShardIndex(0)], &standing);
+        world.record(segment).unwrap().claims
+    };
+    assert_eq!(make_room(&[150, 151, 152]).len(), 3, "all of them stand");
+    let left = make_room(&[150]);
+    assert!(left.contains(&claims[0]) && !left.contains(&claims[1]) && left.contains(&claims[2]));
+    assert_eq!(make_room(&[]).len(), 2, "there is room already");
+    world.keep(fourth).unwrap();
+    let world = world.restart();
+    assert_eq!(world.record(segment).unwrap().claims.len(), 3);
 }
 
 /// Were the newest claim to win, one stranger could sign claims for all shards and make the record forget every

@@ -29,8 +29,6 @@ pub struct RepairPlan<N = NodeId, D = Domain> {
     pub sources: Vec<(ShardIndex, N)>,
     /// Each shard that is rebuilt, with the node that gets it.
     pub targets: BTreeMap<ShardIndex, Place<N, D>>,
-    /// Nodes that take over from a target that fails, best first.
-    pub spares: Vec<Place<N, D>>,
     /// Bytes that it moves: k shards in, the rebuilt ones out.
     pub bytes: u64,
 }
@@ -88,19 +86,13 @@ pub fn plan<N: Copy + Ord, D: Clone + Ord>(
         .collect();
     let room = room_beside(&taken, health, shard_bytes, helpers);
     let count = goal(coding, health.counters(), room).saturating_sub(health.counters().standing().into());
-    let mut places = placement::order(rng, weighed.values(), &taken);
-    let mut spares = places.split_off(count.min(places.len()));
-    // A spare in a domain that has a shard would only do where the plan itself has to share domains.
-    if count <= room.domains {
-        let is_used = |domain: &D| taken.contains(domain) || places.iter().any(|place| place.domain == *domain);
-        spares.retain(|spare| !is_used(&spare.domain));
-    }
+    let places = placement::order(rng, weighed.values(), &taken).into_iter().take(count);
     let missing =
         coding.indices().filter(|index| matches!(health.state(*index), ShardState::Lost | ShardState::Unclaimed));
     let targets: BTreeMap<ShardIndex, Place<N, D>> = missing.zip(places).collect();
     let shards = usize::from(coding.k()) + targets.len();
     let bytes = shard_bytes.saturating_mul(shards as u64);
-    (!targets.is_empty()).then_some(RepairPlan { sources, targets, spares, bytes })
+    (!targets.is_empty()).then_some(RepairPlan { sources, targets, bytes })
 }
 
 fn able<'a, N: Copy + Ord, D>(

@@ -1,0 +1,235 @@
+//! What the auditor remembers over a restart, in one small file: what it thinks of holders, and the challenges that are
+//! pinned. A steward that forgets would free every cheat of what it has not answered, whenever it restarts.
+
+use std::{
+    fs,
+    io::{self, Read},
+    path::Path,
+};
+
+use commonhold_policy::{
+    audit::{CHALLENGE_MAX, Sample, containment::Containment},
+    reputation::Reputation,
+};
+use commonhold_protocol::{NodeId, SegmentId, ShardIndex, Timestamp};
+
+use super::Auditor;
+use crate::data_dir::write_atomically;
+
+const MAGIC: &[u8; 8] = b"CHAUDIT1";
+/// Magic and check sum.
+const HEADER_BYTES: usize = 12;
+/// The most bytes of the file; holders with nothing but a few audits passed are left out beyond that.
+const FILE_BYTES_MAX: usize = 4 << 20;
+
+/// What is kept of a holder.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Kept {
+    pub(super) node: NodeId,
+    pub(super) reputation: Reputation,
+    pub(super) pinned: Vec<Sample>,
+}
+
+impl Auditor {
+    /// Takes up what the file says, if there is one.
+    pub(super) async fn remember(&mut self) {
+        let path = self.parts.kept.clone();
+        let read = tokio::task::spawn_blocking(move || read(&path).inspect_err(|error| complain(&path, error)));
+        let Ok(Ok(all)) = read.await else { return };
+        let rate = self.schedule.rate();
+        for Kept { node, reputation, pinned } in all {
+            let number = self.meet(node);
+            if let Some(holder) = self.holders.get_mut(number) {
+                holder.reputation = reputation;
+                holder.containment = Containment::restore(rate, pinned);
+            }
+        }
+    }
+
+    /// Writes the file, if it would say something new.
+    pub(super) async fn write_down(&mut self) {
+        let known = self.holders.iter().map(|(_, node, holder)| Kept {
+            node: *node,
+            reputation: holder.reputation,
+            pinned: holder.containment.pinned().to_vec(),
+        });
+        let bytes = encode(known.filter(|kept| kept.reputation.audits > 0 || !kept.pinned.is_empty()).collect());
+        let hash = blake3::hash(&bytes);
+        if self.written.replace(hash) == Some(hash) {
+            return;
+        }
+        let path = self.parts.kept.clone();
+        let write = move || write_atomically(&path, &bytes).inspect_err(|error| complain(&path, error)).is_ok();
+        if !matches!(tokio::task::spawn_blocking(write).await, Ok(true)) {
+            self.written = None;
+        }
+    }
+}
+
+fn complain(path: &Path, error: &io::Error) {
+    tracing::warn!(%error, path = %path.display(), "reputations and pinned challenges cannot be kept");
+}
+
+/// Those that matter most first, as many as there is room for.
+fn encode(mut all: Vec<Kept>) -> Vec<u8> {
+    all.sort_by_key(|kept| {
+        let plain = !kept.reputation.disqualified && kept.pinned.is_empty();
+        (plain, std::cmp::Reverse(kept.reputation.audits), kept.node)
+    });
+    let mut bytes = vec![0; HEADER_BYTES];
+    for kept in &all {
+        let before = bytes.len();
+        encode_one(kept, &mut bytes);
+        if bytes.len() > FILE_BYTES_MAX {
+            bytes.truncate(before);
+            break;
+        }
+    }
+    let sum = crc32fast::hash(&bytes[HEADER_BYTES..]);
+    bytes[..MAGIC.len()].copy_from_slice(MAGIC);
+    bytes[MAGIC.len()..HEADER_BYTES].copy_from_slice(&sum.to_le_bytes());
+    bytes
+}
+
+fn encode_one(kept: &Kept, bytes: &mut Vec<u8>) {
+    let Reputation { alpha, beta, audits, known_since, disqualified } = kept.reputation;
+    bytes.extend_from_slice(kept.node.as_bytes());
+    bytes.extend_from_slice(&alpha.to_le_bytes());
+    bytes.extend_from_slice(&beta.to_le_bytes());
+    bytes.extend_from_slice(&audits.to_le_bytes());
+    bytes.extend_from_slice(&known_since.0.to_le_bytes());
+    bytes.push(disqualified.into());
+    // Both counts are at most CHALLENGE_MAX, by the machine that pins.
+    bytes.push(kept.pinned.len() as u8);
+    for sample in &kept.pinned {
+        bytes.extend_from_slice(sample.segment.as_bytes());
+        bytes.push(sample.index.0);
+        bytes.push(sample.groups.len() as u8);
+        sample.groups.iter().for_each(|group| bytes.extend_from_slice(&group.to_le_bytes()));
+    }
+}
+
+/// What the file says; nothing if there is none.
+fn read(path: &Path) -> io::Result<Vec<Kept>> {
+    let file = match fs::File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut bytes = Vec::new();
+    file.take(FILE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
+    decode(&bytes).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "damaged, or of another version"))
+}
+
+fn decode(bytes: &[u8]) -> Option<Vec<Kept>> {
+    let (header, mut rest) = bytes.split_at_checked(HEADER_BYTES)?;
+    let is_whole = header.starts_with(MAGIC) && header.ends_with(&crc32fast::hash(rest).to_le_bytes());
+    if !is_whole || bytes.len() > FILE_BYTES_MAX {
+        return None;
+    }
+    let mut all = Vec::new();
+    while !rest.is_empty() {
+        all.push(decode_one(&mut rest)?);
+    }
+    Some(all)
+}
+
+fn decode_one(rest: &mut &[u8]) -> Option<Kept> {
+    let node = NodeId::from_bytes(take(rest)?);
+    let [alpha, beta] = [f64::from_le_bytes(take(rest)?), f64::from_le_bytes(take(rest)?)];
+    let is_score = |part: f64| part.is_finite() && part >= 0.0;
+    if !is_score(alpha) || !is_score(beta) {
+        return None;
+    }
+    let audits = u32::from_le_bytes(take(rest)?);
+    let known_since = Timestamp(u64::from_le_bytes(take(rest)?));
+    let [disqualified, pinned] = take(rest)?;
+    if disqualified > 1 || usize::from(pinned) > CHALLENGE_MAX {
+        return None;
+    }
+    let reputation = Reputation { alpha, beta, audits, known_since, disqualified: disqualified == 1 };
+    let pinned = (0..pinned).map(|_| decode_sample(rest)).collect::<Option<_>>()?;
+    Some(Kept { node, reputation, pinned })
+}
+
+fn decode_sample(rest: &mut &[u8]) -> Option<Sample> {
+    let segment = SegmentId::from_bytes(take(rest)?);
+    let [index, count] = take(rest)?;
+    if count == 0 || usize::from(count) > CHALLENGE_MAX {
+        return None;
+    }
+    let groups: Vec<u32> = (0..count).map(|_| take(rest).map(u32::from_le_bytes)).collect::<Option<_>>()?;
+    groups.is_sorted_by(|a, b| a < b).then_some(Sample { segment, index: ShardIndex(index), groups })
+}
+
+fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
+    let (taken, after) = rest.split_first_chunk()?;
+    *rest = after;
+    Some(*taken)
+}
+
+#[cfg(test)]
+mod tests {
+    use commonhold_policy::audit::{Outcome, schedule::Rate};
+
+    use super::*;
+
+    fn kept(number: u32, failed: u32, pinned: usize) -> Kept {
+        let mut id = [7; 32];
+        id[..4].copy_from_slice(&number.to_le_bytes());
+        let mut reputation = Reputation::new(Timestamp(u64::from(number)));
+        (0..=failed).for_each(|_| _ = reputation.count(Outcome::Wrong));
+        let sample =
+            |at| Sample { segment: SegmentId::from_bytes([at as u8; 32]), index: ShardIndex(3), groups: vec![1, 9] };
+        Kept { node: NodeId::from_bytes(id), reputation, pinned: (0..pinned).map(sample).collect() }
+    }
+
+    #[test]
+    fn a_cheat_finds_itself_remembered_after_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("audits");
+        assert_eq!(read(&path).unwrap(), []);
+        let all = [kept(1, 40, 0), kept(2, 0, 32), kept(3, 0, 0)];
+        assert!(all[0].reputation.disqualified && !all[1].reputation.disqualified);
+        write_atomically(&path, &encode(all.iter().rev().cloned().collect())).unwrap();
+        let back = read(&path).unwrap();
+        assert_eq!(back, all, "those that matter most come first");
+        let restored = Containment::restore(Rate::default(), back[1].pinned.clone());
+        assert!(restored.is_pinned() && restored.pinned() == all[1].pinned && !restored.is_idle());
+    }
+
+    #[test]
+    fn a_damaged_file_is_refused_whatever_was_changed() {
+        let bytes = encode(vec![kept(1, 40, 2), kept(2, 0, 0)]);
+        assert!(decode(&bytes).is_some());
+        for at in 0..bytes.len() {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 4;
+            assert_eq!(decode(&damaged), None, "byte {at}");
+            assert_eq!(decode(&bytes[..at]), None, "cut at {at}");
+        }
+        let resummed = |at: usize, value: u8| {
+            let mut bytes = bytes.clone();
+            bytes[at] = value;
+            let sum = crc32fast::hash(&bytes[HEADER_BYTES..]);
+            bytes[8..HEADER_BYTES].copy_from_slice(&sum.to_le_bytes());
+            decode(&bytes)
+        };
+        assert!(resummed(HEADER_BYTES, 99).is_some(), "another node");
+        let [disqualified, pinned] = [HEADER_BYTES + 60, HEADER_BYTES + 61];
+        assert_eq!((bytes[disqualified], bytes[pinned]), (1, 2));
+        assert_eq!(resummed(disqualified, 2), None);
+        assert_eq!(resummed(pinned, 33), None, "more than a challenge holds");
+        assert_eq!(resummed(pinned + 34, 0), None, "no group");
+        assert_eq!(resummed(pinned + 35, 9), None, "groups that do not ascend");
+    }
+
+    #[test]
+    fn the_file_is_bounded_and_the_pinned_have_the_first_places() {
+        let mut all: Vec<Kept> = (0..80_000).map(|number| kept(number, 0, 0)).collect();
+        all.push(kept(80_000, 0, 32));
+        let bytes = encode(all);
+        assert!(bytes.len() <= FILE_BYTES_MAX && bytes.len() > FILE_BYTES_MAX - 100, "{}", bytes.len());
+        assert_eq!(decode(&bytes).unwrap()[0].pinned.len(), 32);
+    }
+}
