@@ -15,12 +15,12 @@ use std::{
 
 use commonhold_cheats::Kind;
 use commonhold_protocol::{
-    SegmentId,
+    ClaimLeaf, NodeId, SegmentId,
     ask::{Request, Response},
 };
 
 use self::{
-    law::{Held, Law},
+    law::{Held, Law, claims},
     verdicts::{Verdict, evidence_convicts, verdicts},
 };
 use super::harness::{Home, Network, Setup, Spy, Tree, hex_id, noise, poll_until};
@@ -87,6 +87,11 @@ fn every_cheat_is_found_in_time_and_its_shards_are_rebuilt_elsewhere() {
         cheats.push((node, kind, id));
         let repairing = Instant::now();
         whole_again(&network, &home, &cheats);
+        let is_elsewhere = |(holder, leaf, _): &(NodeId, ClaimLeaf, u32)| {
+            let is_it = format!("{}", leaf.segment) == found.segment && leaf.index.0 == found.index;
+            is_it && *holder != hex_id(&cheats[cheats.len() - 1].2)
+        };
+        assert!(claims(&network, &home).iter().any(is_elsewhere), "{found:?}: nobody else has it");
         eprintln!(
             "{:9} holds {held}: found {:9} after {took:.1?} (predicted: {law}), all whole again {:.1?} later",
             kind.name(),

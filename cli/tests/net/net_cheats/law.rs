@@ -11,7 +11,7 @@ use commonhold_policy::{
     detection_delay,
     stewards::STEWARDS,
 };
-use commonhold_protocol::ClaimLeaf;
+use commonhold_protocol::{ClaimLeaf, NodeId};
 use rand::SeedableRng;
 
 use super::segments;
@@ -23,27 +23,27 @@ const DRAWS: usize = 20_000;
 /// often with what is allowed beyond.
 const QUANTILE: f64 = 0.999;
 
-/// The shards that one node claims, by the records, each with its chunk groups.
+/// Who claims what, by the records of the first node, which never cheats, or of another if that keeps none.
+pub(super) fn claims(network: &Network, home: &Home) -> Vec<(NodeId, ClaimLeaf, u32)> {
+    let spy = Spy::on(network);
+    let nodes: Vec<_> = network.running().into_iter().map(|node| hex_id(&network.node_id(node))).collect();
+    let mut claimed = Vec::new();
+    for segment in segments(home) {
+        let record = nodes.iter().find_map(|steward| spy.record(*steward, segment)).expect("somebody keeps the record");
+        let groups = shard_groups(record.manifest.verify(&spy.network).unwrap().shard_length());
+        let claims = record.claims.into_iter().map(|claim| claim.verify(&spy.network).unwrap());
+        claimed.extend(claims.map(|claim| (claim.holder, claim.claim.leaf, groups)));
+    }
+    claimed
+}
+
+/// The shards that one node claims, each with its chunk groups.
 pub(super) struct Held(Vec<(ClaimLeaf, u32)>);
 
 impl Held {
     pub(super) fn by(network: &Network, home: &Home, id: &str) -> Self {
-        let (spy, node) = (Spy::on(network), hex_id(id));
-        let nodes: Vec<_> = network.running().into_iter().map(|node| hex_id(&network.node_id(node))).collect();
-        let mut held = Vec::new();
-        for segment in segments(home) {
-            let mut records = nodes.iter().filter_map(|steward| spy.record(*steward, segment));
-            let Some(record) = records.next() else { continue };
-            let manifest = record.manifest.verify(&spy.network).unwrap();
-            let groups = shard_groups(manifest.shard_length());
-            for claim in record.claims {
-                let claim = claim.verify(&spy.network).unwrap();
-                if claim.holder == node {
-                    held.push((claim.claim.leaf, groups));
-                }
-            }
-        }
-        Self(held)
+        let claims = claims(network, home).into_iter().filter(|(holder, ..)| *holder == hex_id(id));
+        Self(claims.map(|(_, leaf, groups)| (leaf, groups)).collect())
     }
 
     pub(super) fn shards(&self) -> usize {

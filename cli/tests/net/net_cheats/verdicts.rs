@@ -15,21 +15,29 @@ use crate::harness::{Network, hex_id};
 pub(super) struct Verdict {
     /// The first digits of the holder's id.
     pub(super) holder: String,
+    /// The first digits of the segment's.
+    pub(super) segment: String,
+    pub(super) index: u8,
     pub(super) outcome: String,
 }
 
 /// All of them, by the logs of all nodes.
 pub(super) fn verdicts(network: &Network) -> Vec<Verdict> {
     let logs = network.nodes().into_iter().map(|node| fs::read_to_string(network.node_dir(node).join("log")).unwrap());
-    let all: Vec<Verdict> = logs.flat_map(|log| log.lines().filter_map(verdict).collect::<Vec<_>>()).collect();
-    all
+    // The last line may be half written.
+    let lines = |log: String| log.split_inclusive('\n').filter_map(|line| verdict(line.strip_suffix('\n')?)).collect();
+    logs.flat_map::<Vec<Verdict>, _>(lines).collect()
 }
 
 fn verdict(line: &str) -> Option<Verdict> {
     let (_, fields) = line.split_once("a holder failed an audit ")?;
     let field = |name: &str| Some(fields.split(' ').find_map(|field| field.strip_prefix(name))?.to_owned());
-    // A line that is only half written has no outcome yet.
-    Some(Verdict { holder: field("node=")?, outcome: field("outcome=").filter(|outcome| outcome.len() >= 5)? })
+    Some(Verdict {
+        holder: field("node=")?,
+        segment: field("segment=")?,
+        index: field("index=")?.parse().ok()?,
+        outcome: field("outcome=")?,
+    })
 }
 
 /// The pieces of evidence against a node that others keep, each judged by nothing but itself and the network's name.
