@@ -96,7 +96,7 @@ fn figures(status: &NodeStatus) -> [(&'static str, &'static str, u64); 15] {
 type Counted = (&'static str, &'static str, u64);
 
 /// What the auditor counted, by the names that it has in the metrics; and the shards audited, by outcome.
-fn counters(audits: &AuditSnapshot) -> ([Counted; 7], [(&'static str, u64); 4]) {
+fn counters(audits: &AuditSnapshot) -> ([Counted; 7], [(&'static str, u64); 5]) {
     let counters = [
         ("challenges", "Challenges sent, repetitions included", audits.challenges),
         ("lost_holders", "Holders given up", audits.lost_holders),
@@ -110,6 +110,7 @@ fn counters(audits: &AuditSnapshot) -> ([Counted; 7], [(&'static str, u64); 4]) 
         ("held", audits.held),
         ("wrong", audits.wrong),
         ("refused", audits.refused),
+        ("contradicted", audits.contradicted),
         ("unreachable", audits.unreachable),
     ];
     (counters, outcomes)

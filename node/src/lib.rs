@@ -18,7 +18,7 @@ pub mod neighbours;
 pub mod node;
 pub mod observer;
 pub mod records;
-
+pub mod service;
 pub mod status;
 pub mod steward;
 pub mod sweep;
@@ -28,4 +28,5 @@ pub use fsck::{FsckError, FsckReport, fsck};
 pub use init::{CONFIG_FILE, InitError, InitReport, init};
 pub use node::{Node, NodeError};
 pub use observer::{NoObserver, Observer};
+pub use service::{NodeService, Service};
 pub use status::{NodeStatus, StatusError, status_of};

@@ -15,10 +15,7 @@ use commonhold_network::{
     Inbound, InboundAsk, InboundStream, Limits, Multiaddr, NetworkError, Peer, PeerConfig, PeerEvent, Role,
     serve_stream, with_last_ports,
 };
-use commonhold_protocol::{
-    NodeId,
-    ask::{Refusal, Request, Response},
-};
+use commonhold_protocol::NodeId;
 use commonhold_storage_engine::store::{ShardStore, StoreError, StoreOptions};
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -34,6 +31,7 @@ use crate::{
     neighbours::Neighbours,
     observer::{NoObserver, Observer},
     records::{RecordStore, RecordsError},
+    service::{NodeService, Service},
     status::{NodeStatus, PledgeStatus, RecordStatus, ShardStatus, TrafficStatus},
     steward::Steward,
     sweep::{ServedVaults, Sweep},
@@ -106,12 +104,23 @@ impl Node {
         observer: Arc<dyn Observer>,
         shutdown: impl Future<Output = ()>,
     ) -> Result<(), NodeError> {
+        Self::run_as(config, data_dir, observer, |service| service, shutdown).await
+    }
+
+    /// As [`Self::run_observed`], with what answers in the node's place, made of the service that answers as it should.
+    pub async fn run_as<S: Service>(
+        config: Config,
+        data_dir: impl AsRef<Path>,
+        observer: Arc<dyn Observer>,
+        service: impl FnOnce(NodeService) -> S,
+        shutdown: impl Future<Output = ()>,
+    ) -> Result<(), NodeError> {
         let data_dir = DataDir::lock(data_dir.as_ref())?;
         for stale in [ADDRESS_FILE, DASHBOARD_FILE] {
             data_dir.withdraw(stale);
         }
         data_dir.publish(PID_FILE, &format!("{}\n", std::process::id()))?;
-        let run = run_in(&config, &data_dir, observer, shutdown).await;
+        let run = run_in(&config, &data_dir, observer, service, shutdown).await;
         for published in [ADDRESS_FILE, DASHBOARD_FILE, PID_FILE] {
             data_dir.withdraw(published);
         }
@@ -119,10 +128,11 @@ impl Node {
     }
 }
 
-async fn run_in(
+async fn run_in<S: Service>(
     config: &Config,
     data_dir: &DataDir,
     observer: Arc<dyn Observer>,
+    service: impl FnOnce(NodeService) -> S,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), NodeError> {
     let identity = Identity::load_or_create(data_dir.path())?;
@@ -181,10 +191,16 @@ async fn run_in(
     };
     let auditor = Auditor::start(config, parts, stop_all.clone());
     steward.set_auditor(auditor.clone());
-    let running = Running {
+    let service = service(NodeService {
         peer: peer.clone(),
         steward: steward.clone(),
         holder: holder.clone(),
+        neighbours: neighbours.clone(),
+        auditor: auditor.clone(),
+    });
+    let running = Running {
+        peer: peer.clone(),
+        holder,
         neighbours: neighbours.clone(),
         auditor,
         observer,
@@ -210,7 +226,7 @@ async fn run_in(
     let folder = data_dir.path().to_owned();
     running.tasks.spawn(bootstrap::run(peer.clone(), config.bootstrap(), folder, running.stop.clone()));
 
-    let served_all = serve(&running, &source, data_dir, dashboard_address, inbound);
+    let served_all = serve(&running, Arc::new(service), &source, data_dir, dashboard_address, inbound);
     let ended = tokio::select! {
         served = served_all => served,
         () = shutdown => Ok(()),
@@ -246,7 +262,6 @@ async fn open_stores(config: &Config, folder: &Path) -> Result<(Arc<RecordStore>
 /// What runs.
 struct Running {
     peer: Peer,
-    steward: Arc<Steward>,
     holder: Arc<Holder>,
     neighbours: Arc<Neighbours>,
     auditor: AuditorHandle,
@@ -258,8 +273,9 @@ struct Running {
 }
 
 /// Hands on what comes in. Ends only when the peer does.
-async fn serve(
+async fn serve<S: Service>(
     running: &Running,
+    service: Arc<S>,
     source: &Figures,
     data_dir: &DataDir,
     dashboard_address: SocketAddr,
@@ -272,7 +288,7 @@ async fn serve(
         tokio::select! {
             Some(ask) = inbound.asks.recv() => {
                 let Ok(turn) = turns.clone().acquire_owned().await else { return Ok(()) };
-                let answer = answer(running, ask);
+                let answer = answer(running, service.clone(), ask);
                 running.tasks.spawn(async move {
                     answer.await;
                     drop(turn);
@@ -282,7 +298,7 @@ async fn serve(
                 if let Some(address) = &stream.from_addr {
                     running.neighbours.connected(stream.from, address);
                 }
-                let serving = serve_one(stream, running.holder.clone(), running.limits.clone());
+                let serving = serve_one(stream, service.clone(), running.limits.clone());
                 let stop = running.stop.clone();
                 running.tasks.spawn(async move { stop.run_until_cancelled(serving).await });
             }
@@ -305,37 +321,24 @@ async fn serve(
     }
 }
 
-fn answer(running: &Running, ask: InboundAsk) -> impl Future<Output = ()> + use<> {
+fn answer<S: Service>(running: &Running, service: Arc<S>, ask: InboundAsk) -> impl Future<Output = ()> + use<S> {
     let InboundAsk { from, from_addr, request, reply } = ask;
-    let Running { steward, holder, neighbours, auditor, observer, .. } = running;
     if let Some(address) = &from_addr {
-        neighbours.connected(from, address);
+        running.neighbours.connected(from, address);
     }
-    observer.asked(from, &request);
-    auditor.tell(News::Seen(from));
-    let (steward, holder, sender) = (steward.clone(), holder.clone(), neighbours.sender(from));
-    let (auditor, observer) = (auditor.clone(), observer.clone());
+    running.observer.asked(from, &request);
+    running.auditor.tell(News::Seen(from));
+    let observer = running.observer.clone();
     async move {
-        let response = match request {
-            Request::Audit(challenge) => holder.prove(from, challenge).await,
-            Request::FetchHealth { segments } => {
-                auditor.health(segments).await.map_or(Response::Refused(Refusal::Stopping), Response::Health)
-            }
-            request => {
-                let answered = tokio::task::spawn_blocking(move || steward.answer(&sender, request)).await;
-                answered.unwrap_or_else(|error| {
-                    tracing::error!(%error, %from, "a question could not be answered");
-                    Response::Refused(Refusal::Other)
-                })
-            }
-        };
-        observer.answered(from, &response);
-        reply.send(response);
+        if let Some(response) = service.answer(from, request).await {
+            observer.answered(from, &response);
+            reply.send(response);
+        }
     }
 }
 
-async fn serve_one(stream: InboundStream, holder: Arc<Holder>, limits: Limits) {
-    if let Err(error) = serve_stream(stream, &*holder, limits.streams).await {
+async fn serve_one<S: Service>(stream: InboundStream, service: Arc<S>, limits: Limits) {
+    if let Err(error) = serve_stream(stream, &*service, limits.streams).await {
         tracing::debug!(%error, "a shard stream has ended");
     }
 }

@@ -35,6 +35,8 @@ pub enum Answer {
     Wrong,
     /// It says no.
     Refused(Refusal),
+    /// It shows that the owner signed another manifest for the segment, and holds a shard of that one.
+    Contradicted,
     /// The answer leaves it out.
     Missing,
 }
@@ -50,6 +52,10 @@ pub enum Outcome {
     /// often as it is asked. The shard is lost at once, and the holder's reputation falls as for [`Self::Wrong`]:
     /// were saying no any cheaper, it would be what every cheat says.
     Refused,
+    /// The owner signed two manifests for one segment, and the holder has the shard of the other: lost, since it
+    /// restores nothing here, and no fault of the holder. Were it one, an owner could have any holder thrown out; and
+    /// since it takes the owner's signature, no cheat can say it of another's data.
+    Contradicted,
     /// It is not there. Its shards are suspect; its reputation is not touched.
     Unreachable,
 }

@@ -75,7 +75,7 @@ impl Reputation {
         let (passed, failed) = match outcome {
             Outcome::Held => (1.0, 0.0),
             Outcome::Wrong | Outcome::Refused => (0.0, 1.0),
-            Outcome::Unreachable => return false,
+            Outcome::Contradicted | Outcome::Unreachable => return false,
         };
         self.alpha = FORGETTING * self.alpha + passed;
         self.beta = FORGETTING * self.beta + failed;

@@ -181,7 +181,7 @@ impl<N: Copy + Eq> SegmentHealth<N> {
     pub fn audited(&mut self, index: ShardIndex, node: N, outcome: Outcome) -> bool {
         let state = match outcome {
             Outcome::Held => ClaimState::Healthy,
-            Outcome::Wrong | Outcome::Refused => ClaimState::Failed,
+            Outcome::Wrong | Outcome::Refused | Outcome::Contradicted => ClaimState::Failed,
             Outcome::Unreachable => return false,
         };
         let range = self.range(index);

@@ -214,6 +214,23 @@ fn a_wrong_proof_or_a_confession_is_final_and_the_holder_is_reviewed_once_an_epo
     }
 }
 
+/// An owner who signs two manifests for one segment, has honest nodes hold shards of one and hands stewards the other,
+/// would else have them all thrown out, and with them the shards of everybody.
+#[test]
+fn an_owner_who_contradicts_itself_loses_its_own_shards_and_harms_no_holder() {
+    let mut machine = Containment::new(Rate::default());
+    let mut reputation = Reputation::new(Timestamp(0));
+    for at in 0..1_000 {
+        let now = Timestamp(at.into());
+        machine.handle(now, Event::Due(vec![sample(at), sample(at + 1)]));
+        let actions = machine.handle(now, Event::Answered(vec![Answer::Contradicted, Answer::Held]));
+        assert_eq!(verdicts(&actions), [(segment(at), Outcome::Contradicted), (segment(at + 1), Outcome::Held)]);
+        assert!(!actions.contains(&Action::Review), "there is nothing to suspect");
+        assert!(!reputation.count(Outcome::Contradicted));
+    }
+    assert_eq!(reputation, Reputation::new(Timestamp(0)));
+}
+
 #[test]
 fn the_same_groups_are_asked_for_again_and_a_late_truth_is_a_truth() {
     let mut machine = Containment::new(Rate::default());

@@ -150,10 +150,13 @@ fn a_claim_is_healthy_only_after_an_audit_and_lost_at_once_by_a_wrong_answer() {
     assert_eq!(health.counters(), counters(1, 0, 0, 3));
     assert!(!health.audited(index(0), node(9), Outcome::Wrong), "not its claim");
     assert!(health.audited(index(0), node(0), Outcome::Wrong));
+    assert!(claim(&mut health, 1, node(1), Source::Stranger));
+    assert!(health.audited(index(1), node(1), Outcome::Contradicted));
+    assert_eq!(health.counters(), counters(0, 0, 2, 2), "what restores nothing here is lost");
     // Going away and coming back does not wash it clean.
     health.lost(node(0));
     health.returned(node(0));
-    assert_eq!(health.counters(), counters(0, 0, 1, 3));
+    assert_eq!(health.counters(), counters(0, 0, 2, 2));
 }
 
 /// A stranger that signs claims for all n displaces nobody, is counted as nothing, and costs no place.

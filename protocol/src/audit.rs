@@ -2,7 +2,8 @@
 //!
 //! A challenge names chunk groups of shards of one holder. The answer is their Bao responses, one for each shard, and
 //! the holder's signature over (hash of the challenge, hash of the answers): a wrong answer is evidence that every
-//! node can check, with nothing but the owner-signed manifest.
+//! node can check, with nothing but the owner-signed manifest, which the challenge names by its hash. Without that, an
+//! owner who signs two manifests for one segment could show an honest answer beside the other one.
 
 use bytes::Bytes;
 
@@ -11,6 +12,7 @@ use crate::{
     coding::ShardIndex,
     format::{self, FormatError, Repeated, array, check_count},
     ids::{NodeId, SegmentId},
+    manifest::Manifest,
     shard_stream::{GroupRange, ranges_from_wire, ranges_to_wire},
     sign::{SignedObject, Unverified},
 };
@@ -29,6 +31,8 @@ pub struct ChallengedShard {
     pub segment: SegmentId,
     /// Which of its shards.
     pub index: ShardIndex,
+    /// [`Manifest::hash`] of the manifest that the proof has to fit.
+    pub manifest: [u8; 32],
     /// Ascending, not touching.
     pub ranges: Vec<GroupRange>,
 }
@@ -56,14 +60,16 @@ pub(crate) struct ChallengedShardWire {
     segment: Bytes,
     #[prost(uint32, tag = "2")]
     index: u32,
+    #[prost(bytes = "bytes", tag = "3")]
+    manifest: Bytes,
     /// first, count, first, count, …
-    #[prost(uint32, repeated, tag = "3")]
+    #[prost(uint32, repeated, tag = "4")]
     ranges: Vec<u32>,
 }
 
 /// What a challenge repeats.
 pub(crate) const CHALLENGE_REPEATED: &[Repeated] =
-    &[Repeated { tag: 2, count_max: CHALLENGE_SHARDS_MAX, bytes_min: 32, inner: &[] }];
+    &[Repeated { tag: 2, count_max: CHALLENGE_SHARDS_MAX, bytes_min: 64, inner: &[] }];
 
 impl Challenge {
     const WHAT: &'static str = "challenge";
@@ -72,6 +78,7 @@ impl Challenge {
         let shard = |shard: &ChallengedShard| ChallengedShardWire {
             segment: Bytes::copy_from_slice(shard.segment.as_bytes()),
             index: shard.index.0.into(),
+            manifest: Bytes::copy_from_slice(&shard.manifest),
             ranges: ranges_to_wire(&shard.ranges),
         };
         ChallengeWire { nonce: Bytes::copy_from_slice(&self.nonce), shards: self.shards.iter().map(shard).collect() }
@@ -85,6 +92,7 @@ impl Challenge {
             Ok(ChallengedShard {
                 segment: SegmentId::from_bytes(array(what, "segment", &wire.segment)?),
                 index: ShardIndex(u8::try_from(wire.index).map_err(|_| bad("index"))?),
+                manifest: array(what, "manifest", &wire.manifest)?,
                 ranges: ranges_from_wire(&wire.ranges).ok_or(bad("ranges"))?,
             })
         };
@@ -116,6 +124,8 @@ pub enum ShardAnswer {
     Proof(Bytes),
     /// It does not prove it, and says why.
     Refused(Refusal),
+    /// It holds that shard of another manifest that the owner signed for the segment, and here it is.
+    OtherManifest(Unverified<Manifest>),
 }
 
 /// A holder's answer to a challenge.
@@ -148,7 +158,7 @@ pub(crate) struct AuditAnswerWire {
 
 #[derive(Clone, PartialEq, prost::Message)]
 pub(crate) struct ShardAnswerWire {
-    #[prost(oneof = "ShardAnswerKind", tags = "1, 2")]
+    #[prost(oneof = "ShardAnswerKind", tags = "1, 2, 3")]
     kind: Option<ShardAnswerKind>,
 }
 
@@ -158,6 +168,8 @@ enum ShardAnswerKind {
     Proof(Bytes),
     #[prost(uint32, tag = "2")]
     Refused(u32),
+    #[prost(bytes = "bytes", tag = "3")]
+    OtherManifest(Bytes),
 }
 
 /// What an answer repeats.
@@ -179,6 +191,12 @@ impl AuditAnswer {
                     hasher.update(&[1]);
                     hasher.update(&refusal.code().to_le_bytes());
                 }
+                ShardAnswer::OtherManifest(manifest) => {
+                    let bytes = manifest.to_bytes();
+                    hasher.update(&[2]);
+                    hasher.update(&(bytes.len() as u32).to_le_bytes());
+                    hasher.update(&bytes);
+                }
             }
         }
         *hasher.finalize().as_bytes()
@@ -188,6 +206,7 @@ impl AuditAnswer {
         let kind = |answer: &ShardAnswer| match answer {
             ShardAnswer::Proof(proof) => ShardAnswerKind::Proof(proof.clone()),
             ShardAnswer::Refused(refusal) => ShardAnswerKind::Refused(refusal.code()),
+            ShardAnswer::OtherManifest(manifest) => ShardAnswerKind::OtherManifest(manifest.to_bytes()),
         };
         AuditAnswerWire {
             answers: self.answers.iter().map(|answer| ShardAnswerWire { kind: Some(kind(answer)) }).collect(),
@@ -204,6 +223,9 @@ impl AuditAnswer {
                 Ok(ShardAnswer::Proof(proof))
             }
             Some(ShardAnswerKind::Refused(code)) => Ok(ShardAnswer::Refused(Refusal::from_code(code))),
+            Some(ShardAnswerKind::OtherManifest(bytes)) => {
+                Ok(ShardAnswer::OtherManifest(Unverified::from_bytes(bytes)?))
+            }
             None => Err(FormatError::Field { what, field: "kind" }),
         };
         Ok(Self {

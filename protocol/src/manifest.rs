@@ -59,6 +59,13 @@ impl Manifest {
         Self::segment_id(&self.vault, &self.salt)
     }
 
+    /// What a challenge names it by: the same for all that say the same, however often they were signed.
+    pub fn hash(&self) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new_derive_key("commonhold 2026 manifest hash v1");
+        hasher.update(&self.encode());
+        *hasher.finalize().as_bytes()
+    }
+
     /// Bytes of each shard.
     pub fn shard_length(&self) -> u64 {
         self.coding.shard_length(self.length)

@@ -145,13 +145,18 @@ fn challenge() -> Challenge {
     let shard = |index| ChallengedShard {
         segment: manifest().id(),
         index: ShardIndex(index),
+        manifest: manifest().hash(),
         ranges: vec![GroupRange { first: 1, count: 2 }, GroupRange { first: 9, count: 1 }],
     };
     Challenge { nonce: [7; 32], shards: vec![shard(0), shard(3)] }
 }
 
 fn audit_answer() -> AuditAnswer {
-    let answers = vec![ShardAnswer::Proof(Bytes::from_static(b"groups")), ShardAnswer::Refused(Refusal::Unknown)];
+    let answers = vec![
+        ShardAnswer::Proof(Bytes::from_static(b"groups")),
+        ShardAnswer::Refused(Refusal::Unknown),
+        ShardAnswer::OtherManifest(sign(manifest())),
+    ];
     let hash = AuditAnswer::hash(&answers);
     let node = NodeId::from_bytes(holder().public());
     let statement = AuditStatement { holder: node, challenge: challenge().hash(), answers: hash };

@@ -18,6 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use commonhold_cheats::Kind;
 use serde_json::Value;
 
 pub(crate) use self::{
@@ -256,10 +257,25 @@ impl Network {
 
     /// Starts a node again without waiting for it.
     pub(crate) fn launch(&mut self, node: usize) {
+        let mut command = process::mortal(PROGRAM);
+        command.args(["node", "run"]);
+        self.launch_as(node, command);
+    }
+
+    /// Starts a node that was ended as one that cheats, and returns once it answers and knows `others` other nodes.
+    pub(crate) fn start_cheat(&mut self, node: usize, kind: Kind, others: u64) {
+        let program = Path::new(PROGRAM).with_file_name("examples").join("cheats");
+        assert!(program.is_file(), "{} is built with the tests: is this still where?", program.display());
+        let mut command = process::mortal(program);
+        command.arg(kind.name());
+        self.launch_as(node, command);
+        self.await_node(node, others);
+    }
+
+    fn launch_as(&mut self, node: usize, mut command: Command) {
         let folder = self.node_dir(node);
         let log = fs::OpenOptions::new().append(true).create(true).open(folder.join("log")).unwrap();
-        let mut command = process::mortal(PROGRAM);
-        command.args(["node", "run", "--config"]).arg(folder.join("node.toml")).stdin(Stdio::null());
+        command.arg("--config").arg(folder.join("node.toml")).stdin(Stdio::null());
         command.stdout(log.try_clone().unwrap()).stderr(log);
         self.started_again.push((node, command.spawn().unwrap()));
     }

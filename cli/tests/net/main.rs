@@ -6,6 +6,7 @@
 
 mod harness;
 
+mod net_cheats;
 mod net_damaged_disks;
 mod net_dead_nodes;
 mod net_full;

@@ -37,7 +37,7 @@ pub(super) enum Asked {
     Gone(Vec<SegmentId>),
 }
 
-/// A signed answer that is wrong: whoever has the manifest's owner-signed roots can see that.
+/// A signed answer that is wrong: whoever has the owner-signed manifest that the challenge names can see that.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Evidence {
     /// What was asked.
@@ -56,7 +56,8 @@ impl Evidence {
         let mut shards = self.challenge.shards.iter().zip(answers).zip(&self.manifests);
         let wrong = shards.any(|((shard, answer), manifest)| {
             let Ok(manifest) = manifest.clone().verify(network) else { return false };
-            manifest.id() == shard.segment && judge(shard, &manifest, answer) == Answer::Wrong
+            let named = manifest.id() == shard.segment && manifest.hash() == shard.manifest;
+            named && judge(shard, &manifest, answer, network) == Answer::Wrong
         });
         wrong.then_some(holder)
     }
@@ -92,9 +93,10 @@ impl Asking {
             return Asked::Gone(gone);
         }
         let (samples, manifests): (Vec<Sample>, Vec<Verified<Manifest>>) = read.into_iter().flatten().unzip();
-        let shards = samples.iter().map(|sample| ChallengedShard {
+        let shards = samples.iter().zip(&manifests).map(|(sample, manifest)| ChallengedShard {
             segment: sample.segment,
             index: sample.index,
+            manifest: manifest.hash(),
             ranges: runs(&sample.groups),
         });
         self.send(Challenge { nonce: rand::random(), shards: shards.collect() }, manifests).await
@@ -144,7 +146,8 @@ fn check(
         return (Vec::new(), None);
     }
     let shards = challenge.shards.iter().zip(&answer.answers).zip(manifests);
-    let answers: Vec<Answer> = shards.map(|((shard, answer), manifest)| judge(shard, manifest, answer)).collect();
+    let judged = shards.map(|((shard, answer), manifest)| judge(shard, manifest, answer, network));
+    let answers: Vec<Answer> = judged.collect();
     let wrong = answers.contains(&Answer::Wrong);
     let manifests = manifests.iter().map(Verified::to_unverified).collect();
     let evidence = wrong.then_some(Evidence { challenge, answer, manifests });
@@ -158,10 +161,17 @@ fn signer(challenge: &Challenge, answer: &AuditAnswer, network: &NetworkName) ->
     fits.then_some(statement.holder)
 }
 
-fn judge(shard: &ChallengedShard, manifest: &Manifest, answer: &ShardAnswer) -> Answer {
+/// `manifest` is the one that the challenge names.
+fn judge(shard: &ChallengedShard, manifest: &Manifest, answer: &ShardAnswer, network: &NetworkName) -> Answer {
     let proof = match answer {
         ShardAnswer::Proof(proof) => proof,
         ShardAnswer::Refused(refusal) => return Answer::Refused(*refusal),
+        ShardAnswer::OtherManifest(other) => {
+            let other = other.clone().verify(network);
+            let is_other = other.is_ok_and(|other| other.id() == shard.segment && other.hash() != shard.manifest);
+            // A holder shows what it has checked, so anything else is a lie.
+            return if is_other { Answer::Contradicted } else { Answer::Wrong };
+        }
     };
     let Some(root) = manifest.root(shard.index) else { return Answer::Missing };
     match decode_ranges(root, manifest.shard_length(), &shard.ranges, proof) {

@@ -12,6 +12,7 @@ pub struct AuditFigures {
     held: AtomicU64,
     wrong: AtomicU64,
     refused: AtomicU64,
+    contradicted: AtomicU64,
     unreachable: AtomicU64,
     lost_holders: AtomicU64,
     repairs: AtomicU64,
@@ -32,6 +33,8 @@ pub struct AuditSnapshot {
     pub wrong: u64,
     /// Shards that a holder refused to prove.
     pub refused: u64,
+    /// Shards of another manifest that their owner signed for the same segment.
+    pub contradicted: u64,
     /// Challenges that did not reach their holder.
     pub unreachable: u64,
     /// Holders given up.
@@ -58,6 +61,7 @@ impl AuditFigures {
             Outcome::Held => &self.held,
             Outcome::Wrong => &self.wrong,
             Outcome::Refused => &self.refused,
+            Outcome::Contradicted => &self.contradicted,
             Outcome::Unreachable => &self.unreachable,
         };
         counter.fetch_add(1, Relaxed);
@@ -82,6 +86,7 @@ impl AuditFigures {
             held: self.held.load(Relaxed),
             wrong: self.wrong.load(Relaxed),
             refused: self.refused.load(Relaxed),
+            contradicted: self.contradicted.load(Relaxed),
             unreachable: self.unreachable.load(Relaxed),
             lost_holders: self.lost_holders.load(Relaxed),
             repairs: self.repairs.load(Relaxed),

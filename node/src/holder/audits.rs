@@ -1,12 +1,12 @@
 //! Answers audits: the groups that are asked for with their proofs, and our signature that this is our answer.
 
-use bytes::Bytes;
 use commonhold_protocol::{
-    AuditStatement, NodeId, Verified,
+    AuditStatement, Manifest, NodeId, Unverified, Verified, Verifier,
     ask::{Refusal, Response},
     audit::{AuditAnswer, Challenge, ChallengedShard, ShardAnswer},
     shard_stream::GroupRange,
 };
+use commonhold_storage_engine::store::StoreError;
 
 use super::{Holder, blocking, refusal};
 
@@ -30,10 +30,21 @@ impl Holder {
                 if steward.is_dropped(&shard.segment).map_err(|error| error.refusal())? {
                     return Err(Refusal::Dropped);
                 }
-                let read = store.read(shard.segment, shard.index, &shard.ranges);
-                read.map(|read| Bytes::from(read.encoded)).map_err(|error| refusal(&error))
+                match store.read(shard.segment, shard.index, &shard.ranges) {
+                    Ok(read) => {
+                        let other = other_manifest(read.manifest, shard, steward.verifier())?;
+                        Ok(other.unwrap_or(ShardAnswer::Proof(read.encoded.into())))
+                    }
+                    // A shard of another manifest may be shorter.
+                    Err(error @ StoreError::Ranges) => {
+                        let first = GroupRange { first: 0, count: 1 };
+                        let held = store.read(shard.segment, shard.index, &[first]).map_err(|error| refusal(&error))?;
+                        other_manifest(held.manifest, shard, steward.verifier())?.ok_or_else(|| refusal(&error))
+                    }
+                    Err(error) => Err(refusal(&error)),
+                }
             };
-            let answer = |shard| prove(shard).map_or_else(ShardAnswer::Refused, ShardAnswer::Proof);
+            let answer = |shard| prove(shard).unwrap_or_else(ShardAnswer::Refused);
             Ok(challenge.shards.iter().map(answer).collect::<Vec<_>>())
         })
         .await?;
@@ -53,6 +64,17 @@ impl Holder {
 fn answer_bytes(answer: &ShardAnswer) -> u64 {
     match answer {
         ShardAnswer::Proof(proof) => proof.len() as u64,
-        ShardAnswer::Refused(_) => 0,
+        ShardAnswer::Refused(_) | ShardAnswer::OtherManifest(_) => 0,
     }
+}
+
+/// The manifest of the shard that we hold, if it is not the one that the challenge names: the owner signed two. We
+/// prove nothing then, since whoever has the other manifest would see a wrong proof with our signature.
+fn other_manifest(
+    held: Unverified<Manifest>,
+    shard: &ChallengedShard,
+    verifier: &Verifier,
+) -> Result<Option<ShardAnswer>, Refusal> {
+    let held = verifier.verify(held).map_err(|_| Refusal::Damaged)?;
+    Ok((held.hash() != shard.manifest).then(|| ShardAnswer::OtherManifest(held.to_unverified())))
 }

@@ -231,6 +231,12 @@ impl Client {
         self.peer.stats().snapshot().shard_bytes_sent
     }
 
+    /// Bytes of questions sent and of answers received.
+    pub(crate) fn ask_bytes(&self) -> (u64, u64) {
+        let stats = self.peer.stats().snapshot();
+        (stats.ask_bytes_sent, stats.ask_bytes_received)
+    }
+
     pub(crate) async fn store(&self, node: &TestNode, segment: &Segment) -> Result<Claim, TransferError> {
         let manifest = segment.manifest.to_unverified();
         self.peer.store_shard(node.id, manifest, ShardIndex(0), None, segment.data.clone()).await

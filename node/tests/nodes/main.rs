@@ -1,5 +1,6 @@
 //! Nodes over real sockets in one process, each on a runtime of its own, so that one can be ended at any instant.
 
+mod audits;
 mod harness;
 
 use std::{fs, time::Duration};

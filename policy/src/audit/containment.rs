@@ -190,11 +190,12 @@ impl Containment {
             let outcome = match answer {
                 Answer::Held => Outcome::Held,
                 Answer::Wrong => Outcome::Wrong,
+                Answer::Contradicted => Outcome::Contradicted,
                 // It says itself that it will never prove it.
                 Answer::Refused(Refusal::Unknown | Refusal::Damaged) => Outcome::Refused,
                 Answer::Refused(_) | Answer::Missing => return true,
             };
-            failed |= outcome != Outcome::Held;
+            failed |= matches!(outcome, Outcome::Wrong | Outcome::Refused);
             actions.push(Action::Verdict { segment: sample.segment, index: sample.index, outcome });
             false
         });

@@ -128,8 +128,10 @@ pub(crate) fn request() -> impl Strategy<Value = Request> {
 
 /// Within the limits: a challenge of one to eight shards.
 fn challenge() -> impl Strategy<Value = Challenge> {
-    let shard = (segment(), any::<u8>(), 0..1000_u32, 1..=4_u32).prop_map(|(segment, index, first, count)| {
-        ChallengedShard { segment, index: ShardIndex(index), ranges: vec![GroupRange { first, count }] }
+    let shard = (segment(), any::<u8>(), any::<[u8; 32]>(), 0..1000_u32, 1..=4_u32);
+    let shard = shard.prop_map(|(segment, index, manifest, first, count)| {
+        let ranges = vec![GroupRange { first, count }];
+        ChallengedShard { segment, index: ShardIndex(index), manifest, ranges }
     });
     (any::<[u8; 32]>(), vec(shard, 1..=8)).prop_map(|(nonce, shards)| Challenge { nonce, shards })
 }
@@ -143,7 +145,8 @@ pub(crate) fn audit_statement() -> impl Strategy<Value = (AuditStatement, u8)> {
 
 fn audit_answer() -> impl Strategy<Value = AuditAnswer> {
     let proof = vec(any::<u8>(), 0..64).prop_map(|proof| ShardAnswer::Proof(proof.into()));
-    let answers = vec(prop_oneof![proof, refusal().prop_map(ShardAnswer::Refused)], 0..8);
+    let other = manifest_with(small_coding()).prop_map(|other| ShardAnswer::OtherManifest(signed(other)));
+    let answers = vec(prop_oneof![proof, refusal().prop_map(ShardAnswer::Refused), other], 0..8);
     (answers, audit_statement()).prop_map(|(answers, statement)| AuditAnswer { answers, statement: signed(statement) })
 }
 

@@ -1,15 +1,16 @@
 //! Processes of the program under test: how they are started so that they cannot outlive a test, found and signalled.
 
 use std::{
+    ffi::OsStr,
     fs,
     path::Path,
     process::{Command, Stdio},
 };
 
 /// A command that the kernel ends when the test's thread does, even if the test itself is killed.
-pub(crate) fn mortal(program: &str) -> Command {
+pub(crate) fn mortal(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "KILL", "--", program]);
+    command.args(["--pdeathsig", "KILL", "--"]).arg(program);
     command
 }
 

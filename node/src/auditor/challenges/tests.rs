@@ -1,6 +1,7 @@
 use bytes::Bytes;
 use commonhold_protocol::{
-    AuditStatement, Coding, ShardIndex, ShardRoot, SigningKey, VaultId, ask::Refusal, audit::CHALLENGE_GROUPS_MAX,
+    AuditStatement, Coding, ShardIndex, ShardRoot, SigningKey, Unverified, VaultId, ask::Refusal,
+    audit::CHALLENGE_GROUPS_MAX,
 };
 use commonhold_storage_engine::prove::{Outboard, encode_ranges, root_of};
 use proptest::prelude::*;
@@ -47,8 +48,18 @@ impl World {
     }
 
     fn challenge(&self, shards: Vec<(SegmentId, u8, Vec<GroupRange>)>) -> Challenge {
-        let shard = |(segment, index, ranges)| ChallengedShard { segment, index: ShardIndex(index), ranges };
+        let manifest = self.manifest.hash();
+        let shard = |(segment, index, ranges)| ChallengedShard { segment, index: ShardIndex(index), manifest, ranges };
         Challenge { nonce: [3; 32], shards: shards.into_iter().map(shard).collect() }
+    }
+
+    /// Another manifest that the owner signs for the same segment.
+    fn sign_again(&self, change: impl FnOnce(&mut Manifest)) -> Verified<Manifest> {
+        let mut manifest = self.manifest.clone().into_object();
+        change(&mut manifest);
+        let signed = Verified::sign(manifest, &key(1), &network());
+        assert_eq!(signed.id(), self.manifest.id());
+        signed
     }
 
     /// What a node that holds all three shards says: it proves from its disk, or refuses.
@@ -57,6 +68,9 @@ impl World {
         let Some(shard) = held.filter(|_| challenged.segment == self.manifest.id()) else {
             return ShardAnswer::Refused(Refusal::Unknown);
         };
+        if challenged.manifest != self.manifest.hash() {
+            return ShardAnswer::OtherManifest(self.manifest.to_unverified());
+        }
         let read = |offset: u64, buffer: &mut [u8]| {
             buffer.copy_from_slice(&shard.bytes[offset as usize..][..buffer.len()]);
             Ok(())
@@ -117,6 +131,57 @@ fn groups_of_another_place_and_nothing_at_all_are_wrong_proofs_too() {
     }
 }
 
+/// An owner signs two manifests for one salt, stores a shard by one of them with an honest holder, and has it audited by
+/// the other, or shows its answer beside the other. Before challenges named the manifest, that convicted it.
+#[test]
+fn an_owner_who_signs_two_manifests_convicts_nobody() {
+    let world = World::new();
+    let holder = NodeId::from_bytes(key(9).public());
+    let lies = [
+        world.sign_again(|manifest| manifest.roots.reverse()),
+        // The same roots, but of shards that would be shorter.
+        world.sign_again(|manifest| manifest.length -= SHARD_BYTES as u64),
+    ];
+    for lie in lies {
+        let honest = world.challenge(vec![(world.manifest.id(), 0, range(1, 1))]);
+        let mut shown = world.evidence(honest.clone(), vec![world.honest(&honest.shards[0])], 9);
+        let proof = &shown.answer.answers[0];
+        assert_eq!(judge(&honest.shards[0], &lie, proof, &network()), Answer::Wrong, "else there is no attack");
+        shown.manifests = vec![lie.to_unverified()];
+        assert_eq!(shown.convicts(&network()), None);
+
+        let mut asked = honest;
+        asked.shards[0].manifest = lie.hash();
+        let answer = world.honest(&asked.shards[0]);
+        let evidence = world.evidence(asked.clone(), vec![answer], 9);
+        let (found, kept) = check(asked, evidence.answer.clone(), std::slice::from_ref(&lie), holder, &network());
+        assert_eq!((found, kept), (vec![Answer::Contradicted], None));
+        let shown = Evidence { manifests: vec![lie.to_unverified()], ..evidence };
+        assert_eq!(shown.convicts(&network()), None);
+    }
+}
+
+/// Whoever blames the owner must have its signature: the manifest that was asked about, another segment's, another
+/// owner's or nonsense does not excuse anyone.
+#[test]
+fn no_cheat_can_blame_the_owner() {
+    let world = World::new();
+    let challenge = world.challenge(vec![(world.manifest.id(), 0, range(0, 1))]);
+    let stranger = Manifest { vault: VaultId::from_bytes(key(9).public()), ..world.manifest.clone().into_object() };
+    let nonsense = Unverified::from_bytes(Bytes::new()).expect("an empty envelope");
+    let excuses = [
+        world.manifest.to_unverified(),
+        Verified::sign(Manifest { salt: [6; 16], ..world.manifest.clone().into_object() }, &key(1), &network())
+            .to_unverified(),
+        Verified::sign(stranger, &key(9), &network()).to_unverified(),
+        nonsense,
+    ];
+    for excuse in excuses {
+        let evidence = world.evidence(challenge.clone(), vec![ShardAnswer::OtherManifest(excuse)], 9);
+        assert_eq!(evidence.convicts(&network()), Some(NodeId::from_bytes(key(9).public())));
+    }
+}
+
 #[test]
 fn evidence_that_was_tampered_with_convicts_nobody() {
     let world = World::new();
@@ -140,21 +205,25 @@ fn evidence_that_was_tampered_with_convicts_nobody() {
 }
 
 proptest! {
-    /// Groups behind the end, shards and segments that do not exist, the same shard many times: whatever a hostile
+    /// Groups behind the end, shards, segments and manifests that do not exist, the same shard many times: whatever a hostile
     /// auditor asks, what an honest holder signs convicts it of nothing.
     #[test]
     fn no_challenge_convicts_an_honest_holder(
         asked in prop::collection::vec(
-            (any::<bool>(), 0..5u8, prop::collection::vec((prop_oneof![0..8u32, any::<u32>()], 1..9u32), 1..4)),
+            (any::<bool>(), any::<bool>(), 0..5u8, prop::collection::vec((prop_oneof![0..8u32, any::<u32>()], 1..9u32), 1..4)),
             1..9,
         ),
     ) {
         let world = World::new();
-        let shards = asked.into_iter().map(|(known, index, ranges)| {
+        let named: Vec<bool> = asked.iter().map(|(_, named, ..)| *named).collect();
+        let shards = asked.into_iter().map(|(known, _, index, ranges)| {
             let segment = if known { world.manifest.id() } else { SegmentId::from_bytes([1; 32]) };
             (segment, index, ranges.into_iter().map(|(first, count)| GroupRange { first, count }).collect())
         });
-        let challenge = world.challenge(shards.collect());
+        let mut challenge = world.challenge(shards.collect());
+        for (shard, _) in challenge.shards.iter_mut().zip(named).filter(|(_, named)| !named) {
+            shard.manifest = [8; 32];
+        }
         let answers: Vec<ShardAnswer> = challenge.shards.iter().map(|shard| world.honest(shard)).collect();
         prop_assert_eq!(world.evidence(challenge, answers, 9).convicts(&network()), None);
     }

@@ -1,0 +1,57 @@
+//! Nodes that cheat, for tests alone: what a network does about them has to be seen on real ones.
+//!
+//! Each is the real node, by the crates of `commonhold`, with a [`Cheat`] in the place where it answers; nothing of
+//! that is in `commonhold` itself, and this crate is part of nothing that is installed. The program is
+//! `cli/examples/cheats.rs`: `cheats KIND --config node.toml`.
+
+mod cheat;
+mod inventing;
+mod kind;
+
+use std::{path::Path, process::ExitCode, sync::Arc};
+
+use commonhold_node::{Config, NoObserver, Node, identity::Identity};
+use tokio::signal::unix::{SignalKind, signal};
+
+pub use self::{
+    cheat::{Cheat, is_deleted},
+    kind::{DELETED_PARTS, Kind},
+};
+
+/// The program: runs a cheat until SIGTERM.
+pub fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [kind, option, config] = arguments.as_slice() else { return usage() };
+    let Some(kind) = Kind::parse(kind).filter(|_| option == "--config") else { return usage() };
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env();
+    let filter = filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    match run(kind, Path::new(config)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn usage() -> ExitCode {
+    let kinds: Vec<&str> = Kind::ALL.iter().map(|kind| kind.name()).collect();
+    eprintln!("cheats KIND --config node.toml, where KIND is one of: {}", kinds.join(", "));
+    ExitCode::from(2)
+}
+
+fn run(kind: Kind, config: &Path) -> Result<(), Box<dyn std::error::Error>> {
+    let config = Config::load(config)?;
+    let (data_dir, network) = (config.data_dir(), config.network_name().clone());
+    let key = Identity::load_or_create(&data_dir)?.signing_key();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let mut terminated = signal(SignalKind::terminate())?;
+        let stopped = async move {
+            terminated.recv().await;
+        };
+        let cheat = |honest| Cheat::new(kind, honest, key, network);
+        Ok(Node::run_as(config, data_dir, Arc::new(NoObserver), cheat, stopped).await?)
+    })
+}

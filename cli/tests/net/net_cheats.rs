@@ -1,0 +1,190 @@
+//! Promise: whoever cheats with what it holds is found in the time that the law of audits predicts, and what it held is
+//! rebuilt elsewhere; nobody else is blamed, and nothing is lost.
+//!
+//! One network, in which one honest node after another is started again as one that cheats in its own way: what is
+//! held against it and how long that took is told apart by its id in the logs of the others.
+
+mod law;
+mod verdicts;
+
+use std::{
+    fs,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use commonhold_cheats::Kind;
+use commonhold_protocol::{
+    ClaimLeaf, NodeId, SegmentId,
+    ask::{Request, Response},
+};
+
+use self::{
+    law::{Held, Law, claims},
+    verdicts::{Verdict, evidence_convicts, verdicts},
+};
+use super::harness::{Home, Network, Setup, Spy, Tree, hex_id, noise, poll_until};
+
+const NODES: usize = 15;
+/// The stewards' times in seconds instead of days. The grace time is longer than a node takes to start again: none of
+/// the cheats is to be found by its absence.
+const TIMES: &str = "[audit]\nevery = \"5 s\"\ngrace = \"60 s\"\n\n[repair]\ntop-up = \"1 s\"\n";
+const EVERY_MS: u64 = 5_000;
+/// Each makes a segment of its own, of shards of some 32 chunk groups.
+const FILES: u64 = 20;
+const FILE_BYTES: usize = 3 * (512 << 10);
+/// What a network on a loaded machine may take beyond the law: the start of a node, the moments that the machine was
+/// busy elsewhere.
+const LOADED: Duration = Duration::from_secs(40);
+/// Until every steward sees every shard proven again: top-up and head starts take some seconds, the repairs their
+/// time, and a shard that was rebuilt at a node which has just become a cheat is rebuilt once more.
+const WHOLE_MAX: Duration = Duration::from_secs(150);
+
+#[test]
+fn every_cheat_is_found_in_time_and_its_shards_are_rebuilt_elsewhere() {
+    let mut network =
+        Network::start(&Setup { nodes: NODES, coding: Some("3/6"), overlay: Some(TIMES), ..Setup::default() });
+    let (home, phrase) = network.new_home("home");
+    let mut stored = Stored { tree: Tree::new(network.scratch().join("source"), 1), files: 0 };
+    for _ in 0..FILES {
+        stored.put_more(&home);
+    }
+    whole_again(&network, &home, &[]);
+    assert_eq!(verdicts(&network), [], "somebody was blamed before anybody cheated");
+
+    let mut cheats: Vec<(usize, Kind, String)> = Vec::new();
+    // Those that stay come last: they are found shard by shard, as they lack little of each.
+    let kinds = [Kind::Refuses, Kind::Flips, Kind::Stale, Kind::Forgets, Kind::Invents, Kind::HangsUp, Kind::Deletes];
+    assert_eq!(kinds.len(), Kind::ALL.len());
+    for (node, kind) in (1..).zip(kinds) {
+        let id = network.node_id(node);
+        let held = Held::by(&network, &home, &id);
+        let law = Law::of(kind, &held, EVERY_MS);
+        network.stop(node);
+        let mut began = Instant::now();
+        network.start_cheat(node, kind, 1);
+        match kind {
+            // There is nothing to be found before somebody relies on it.
+            Kind::Forgets => {
+                while claims_nothing_new(&network, &home, &id, &held) {
+                    began = Instant::now();
+                    stored.put_more(&home);
+                }
+            }
+            // It claims what it hears of.
+            Kind::Invents => {
+                began = Instant::now();
+                let request = Request::FetchHealth { segments: segments(&home) };
+                Spy::on(&network).ask(hex_id(&id), request);
+            }
+            _ => {}
+        }
+        let is_its = |verdict: &Verdict| id.starts_with(&verdict.holder);
+        let found = poll_until(law.latest() + LOADED, || verdicts(&network).into_iter().find(is_its));
+        let took = began.elapsed();
+        let found = found.unwrap_or_else(|| panic!("{kind:?} is not found after {took:?}; the law says {law}"));
+        assert!(is_said_of(kind, &found.outcome), "{kind:?} was found {}", found.outcome);
+        cheats.push((node, kind, id));
+        let repairing = Instant::now();
+        whole_again(&network, &home, &cheats);
+        let is_elsewhere = |(holder, leaf, _): &(NodeId, ClaimLeaf, u32)| {
+            let is_it = format!("{}", leaf.segment) == found.segment && leaf.index.0 == found.index;
+            is_it && *holder != hex_id(&cheats[cheats.len() - 1].2)
+        };
+        assert!(claims(&network, &home).iter().any(is_elsewhere), "{found:?}: nobody else has it");
+        eprintln!(
+            "{:9} holds {held}: found {:9} after {took:.1?} (predicted: {law}), all whole again {:.1?} later",
+            kind.name(),
+            found.outcome,
+            repairing.elapsed(),
+        );
+    }
+
+    let all = verdicts(&network);
+    let blamed = |verdict: &&Verdict| !cheats.iter().any(|(_, _, id)| id.starts_with(&verdict.holder));
+    assert_eq!(all.iter().find(blamed), None, "an honest node is blamed");
+    assert_eq!(network.figures("/audits/lost_holders"), 0, "somebody was given up who was there");
+    assert!(network.figures("/audits/shards_rebuilt") > 0);
+    for (_, kind, id) in &cheats {
+        let convicted = evidence_convicts(&network, id);
+        let signs_lies = matches!(kind, Kind::Deletes | Kind::Flips | Kind::Stale);
+        assert_eq!(convicted > 0, signs_lies, "{kind:?}: {convicted} pieces of evidence");
+    }
+
+    // Nothing depends on them any more.
+    for (node, ..) in &cheats {
+        network.kill(*node);
+    }
+    let back = network.scratch().join("back");
+    network.cold_home("reader", &phrase, &[0]).get("/", &back).expect_code(0);
+    for file in 0..stored.files {
+        let read = |folder: &Path| fs::read(folder.join(name(file))).unwrap();
+        assert!(read(&back) == read(stored.tree.path()), "{} is another", name(file));
+    }
+}
+
+/// What is stored, a file at a time: each gets a segment of its own.
+struct Stored {
+    tree: Tree,
+    files: u64,
+}
+
+impl Stored {
+    fn put_more(&mut self, home: &Home) {
+        let name = name(self.files);
+        self.tree.file(&name, &noise(100 + self.files, FILE_BYTES));
+        home.put(&self.tree.path().join(&name), &format!("/{name}"));
+        self.files += 1;
+    }
+}
+
+fn name(file: u64) -> String {
+    format!("file-{file}")
+}
+
+/// What an audit of such a cheat ends with.
+fn is_said_of(kind: Kind, outcome: &str) -> bool {
+    match kind {
+        Kind::Deletes | Kind::Flips | Kind::Stale => outcome == "Wrong",
+        Kind::Forgets | Kind::Invents | Kind::Refuses | Kind::HangsUp => outcome == "Refused",
+    }
+}
+
+fn segments(home: &Home) -> Vec<SegmentId> {
+    let listed = home.json(["segments"]);
+    let id = |segment: &serde_json::Value| SegmentId::from_hex(segment["id"].as_str().unwrap()).unwrap();
+    listed.as_array().unwrap().iter().map(id).collect()
+}
+
+fn claims_nothing_new(network: &Network, home: &Home, id: &str, before: &Held) -> bool {
+    Held::by(network, home, id).shards() == before.shards()
+}
+
+/// Waits until each honest steward of each segment has proof of all n shards by its own audits.
+fn whole_again(network: &Network, home: &Home, cheats: &[(usize, Kind, String)]) {
+    let ids = segments(home);
+    let is_cheat = |node: &usize| cheats.iter().any(|(cheat, ..)| cheat == node);
+    let honest: Vec<usize> = network.running().into_iter().filter(|node| !is_cheat(node)).collect();
+    let spy = Spy::on(network);
+    let lacking = || {
+        let mut lacking = Vec::new();
+        let mut stewards = vec![0; ids.len()];
+        for node in &honest {
+            let answer = spy.ask(hex_id(&network.node_id(*node)), Request::FetchHealth { segments: ids.clone() });
+            let Response::Health(reports) = answer else { panic!("{answer:?}") };
+            for (number, report) in reports.into_iter().enumerate() {
+                let Some(report) = report else { continue };
+                stewards[number] += 1;
+                if report.suspect > 0 || report.lost > 0 {
+                    lacking.push((*node, ids[number], report));
+                }
+            }
+        }
+        let unkept = stewards.iter().filter(|stewards| **stewards == 0).count();
+        (unkept > 0 || !lacking.is_empty()).then_some((unkept, lacking))
+    };
+    let whole = poll_until(WHOLE_MAX, || lacking().is_none().then_some(()));
+    if whole.is_none() {
+        panic!("after {WHOLE_MAX:?} not whole, without a steward and with: {:?}", lacking());
+    }
+}

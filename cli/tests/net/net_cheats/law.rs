@@ -1,0 +1,121 @@
+//! What the law of audits says of one cheat: what it holds, what of that is missing, and when somebody notices.
+
+use std::{fmt, time::Duration};
+
+use commonhold_cheats::{Kind, is_deleted};
+use commonhold_policy::{
+    audit::{
+        detection::{DetectionParams, contained_ms},
+        schedule::{Rate, shard_groups},
+    },
+    detection_delay,
+    stewards::STEWARDS,
+};
+use commonhold_protocol::{ClaimLeaf, NodeId};
+use rand::SeedableRng;
+
+use super::segments;
+use crate::harness::{Home, Network, Spy, hex_id};
+
+/// Drawn from the law, for its quantiles.
+const DRAWS: usize = 20_000;
+/// The test fails once in a thousand runs for each cheat if the law is right, and nothing takes any time; much less
+/// often with what is allowed beyond.
+const QUANTILE: f64 = 0.999;
+
+/// Who claims what, by the records of the first node, which never cheats, or of another if that keeps none.
+pub(super) fn claims(network: &Network, home: &Home) -> Vec<(NodeId, ClaimLeaf, u32)> {
+    let spy = Spy::on(network);
+    let nodes: Vec<_> = network.running().into_iter().map(|node| hex_id(&network.node_id(node))).collect();
+    let mut claimed = Vec::new();
+    for segment in segments(home) {
+        let record = nodes.iter().find_map(|steward| spy.record(*steward, segment)).expect("somebody keeps the record");
+        let groups = shard_groups(record.manifest.verify(&spy.network).unwrap().shard_length());
+        let claims = record.claims.into_iter().map(|claim| claim.verify(&spy.network).unwrap());
+        claimed.extend(claims.map(|claim| (claim.holder, claim.claim.leaf, groups)));
+    }
+    claimed
+}
+
+/// The shards that one node claims, each with its chunk groups.
+pub(super) struct Held(Vec<(ClaimLeaf, u32)>);
+
+impl Held {
+    pub(super) fn by(network: &Network, home: &Home, id: &str) -> Self {
+        let claims = claims(network, home).into_iter().filter(|(holder, ..)| *holder == hex_id(id));
+        Self(claims.map(|(_, leaf, groups)| (leaf, groups)).collect())
+    }
+
+    pub(super) fn shards(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The mean over its shards of the part, 0 to 1, that was deleted.
+    fn deleted(&self) -> f64 {
+        let part = |(leaf, groups): &(ClaimLeaf, u32)| {
+            (0..*groups).filter(|group| is_deleted(leaf, *group)).count() as f64 / f64::from(*groups)
+        };
+        self.0.iter().map(part).sum::<f64>() / self.0.len().max(1) as f64
+    }
+}
+
+impl fmt::Display for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} shards", self.0.len())
+    }
+}
+
+/// When a cheat is found.
+pub(super) struct Law {
+    mean: Duration,
+    latest: Duration,
+}
+
+impl Law {
+    pub(super) fn of(kind: Kind, held: &Held, every_ms: u64) -> Self {
+        let rate = Rate { every_ms };
+        // One of the stewards of a shard may be the cheat, which has nothing to say against itself: as if it held so
+        // much less.
+        let others = |shards: usize| (shards * (STEWARDS - 1) / STEWARDS).max(1) as u64;
+        let params = |shards, lost, contained_ms| DetectionParams {
+            rate,
+            stewards: STEWARDS,
+            shards,
+            auditors: STEWARDS as u64,
+            groups_asked: 1,
+            // Asked for one group, all that counts is the part that is lost.
+            shard_groups: 1 << 20,
+            lost,
+            contained_ms,
+        };
+        let all = others(held.shards());
+        let mut rng = rand::rngs::StdRng::seed_from_u64(1);
+        let mut draw = |params: &DetectionParams| detection_delay(&mut rng, params).expect("something is lost");
+        let mut delays: Vec<Duration> = (0..DRAWS)
+            .map(|_| match kind {
+                Kind::Deletes => draw(&params(all, held.deleted(), 0)),
+                Kind::HangsUp => draw(&params(all, held.deleted(), contained_ms(rate))),
+                Kind::Flips => draw(&params(all, 1.0, 0)),
+                Kind::Refuses => draw(&params(all, 1.0, contained_ms(rate))),
+                // A shard has to be audited for a second time; as if it had one.
+                Kind::Stale => draw(&params(1, 1.0, 0)) + draw(&params(1, 1.0, 0)),
+                // A new claim is audited within half an epoch.
+                Kind::Forgets | Kind::Invents => Duration::from_millis(rate.epoch_ms() / 2),
+            })
+            .collect();
+        delays.sort_unstable();
+        let mean = delays.iter().sum::<Duration>() / DRAWS as u32;
+        Self { mean, latest: delays[(DRAWS as f64 * QUANTILE) as usize] }
+    }
+
+    /// The time that is met with [`QUANTILE`].
+    pub(super) fn latest(&self) -> Duration {
+        self.latest
+    }
+}
+
+impl fmt::Display for Law {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.1?} on average, {:.1?} at the latest", self.mean, self.latest)
+    }
+}
