@@ -256,8 +256,10 @@ impl Auditor {
             }
             News::Record { segment, from } => self.load(vec![(segment, true)], Some(from)).await,
             News::Health { segments, reply } => {
-                let report =
-                    |segment| self.wards.number(segment).and_then(|ward| self.wards.get(ward)).map(Ward::report);
+                let report = |segment| {
+                    let number = self.wards.number(segment)?;
+                    Some(self.wards.get(number)?.report(self.repairs.rests(number)))
+                };
                 let _ = reply.send(segments.iter().map(report).collect());
             }
         }

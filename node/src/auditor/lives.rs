@@ -63,12 +63,12 @@ impl Auditor {
     pub(super) fn probed(&mut self, node: NodeNumber, free_bytes: Option<u64>) {
         let Some(holder) = self.holders.get_mut(node) else { return };
         holder.probing = false;
-        holder.free_bytes = free_bytes.unwrap_or(0);
         self.probe_at(node, self.now().after_ms(self.probe_ms()));
         match free_bytes {
             Some(_) => self.seen(node),
             None => self.live(node, life::Event::Silent),
         }
+        self.offered(node, free_bytes.unwrap_or(0));
     }
 
     /// A sign of life.

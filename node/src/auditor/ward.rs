@@ -48,8 +48,8 @@ impl Ward {
         self.health.claims().iter().any(|claim| claim.node == node)
     }
 
-    /// How it looks, for whoever asks.
-    pub(super) fn report(&self) -> HealthReport {
+    /// How it looks, for whoever asks; `resting`: there is no node to take what is missing.
+    pub(super) fn report(&self, resting: bool) -> HealthReport {
         let counters = self.health.counters();
         HealthReport {
             healthy: counters.healthy,
@@ -57,6 +57,7 @@ impl Ward {
             lost: counters.lost.saturating_add(counters.unclaimed),
             repaired_at: self.repaired_at,
             repairing: self.order.as_ref().is_some_and(|order| order.machine.is_repairing()),
+            resting,
         }
     }
 }
