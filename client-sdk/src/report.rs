@@ -1,27 +1,17 @@
-//! What an owner can see of the vault from outside: its state, its network, and the health of its segments as the
-//! stewards have it.
+//! What an owner can see of the vault from outside: its state, and its network.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
-use commonhold_protocol::{
-    NodeId, SegmentId,
-    ask::{Request, Response},
-};
-use commonhold_storage_engine::tree::{
-    entry::{EntryKind, FileContent},
-    map, walk,
-};
+use commonhold_protocol::SegmentId;
+use commonhold_storage_engine::tree::map;
 
 use crate::{
     error::Error,
     head_payload::HeadPayload,
+    health::Outlook,
     reader::Reader,
     table::{self, SegmentInfo},
     vault::Vault,
-    vault_path::VaultPath,
 };
 
 /// The state of a vault.
@@ -43,6 +33,9 @@ pub struct VaultStatus {
     pub segments: u64,
     /// Bytes of sealed frames in them.
     pub segment_bytes: u64,
+    /// How well they are kept.
+    #[serde(flatten)]
+    pub outlook: Outlook,
     /// The coding that is pinned, as K/N.
     pub coding: Option<String>,
     /// Nodes that answer.
@@ -73,35 +66,12 @@ pub struct ClockReport {
     pub nodes: usize,
 }
 
-/// The health of one segment.
-#[derive(Debug, Clone, serde::Serialize)]
-pub struct SegmentHealth {
-    /// The segment's id, in hex.
-    pub id: String,
-    /// Shards that restore it.
-    pub k: u8,
-    /// Shards in all.
-    pub n: u8,
-    /// Bytes of sealed frames.
-    pub length: u64,
-    /// Who claims each shard, by index, in hex.
-    pub holders: Vec<Option<String>>,
-    /// Shards whose holder answers.
-    pub healthy: usize,
-    /// Stewards that keep its record.
-    pub stewards: usize,
-}
-
 impl Vault {
     /// The state of the vault, from its head and the nodes that answer.
     pub fn status(&self) -> Result<VaultStatus, Error> {
         let state = self.state(&Arc::default())?;
         let written = !state.payload.root.is_empty() || !state.payload.history.is_empty();
-        let (mut segments, mut segment_bytes) = (0, 0);
-        for (_, info) in self.known_segments()? {
-            segments += 1;
-            segment_bytes += info.length;
-        }
+        let segments = segments_in(&self.reader, &state.payload)?;
         let candidates = self.session.block_on(self.session.candidates())?;
         Ok(VaultStatus {
             vault: format!("{:#}", self.id()),
@@ -110,8 +80,9 @@ impl Vault {
             devices: state.version.counters().count(),
             written_at_ms: written.then_some(state.payload.written_at.0),
             kept_until_ms: state.lease.map(|lease| lease.valid_until.0),
-            segments,
-            segment_bytes,
+            segments: segments.len() as u64,
+            segment_bytes: segments.values().map(|info| info.length).sum(),
+            outlook: self.outlook(&segments)?,
             coding: self.pinned_coding.or(state.payload.coding).map(|coding| coding.to_string()),
             nodes: candidates.len(),
             free_bytes: candidates.iter().map(|candidate| candidate.free_bytes).sum(),
@@ -139,90 +110,6 @@ impl Vault {
             }
         });
         Ok(found.collect())
-    }
-
-    /// The health of all segments, or of those that a path needs.
-    pub fn segments(&self, path: Option<&VaultPath>) -> Result<Vec<SegmentHealth>, Error> {
-        let wanted: BTreeSet<SegmentId> = match path {
-            Some(path) => self.segments_of(path)?,
-            None => self.known_segments()?.into_keys().collect(),
-        };
-        let answering: BTreeSet<NodeId> =
-            self.session.block_on(self.session.candidates())?.into_iter().map(|candidate| candidate.node).collect();
-        wanted.into_iter().map(|id| self.segment_health(id, &answering)).collect()
-    }
-
-    fn segments_of(&self, path: &VaultPath) -> Result<BTreeSet<SegmentId>, Error> {
-        let state = self.state(&Arc::default())?;
-        let entry = self.entry(&self.reader, &state.payload.root, path)?;
-        let mut found = BTreeSet::new();
-        let mut note = |chunk: &commonhold_storage_engine::chunk_ref::ChunkRef, _: walk::Part| {
-            found.insert(chunk.segment);
-            true
-        };
-        match &entry.kind {
-            EntryKind::Directory(tree) => walk::directory(&self.reader, tree, &mut note)?,
-            EntryKind::File(FileContent::Chunks(root)) => walk::file(&self.reader, root, &mut note)?,
-            _ => {}
-        }
-        Ok(found)
-    }
-
-    /// All segments of the vault: those in its table, and those that the head hints.
-    fn known_segments(&self) -> Result<BTreeMap<SegmentId, SegmentInfo>, Error> {
-        let state = self.state(&Arc::default())?;
-        segments_in(&self.reader, &state.payload)
-    }
-
-    fn segment_health(&self, id: SegmentId, answering: &BTreeSet<NodeId>) -> Result<SegmentHealth, Error> {
-        let stewards = self.session.block_on(self.session.stewards(*id.as_bytes()))?;
-        let request = Request::FetchRecords { segments: vec![id] };
-        let answers = self.session.block_on(self.session.ask_all(&stewards, &request));
-        let mut health: Option<SegmentHealth> = None;
-        let mut healthy = BTreeSet::new();
-        for (_, answer) in answers {
-            let Some(Response::Records(records)) = answer else { continue };
-            let Some(record) = records.into_iter().flatten().next() else { continue };
-            let Ok(manifest) = record.manifest.verify(self.network()) else { continue };
-            if manifest.id() != id || manifest.vault != self.id() {
-                continue;
-            }
-            let coding = manifest.coding;
-            let health = health.get_or_insert_with(|| SegmentHealth {
-                id: format!("{id:#}"),
-                k: coding.k(),
-                n: coding.n(),
-                length: manifest.length,
-                holders: vec![None; usize::from(coding.n())],
-                healthy: 0,
-                stewards: 0,
-            });
-            health.stewards += 1;
-            for claim in record.claims {
-                let Ok(claim) = claim.verify(self.network()) else { continue };
-                let index = claim.claim.leaf.index;
-                let Some(slot) = health.holders.get_mut(usize::from(index.0)) else { continue };
-                let answers = answering.contains(&claim.holder);
-                if claim.claim.leaf.segment == id && (slot.is_none() || answers) {
-                    *slot = Some(format!("{:#}", claim.holder));
-                }
-                if answers {
-                    healthy.insert(index);
-                }
-            }
-        }
-        let info = self.reader.catalog().info(&id);
-        let mut health = health.unwrap_or_else(|| SegmentHealth {
-            id: format!("{id:#}"),
-            k: info.as_ref().map_or(0, |info| info.coding.k()),
-            n: info.as_ref().map_or(0, |info| info.coding.n()),
-            length: info.as_ref().map_or(0, |info| info.length),
-            holders: Vec::new(),
-            healthy: 0,
-            stewards: 0,
-        });
-        health.healthy = healthy.len();
-        Ok(health)
     }
 }
 

@@ -176,34 +176,37 @@ impl Session {
         known.as_ref().map(|(_, candidates)| candidates.clone()).unwrap_or_default()
     }
 
-    /// Asks several nodes the same at once. Answers come in any order; stragglers are dropped some time after all
-    /// but a few have answered.
+    /// Asks several nodes the same at once; the answers come in the order of the nodes.
     pub(crate) async fn ask_all(&self, nodes: &[NodeId], request: &Request) -> Vec<(NodeId, Option<Response>)> {
-        let mut asked: FuturesUnordered<_> = nodes
-            .iter()
-            .map(|node| async move { (*node, self.peer.ask(*node, request.clone(), ASK_TIMEOUT).await) })
-            .collect();
-        let mut answers = Vec::with_capacity(nodes.len());
+        let answers = self.ask_each(nodes.iter().map(|node| (*node, request.clone())).collect()).await;
+        nodes.iter().copied().zip(answers).collect()
+    }
+
+    /// Asks nodes at once, each its own question; the answers come in the order of the questions. Stragglers are dropped
+    /// some time after all but a few have answered.
+    pub(crate) async fn ask_each(&self, asks: Vec<(NodeId, Request)>) -> Vec<Option<Response>> {
+        let mut answers = vec![None; asks.len()];
+        let (mut answered, enough) = (0, asks.len() * 3);
+        let ask = |(at, (node, request))| async move { (at, node, self.peer.ask(node, request, ASK_TIMEOUT).await) };
+        let mut asked: FuturesUnordered<_> = asks.into_iter().enumerate().map(ask).collect();
         let mut patience = std::pin::pin!(tokio::time::sleep(ASK_TIMEOUT * 2));
         loop {
             let next = tokio::select! {
                 next = asked.next() => next,
                 () = &mut patience => None,
             };
-            let Some((node, answer)) = next else { break };
+            let Some((at, node, answer)) = next else { break };
             let time = now();
             self.health(|health| match &answer {
                 Ok(_) => health.succeeded(node, time),
                 Err(_) => health.failed(node, time),
             });
-            answers.push((node, answer.ok()));
-            if answers.len() * 4 >= nodes.len() * 3 {
+            answers[at] = answer.ok();
+            answered += 1;
+            if answered * 4 >= enough {
                 patience.as_mut().reset(tokio::time::Instant::now() + ASK_STRAGGLERS);
             }
         }
-        let silent: Vec<NodeId> =
-            nodes.iter().filter(|node| !answers.iter().any(|(known, _)| known == *node)).copied().collect();
-        answers.extend(silent.into_iter().map(|node| (node, None)));
         answers
     }
 

@@ -15,7 +15,7 @@ use axum::{
 use prometheus_client::{
     encoding::text::encode,
     metrics::{counter::Counter, family::Family, gauge::Gauge},
-    registry::Registry,
+    registry::{Metric, Registry, Unit},
 };
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -70,67 +70,95 @@ async fn page(State(source): Source) -> Result<Html<String>, StatusCode> {
     read(source).await.map(|status| Html(page_of(&status)))
 }
 
-/// The figures, by the names that they have in the metrics.
-fn figures(status: &NodeStatus) -> [(&'static str, &'static str, u64); 15] {
-    let NodeStatus { pledge, shards, records, traffic, .. } = status;
+/// A figure of the status, by the name that it has in the metrics, less its prefix, unit and `_total`.
+struct Figure {
+    name: &'static str,
+    unit: Option<Unit>,
+    help: &'static str,
+    value: u64,
+}
+
+fn figure(name: &'static str, help: &'static str, value: u64) -> Figure {
+    Figure { name, unit: None, help, value }
+}
+
+fn bytes(name: &'static str, help: &'static str, value: u64) -> Figure {
+    Figure { name, unit: Some(Unit::Bytes), help, value }
+}
+
+/// What goes up and down.
+fn gauges(status: &NodeStatus) -> Vec<Figure> {
+    let NodeStatus { pledge, shards, records, .. } = status;
+    let seconds = |name, help, value| Figure { name, unit: Some(Unit::Seconds), help, value };
+    let last_repair = status.audits.last_repair_ms.map(|at| at / 1000);
+    let last_repair = last_repair.map(|at| seconds("last_repair_timestamp", "Last repair that placed a shard", at));
+    let gauges = [
+        seconds("uptime", "Time since the start", status.uptime_ms / 1000),
+        figure("peers", "Peers connected", status.peers),
+        figure("nodes_known", "Nodes known", status.nodes_known),
+        bytes("pledge", "What is lent", pledge.bytes_max),
+        bytes("pledge_used", "Used of it, on disk", pledge.used_bytes),
+        bytes("pledge_free", "What could still be stored", pledge.free_bytes),
+        figure("shards", "Shards held, those in the trash included", shards.held),
+        figure("shards_quarantined", "Shards found damaged", shards.quarantined),
+        figure("segment_records", "Records of segments kept", records.segments),
+        figure("head_records", "Vaults with a head kept", records.heads),
+        figure("lease_records", "Vaults with a lease kept", records.leases),
+        figure("drop_records", "Segments with a drop or undrop kept", records.drops),
+        bytes("records", "Records, on disk", records.used_bytes),
+    ];
+    gauges.into_iter().chain(last_repair).collect()
+}
+
+/// What only grows, from the start of the node.
+fn counters(status: &NodeStatus) -> [Figure; 9] {
+    let NodeStatus { traffic, audits, .. } = status;
     [
-        ("uptime_seconds", "Time since the start", status.uptime_ms / 1000),
-        ("peers", "Peers connected", status.peers),
-        ("nodes_known", "Nodes known", status.nodes_known),
-        ("pledge_bytes", "What is lent", pledge.bytes_max),
-        ("pledge_used_bytes", "Used of it, on disk", pledge.used_bytes),
-        ("pledge_free_bytes", "What could still be stored", pledge.free_bytes),
-        ("shards", "Shards held", shards.held),
-        ("shards_quarantined", "Shards found damaged", shards.quarantined),
-        ("segment_records", "Records of segments", records.segments),
-        ("head_records", "Vaults with a head", records.heads),
-        ("lease_records", "Vaults with a lease", records.leases),
-        ("drop_records", "Segments with a drop or undrop", records.drops),
-        ("record_bytes", "Bytes of records on disk", records.used_bytes),
-        ("shard_bytes_sent", "Shard bytes sent since the start", traffic.shard_bytes_sent),
-        ("shard_bytes_received", "Shard bytes received since the start", traffic.shard_bytes_received),
+        bytes("shard_sent", "Shard bytes sent, repairs included", traffic.shard_bytes_sent),
+        bytes("shard_received", "Shard bytes received, repairs included", traffic.shard_bytes_received),
+        figure("challenges", "Challenges sent, repetitions included", audits.challenges),
+        figure("lost_holders", "Holders given up", audits.lost_holders),
+        figure("repairs", "Repairs that placed a shard", audits.repairs),
+        figure("repairs_failed", "Repairs that placed none", audits.repairs_failed),
+        figure("shards_rebuilt", "Shards rebuilt and placed", audits.shards_rebuilt),
+        bytes("repair_read", "Shard bytes read for repairs", audits.bytes_read),
+        bytes("repair_sent", "Shard bytes sent by repairs", audits.bytes_sent),
     ]
 }
 
-/// A name, what it means, and the count.
-type Counted = (&'static str, &'static str, u64);
-
-/// What the auditor counted, by the names that it has in the metrics; and the shards audited, by outcome.
-fn counters(audits: &AuditSnapshot) -> ([Counted; 7], [(&'static str, u64); 5]) {
-    let counters = [
-        ("challenges", "Challenges sent, repetitions included", audits.challenges),
-        ("lost_holders", "Holders given up", audits.lost_holders),
-        ("repairs", "Repairs that placed a shard", audits.repairs),
-        ("repairs_failed", "Repairs that placed none", audits.repairs_failed),
-        ("shards_rebuilt", "Shards rebuilt", audits.shards_rebuilt),
-        ("repair_bytes_read", "Shard bytes read for repairs", audits.bytes_read),
-        ("repair_bytes_sent", "Shard bytes sent by repairs", audits.bytes_sent),
-    ];
-    let outcomes = [
+/// The audits, by outcome.
+fn outcomes(audits: &AuditSnapshot) -> [(&'static str, u64); 5] {
+    [
         ("held", audits.held),
         ("wrong", audits.wrong),
         ("refused", audits.refused),
         ("contradicted", audits.contradicted),
         ("unreachable", audits.unreachable),
-    ];
-    (counters, outcomes)
+    ]
+}
+
+fn register(registry: &mut Registry, figure: Figure, metric: impl Metric) {
+    let Figure { name, unit, help, .. } = figure;
+    match unit {
+        Some(unit) => registry.register_with_unit(name, help, unit, metric),
+        None => registry.register(name, help, metric),
+    }
 }
 
 fn metrics_of(status: &NodeStatus) -> Result<String, std::fmt::Error> {
     let mut registry = Registry::with_prefix("commonhold");
-    for (name, help, value) in figures(status) {
+    for figure in gauges(status) {
         let gauge: Gauge<u64, AtomicU64> = Gauge::default();
-        gauge.set(value);
-        registry.register(name, help, gauge);
+        gauge.set(figure.value);
+        register(&mut registry, figure, gauge);
     }
-    let (counters, outcomes) = counters(&status.audits);
-    for (name, help, value) in counters {
+    for figure in counters(status) {
         let counter: Counter = Counter::default();
-        counter.inc_by(value);
-        registry.register(name, help, counter);
+        counter.inc_by(figure.value);
+        register(&mut registry, figure, counter);
     }
     let audits: Family<[(&'static str, &'static str); 1], Counter> = Family::default();
-    for (outcome, value) in outcomes {
+    for (outcome, value) in outcomes(&status.audits) {
         audits.get_or_create(&[("outcome", outcome)]).inc_by(value);
     }
     registry.register("audits", "Shards audited, by outcome; unreachable counts challenges", audits);
@@ -149,11 +177,11 @@ fn page_of(status: &NodeStatus) -> String {
         ("Addresses", status.addresses.join("\n")),
     ];
     let facts = facts.into_iter().map(|(label, value)| row(label, &value));
-    let figures = figures(status).into_iter().map(|(name, help, value)| row(help, &shown(name, value)));
-    let (counters, outcomes) = counters(&status.audits);
-    let counters = counters.into_iter().map(|(name, help, value)| row(help, &shown(name, value)));
+    let figures = gauges(status).into_iter().chain(counters(status));
+    let figures = figures.map(|figure| row(figure.help, &shown(&figure)));
+    let outcomes = outcomes(&status.audits);
     let outcomes = outcomes.into_iter().map(|(outcome, value)| row(&format!("Audits: {outcome}"), &value.to_string()));
-    let rows: String = facts.chain(figures).chain(counters).chain(outcomes).collect();
+    let rows: String = facts.chain(figures).chain(outcomes).collect();
     format!(
         "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\"><meta http-equiv=\"refresh\" content=\"10\">\
          <title>{name}</title><style>body{{font:16px system-ui,sans-serif;margin:2rem}}td{{padding:.2rem 1rem .2rem 0;\
@@ -163,8 +191,12 @@ fn page_of(status: &NodeStatus) -> String {
     )
 }
 
-fn shown(name: &str, value: u64) -> String {
-    if name.contains("bytes") { bytesize::ByteSize(value).to_string() } else { value.to_string() }
+fn shown(figure: &Figure) -> String {
+    match figure.unit {
+        Some(Unit::Bytes) => bytesize::ByteSize(figure.value).to_string(),
+        Some(Unit::Seconds) => format!("{} s", figure.value),
+        _ => figure.value.to_string(),
+    }
 }
 
 fn row(label: &str, value: &str) -> String {
@@ -209,7 +241,14 @@ mod tests {
                 bytes_max: 4 << 30,
             },
             traffic: TrafficStatus { shard_bytes_sent: 5, shard_bytes_received: 1 << 30 },
-            audits: AuditSnapshot { held: 900, wrong: 2, repairs: 3, bytes_sent: 1 << 20, ..AuditSnapshot::default() },
+            audits: AuditSnapshot {
+                held: 900,
+                wrong: 2,
+                repairs: 3,
+                bytes_sent: 1 << 20,
+                last_repair_ms: Some(1_770_091_506_999),
+                ..AuditSnapshot::default()
+            },
         }
     }
 
@@ -220,13 +259,73 @@ mod tests {
             "commonhold_peers 13",
             "commonhold_shards 4096",
             "commonhold_uptime_seconds 61",
+            "commonhold_pledge_used_bytes 1073741824",
+            "commonhold_shard_sent_bytes_total 5",
             "commonhold_audits_total{outcome=\"wrong\"} 2",
             "commonhold_repairs_total 3",
-            "commonhold_repair_bytes_sent_total 1048576",
+            "commonhold_repair_sent_bytes_total 1048576",
+            "commonhold_last_repair_timestamp_seconds 1770091506",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} not in\n{text}");
         }
-        assert!(text.ends_with("# EOF\n"));
+        let none_yet = NodeStatus { audits: AuditSnapshot::default(), ..example() };
+        assert!(!metrics_of(&none_yet).unwrap().contains("last_repair"), "a repair at the beginning of 1970");
+    }
+
+    /// What Prometheus wants: each sample behind the HELP and TYPE of its own family, units in names, and the end said.
+    #[test]
+    fn metrics_are_as_the_format_wants_them() {
+        let text = metrics_of(&example()).unwrap();
+        assert!(text.ends_with("\n# EOF\n"));
+        let (mut family, mut families) = ((String::new(), String::new()), Vec::new());
+        for line in text.lines().filter(|line| *line != "# EOF") {
+            let words: Vec<&str> = line.split(' ').collect();
+            match words.as_slice() {
+                ["#", "HELP", name, help @ ..] => {
+                    assert!(!families.contains(&(*name).to_owned()) && help.len() > 1, "{line}");
+                    families.push((*name).to_owned());
+                    family = ((*name).to_owned(), String::new());
+                }
+                ["#", "TYPE", name, kind @ ("gauge" | "counter")] => {
+                    assert_eq!(*name, family.0, "{line}");
+                    family.1 = (*kind).to_owned();
+                }
+                ["#", "UNIT", name, unit @ ("bytes" | "seconds")] => {
+                    assert!(*name == family.0 && name.ends_with(&format!("_{unit}")), "{line}");
+                }
+                [sample, value] => {
+                    let name = sample.split('{').next().unwrap();
+                    let expected = match family.1.as_str() {
+                        "counter" => format!("{}_total", family.0),
+                        "gauge" => family.0.clone(),
+                        kind => panic!("{line} behind the type {kind:?}"),
+                    };
+                    assert!(name == expected && name.starts_with("commonhold_"), "{line}");
+                    assert!(name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'), "{line}");
+                    value.parse::<u64>().unwrap();
+                }
+                _ => panic!("what is {line:?}?"),
+            }
+        }
+        assert_eq!(families.len(), 24);
+    }
+
+    /// The page of metrics is this very list.
+    #[test]
+    fn the_page_names_every_metric() {
+        let text = metrics_of(&example()).unwrap();
+        let page = include_str!("../../docs/metrics.md");
+        let samples = text.lines().filter(|line| !line.starts_with('#'));
+        let mut names: Vec<&str> = samples.map(|line| line.split(['{', ' ']).next().unwrap()).collect();
+        names.dedup();
+        let mut told: Vec<&str> = page.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
+        let shorn = |names: &mut Vec<&str>| {
+            names.iter_mut().for_each(|name| *name = name.split('{').next().unwrap());
+            names.sort_unstable();
+        };
+        shorn(&mut names);
+        shorn(&mut told);
+        assert_eq!(told, names);
     }
 
     #[test]

@@ -29,6 +29,7 @@ pub mod peer_health;
 pub mod placement;
 pub mod records;
 pub mod repair;
+pub mod reports;
 pub mod reputation;
 pub mod segment_health;
 pub mod stewards;

@@ -83,7 +83,7 @@ pub enum Request {
 pub struct HealthReport {
     /// Held, as far as the steward's own audits say.
     pub healthy: u8,
-    /// Held by a node that is away for now.
+    /// Claimed, but not audited by this steward yet, or held by a node that is away for now.
     pub suspect: u8,
     /// Lost, or claimed by nobody.
     pub lost: u8,
@@ -91,6 +91,8 @@ pub struct HealthReport {
     pub repaired_at: Option<Timestamp>,
     /// True while the steward itself rebuilds shards of it.
     pub repairing: bool,
+    /// True if shards are missing and the steward knows no node that could take one.
+    pub resting: bool,
 }
 
 /// Why a peer does not do what it was asked.
@@ -415,6 +417,8 @@ struct HealthReportWire {
     repaired_at: u64,
     #[prost(bool, tag = "5")]
     repairing: bool,
+    #[prost(bool, tag = "6")]
+    resting: bool,
 }
 
 impl HealthReport {
@@ -425,6 +429,7 @@ impl HealthReport {
             lost: self.lost.into(),
             repaired_at: self.repaired_at.map_or(0, |at| at.0),
             repairing: self.repairing,
+            resting: self.resting,
         }
     }
 
@@ -436,6 +441,7 @@ impl HealthReport {
             lost: count("lost", wire.lost)?,
             repaired_at: (wire.repaired_at > 0).then_some(Timestamp(wire.repaired_at)),
             repairing: wire.repairing,
+            resting: wire.resting,
         };
         Ok((health != Self::default()).then_some(health))
     }

@@ -197,6 +197,7 @@ fn responses() {
         lost: 1,
         repaired_at: Some(Timestamp(1_700_000_000_001)),
         repairing: true,
+        resting: false,
     };
     let responses = [
         ("about", about),

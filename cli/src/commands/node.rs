@@ -82,6 +82,7 @@ fn status(args: &NodeConfigFile, output: &Output) -> Result<(), Failure> {
 }
 
 fn lines(status: &NodeStatus) -> Vec<String> {
+    let date = |ms: u64| figures::date(i64::try_from(ms / 1000).unwrap_or(i64::MAX));
     let known = |text: &Option<String>| escape::name(text.as_deref().unwrap_or("-").as_bytes());
     let pledge = &status.pledge;
     let mut rows = vec![
@@ -142,13 +143,16 @@ fn lines(status: &NodeStatus) -> Vec<String> {
         (
             "repairs",
             format!(
-                "{} rebuilt in {}, {} read, {} sent",
+                "{} rebuilt in {}, {} failed, {} read, {} sent",
                 figures::count(audits.shards_rebuilt, "shard", "shards"),
                 figures::count(audits.repairs, "repair", "repairs"),
+                figures::grouped(audits.repairs_failed),
                 figures::size(audits.bytes_read),
                 figures::size(audits.bytes_sent)
             ),
         ),
+        ("last repair", audits.last_repair_ms.map_or_else(|| "none since the start".to_owned(), date)),
+        ("lost holders", figures::grouped(audits.lost_holders)),
     ]);
     rows.extend(status.addresses.iter().map(|address| ("address", address.clone())));
     let rows: Vec<Vec<String>> = rows.into_iter().map(|(name, value)| vec![format!("{name}:"), value]).collect();

@@ -17,6 +17,7 @@ mod net_partition;
 mod net_repair;
 mod net_round_trip;
 mod net_secrets;
+mod net_seen;
 mod net_strangers;
 mod net_two_homes;
 mod net_unreadable;

@@ -153,7 +153,7 @@ fn is_said_of(kind: Kind, outcome: &str) -> bool {
 fn segments(home: &Home) -> Vec<SegmentId> {
     let listed = home.json(["segments"]);
     let id = |segment: &serde_json::Value| SegmentId::from_hex(segment["id"].as_str().unwrap()).unwrap();
-    listed.as_array().unwrap().iter().map(id).collect()
+    listed["segments"].as_array().unwrap().iter().map(id).collect()
 }
 
 fn claims_nothing_new(network: &Network, home: &Home, id: &str, before: &Held) -> bool {

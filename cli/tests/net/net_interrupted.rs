@@ -112,7 +112,7 @@ fn cut_off(network: &Network, home: &Home, tree: &Tree, path: &str, signal: &str
 fn only_what_is_recorded_is_held(network: &Network, home: &Home) {
     let segments = home.json(["segments"]);
     let of_segment = |segment: &Value| segment["holders"].as_array().unwrap().iter().filter(|id| !id.is_null()).count();
-    let recorded: usize = segments.as_array().unwrap().iter().map(of_segment).sum();
+    let recorded: usize = segments["segments"].as_array().unwrap().iter().map(of_segment).sum();
     let mut held = 0;
     let same = poll_until(Duration::from_secs(30), || {
         held = network.figures("/shards/held");

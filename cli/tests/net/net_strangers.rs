@@ -375,7 +375,7 @@ fn a_vault_stays_readable_under_attack() {
     let spy = Spy::on(&network);
     let nodes: Vec<NodeId> = (0..NODES).map(|node| hex_id(&network.node_id(node))).collect();
     let segments = home.json(["segments"]);
-    for segment in segments.as_array().unwrap() {
+    for segment in segments["segments"].as_array().unwrap() {
         let id = SegmentId::from_hex(segment["id"].as_str().unwrap()).unwrap();
         let n = segment["n"].as_u64().unwrap() as u8;
         let leaves: Vec<ClaimLeaf> = (0..n).map(|index| ClaimLeaf { segment: id, index: ShardIndex(index) }).collect();

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use commonhold_policy::audit::Outcome;
+use commonhold_protocol::Timestamp;
 use serde::{Deserialize, Serialize};
 
 /// Counters since the start.
@@ -20,6 +21,8 @@ pub struct AuditFigures {
     shards_rebuilt: AtomicU64,
     bytes_read: AtomicU64,
     bytes_sent: AtomicU64,
+    /// In milliseconds since 1970; 0: none yet.
+    last_repair_ms: AtomicU64,
 }
 
 /// What they were at one moment.
@@ -49,6 +52,8 @@ pub struct AuditSnapshot {
     pub bytes_read: u64,
     /// Shard bytes sent by repairs.
     pub bytes_sent: u64,
+    /// When a repair last placed a shard, in milliseconds since 1970; none since the start.
+    pub last_repair_ms: Option<u64>,
 }
 
 impl AuditFigures {
@@ -71,9 +76,13 @@ impl AuditFigures {
         self.lost_holders.fetch_add(1, Relaxed);
     }
 
-    pub(super) fn repaired(&self, shards: u64, bytes_read: u64, bytes_sent: u64) {
-        let repairs = if shards > 0 { &self.repairs } else { &self.repairs_failed };
-        repairs.fetch_add(1, Relaxed);
+    pub(super) fn repaired(&self, now: Timestamp, shards: u64, bytes_read: u64, bytes_sent: u64) {
+        if shards > 0 {
+            self.repairs.fetch_add(1, Relaxed);
+            self.last_repair_ms.fetch_max(now.0, Relaxed);
+        } else {
+            self.repairs_failed.fetch_add(1, Relaxed);
+        }
         self.shards_rebuilt.fetch_add(shards, Relaxed);
         self.bytes_read.fetch_add(bytes_read, Relaxed);
         self.bytes_sent.fetch_add(bytes_sent, Relaxed);
@@ -94,6 +103,7 @@ impl AuditFigures {
             shards_rebuilt: self.shards_rebuilt.load(Relaxed),
             bytes_read: self.bytes_read.load(Relaxed),
             bytes_sent: self.bytes_sent.load(Relaxed),
+            last_repair_ms: Some(self.last_repair_ms.load(Relaxed)).filter(|at| *at > 0),
         }
     }
 }

@@ -70,12 +70,12 @@ impl Auditor {
     pub(super) fn probed(&mut self, node: NodeNumber, free_bytes: Option<u64>) {
         let Some(holder) = self.holders.get_mut(node) else { return };
         holder.probing = false;
-        holder.free_bytes = free_bytes.unwrap_or(0);
         self.probe_at(node, self.now().after_ms(self.probe_ms()));
         match free_bytes {
             Some(_) => self.seen(node),
             None => self.live(node, life::Event::Silent),
         }
+        self.offered(node, free_bytes.unwrap_or(0));
     }
 
     /// A sign of life.
@@ -199,6 +199,7 @@ impl Auditor {
             lost: counters.lost.saturating_add(counters.unclaimed),
             repaired_at: self.repaired_at.get(&number).copied(),
             repairing: self.orders.get(&number).is_some_and(|order| order.machine.is_repairing()),
+            resting: self.repairs.rests(number),
         })
     }
 

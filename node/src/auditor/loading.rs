@@ -186,6 +186,7 @@ impl Auditor {
         self.wards.remove(number);
         self.ailing.remove(&number);
         self.orders.remove(&number);
+        self.repairs.forget(number);
         self.repaired_at.remove(&number);
         self.repairs.stop(segment);
         for node in claimants {

@@ -1,7 +1,7 @@
 //! Repairs: assesses segments, looks at the other stewards' records before acting, and has missing shards rebuilt.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -21,8 +21,9 @@ use commonhold_policy::{
     stewards,
 };
 use commonhold_protocol::{
-    NodeId, Record, SegmentId, ShardIndex, VerifiedClaim,
+    NodeId, Record, SegmentId, ShardIndex, Timestamp, VerifiedClaim,
     ask::{Request, Response},
+    manifest::SEGMENT_BYTES_MAX,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -41,6 +42,8 @@ const WAITING_MAX: usize = 4096;
 const BYTES_PER_SECOND: u64 = 10 << 20;
 /// How long a steward may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// A node that refused a shard is not offered another for a back-off, doubled each time, up to this many times.
+const REFUSAL_DOUBLINGS_MAX: u32 = 6;
 
 /// Repairs that run and that wait.
 pub(super) struct Repairs {
@@ -48,6 +51,17 @@ pub(super) struct Repairs {
     running: BTreeMap<SegmentId, CancellationToken>,
     urgent: VecDeque<SegmentId>,
     waiting: VecDeque<SegmentId>,
+    /// Segments that lack shards which no node could take.
+    resting: BTreeSet<WardNumber>,
+    refusals: BTreeMap<NodeId, Refusals>,
+}
+
+/// A node that said that it has room, and took nothing. Without this, segments that rest would try it again and again.
+#[derive(Clone, Copy)]
+struct Refusals {
+    times: u32,
+    /// Until then it counts as full.
+    until: Timestamp,
 }
 
 impl Repairs {
@@ -61,7 +75,32 @@ impl Repairs {
             running: BTreeMap::new(),
             urgent: VecDeque::new(),
             waiting: VecDeque::new(),
+            resting: BTreeSet::new(),
+            refusals: BTreeMap::new(),
         }
+    }
+
+    /// True if a segment lacks shards which no node could take.
+    pub(super) fn rests(&self, ward: WardNumber) -> bool {
+        self.resting.contains(&ward)
+    }
+
+    /// A segment is not looked after any more: its number may soon be another's.
+    pub(super) fn forget(&mut self, ward: WardNumber) {
+        self.resting.remove(&ward);
+    }
+
+    fn refused(&mut self, node: NodeId, now: Timestamp, back_off_ms: u64) {
+        // Who has not refused for that long starts anew.
+        let forgotten_ms = back_off_ms << REFUSAL_DOUBLINGS_MAX;
+        self.refusals.retain(|_, refusals| refusals.until.after_ms(forgotten_ms) > now);
+        let refusals = self.refusals.entry(node).or_insert(Refusals { times: 0, until: now });
+        refusals.until = now.after_ms(back_off_ms << refusals.times.min(REFUSAL_DOUBLINGS_MAX));
+        refusals.times += 1;
+    }
+
+    fn is_refusing(&self, node: &NodeId, now: Timestamp) -> bool {
+        self.refusals.get(node).is_some_and(|refusals| now < refusals.until)
     }
 
     fn queue(&mut self, segment: SegmentId, urgent: bool) -> bool {
@@ -166,6 +205,7 @@ impl Auditor {
             let rank = ward.rank.into();
             if health.counters().standing() == ward.coding.n() {
                 self.ailing.remove(number);
+                self.repairs.resting.remove(number);
                 if !self.orders.contains_key(number) {
                     continue;
                 }
@@ -175,6 +215,11 @@ impl Auditor {
             }
             let helpers = helpers.get_or_insert_with(|| self.helpers());
             if let Some(decision) = self.decide(*number, helpers) {
+                if matches!(decision, Decision::Resting { .. }) {
+                    self.repairs.resting.insert(*number);
+                } else {
+                    self.repairs.resting.remove(number);
+                }
                 self.order(*number, order::Event::Assessed { decision, rank });
             }
         }
@@ -191,6 +236,20 @@ impl Auditor {
         self.parts.tasks.spawn_blocking(move || {
             steward.make_room(&sender, &segment, &crowded, &standing_claims(&named));
         });
+    }
+
+    /// A node says what it would take. If that is news for segments that rest, they are assessed anew; one that has room
+    /// for any shard had it before.
+    pub(super) fn offered(&mut self, number: NodeNumber, free_bytes: u64) {
+        let now = self.now();
+        let Some(node) = self.holders.key(number) else { return };
+        let Some(holder) = self.holders.get_mut(number) else { return };
+        let free_bytes = if self.repairs.is_refusing(&node, now) { 0 } else { free_bytes };
+        let before = std::mem::replace(&mut holder.free_bytes, free_bytes);
+        if before < SEGMENT_BYTES_MAX && before < free_bytes {
+            let resting: Vec<WardNumber> = self.repairs.resting.iter().copied().collect();
+            self.assess(&resting);
+        }
     }
 
     /// Feeds a segment's order of repair, and does what it says.
@@ -317,12 +376,20 @@ impl Auditor {
 
     async fn take_rebuilt(&mut self, segment: SegmentId, rebuilt: Rebuilt) {
         let Rebuilt { claims, refused, faults, bytes_read, bytes_sent } = rebuilt;
-        self.parts.figures.repaired(claims.len() as u64, bytes_read, bytes_sent);
-        tracing::info!(%segment, claimed = claims.len(), refused = refused.len(), faults = faults.len(), "repaired");
+        let now = self.now();
+        self.parts.figures.repaired(now, claims.len() as u64, bytes_read, bytes_sent);
+        let (placed, refusing, faulty) = (claims.len(), refused.len(), faults.len());
+        if placed > 0 {
+            tracing::info!(%segment, placed, refusing, faulty, bytes_read, bytes_sent, "repaired");
+        } else {
+            tracing::warn!(%segment, refusing, faulty, bytes_read, bytes_sent, "a repair placed nothing");
+        }
         for (_, node) in refused {
             if let Some(holder) = self.holders.number(&node).and_then(|holder| self.holders.get_mut(holder)) {
-                // Until it says anew what it would take.
                 holder.free_bytes = 0;
+            }
+            if faulty == 0 {
+                self.repairs.refused(node, now, self.times.back_off_ms);
             }
         }
         for (index, node, fault) in faults {
@@ -332,7 +399,6 @@ impl Auditor {
                 SourceFault::Wrong => self.verdict(holder, segment, index, Outcome::Wrong),
             }
         }
-        let now = self.now();
         if let Some(number) = self.wards.number(&segment) {
             let event = if claims.is_empty() { order::Event::Failed } else { order::Event::Repaired };
             if !claims.is_empty() {

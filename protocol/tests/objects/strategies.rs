@@ -153,8 +153,9 @@ fn audit_answer() -> impl Strategy<Value = AuditAnswer> {
 /// A segment has a shard at least.
 fn health() -> impl Strategy<Value = HealthReport> {
     let counts = (1..=255_u8, any::<u8>(), any::<u8>());
-    (counts, option::of(1..u64::MAX), any::<bool>()).prop_map(|((healthy, suspect, lost), at, repairing)| {
-        HealthReport { healthy, suspect, lost, repaired_at: at.map(Timestamp), repairing }
+    let flags = (any::<bool>(), any::<bool>());
+    (counts, option::of(1..u64::MAX), flags).prop_map(|((healthy, suspect, lost), at, (repairing, resting))| {
+        HealthReport { healthy, suspect, lost, repaired_at: at.map(Timestamp), repairing, resting }
     })
 }
 

@@ -128,7 +128,7 @@ pub(crate) fn hex_id(hex: &str) -> NodeId {
 /// The shards that the stewards' records say a node holds: segments and indexes, of what `segments --json` printed.
 pub(crate) fn claimed_by(segments: &Value, node: &str) -> Vec<(SegmentId, u8)> {
     let mut claimed = Vec::new();
-    for segment in segments.as_array().unwrap() {
+    for segment in segments["segments"].as_array().unwrap() {
         let id = SegmentId::from_hex(segment["id"].as_str().unwrap()).unwrap();
         for (index, holder) in segment["holders"].as_array().unwrap().iter().enumerate() {
             if holder.as_str() == Some(node) {
