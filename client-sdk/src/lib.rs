@@ -15,6 +15,7 @@ mod error;
 mod get;
 mod head_payload;
 mod heads;
+mod history;
 mod home;
 mod journal;
 mod local_files;
