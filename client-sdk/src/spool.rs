@@ -128,7 +128,7 @@ impl Spool {
     fn find(&self, taken_over: &[usize], network: &NetworkName) -> Result<Vec<Spooled>, Error> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.dir).doing("create", &self.dir)?;
         let (mut ours, mut theirs) = (BTreeMap::new(), Vec::new());
-        for ((device, number), path) in slots(&self.dir)? {
+        for (device, number, path) in slots(&self.dir)? {
             if device == self.device {
                 ours.insert(number, path);
             } else if taken_over.contains(&device) {
@@ -297,16 +297,16 @@ pub(crate) fn forget(home: &Home, device: usize) -> Result<(), Error> {
     if !dir.exists() {
         return Ok(());
     }
-    let of_device = slots(&dir)?.into_iter().filter(|((of, _), _)| *of == device);
-    of_device.into_iter().try_for_each(|(_, path)| fs::remove_file(&path).doing("remove", &path))
+    let of_device = slots(&dir)?.into_iter().filter(|(of, ..)| *of == device);
+    of_device.into_iter().try_for_each(|(.., path)| fs::remove_file(&path).doing("remove", &path))
 }
 
 /// The slots in a folder, each with its device and number.
-fn slots(dir: &Path) -> Result<Vec<((usize, usize), PathBuf)>, Error> {
+fn slots(dir: &Path) -> Result<Vec<(usize, usize, PathBuf)>, Error> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir).doing("list", dir)? {
         let path = entry.doing("list", dir)?.path();
-        found.extend(numbers(&path).map(|numbers| (numbers, path)));
+        found.extend(numbers(&path).map(|(device, number)| (device, number, path)));
     }
     Ok(found)
 }

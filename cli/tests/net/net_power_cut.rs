@@ -26,8 +26,8 @@ fn a_put_goes_on_whatever_is_left_of_its_spool() {
     let kinds: [(&str, Damage); 6] = [
         ("cut off", |random, bytes| bytes.truncate(random.random_range(0..bytes.len()))),
         ("emptied", |_, bytes| bytes.clear()),
-        ("zeroed", zero_pages),
-        ("flipped", flip_bits),
+        ("zeroed", |random, bytes| zero_pages(random, bytes)),
+        ("flipped", |random, bytes| flip_bits(random, bytes)),
         ("its end is zeros", |random, bytes| {
             let from = random.random_range(0..bytes.len());
             bytes[from..].fill(0);
@@ -81,11 +81,11 @@ fn slots(spool: &Path) -> Vec<PathBuf> {
 }
 
 /// Half of the pages never reached the disk.
-fn zero_pages(random: &mut StdRng, bytes: &mut Vec<u8>) {
+fn zero_pages(random: &mut StdRng, bytes: &mut [u8]) {
     bytes.chunks_mut(4096).filter(|_| random.random()).for_each(|page| page.fill(0));
 }
 
-fn flip_bits(random: &mut StdRng, bytes: &mut Vec<u8>) {
+fn flip_bits(random: &mut StdRng, bytes: &mut [u8]) {
     for _ in 0..20 {
         let at = random.random_range(0..bytes.len());
         bytes[at] ^= 1 << random.random_range(0..8);

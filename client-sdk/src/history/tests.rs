@@ -116,9 +116,11 @@ fn two_states_of_one_version_are_not_one_state() {
     let mut first = Writer::new();
     writes(&mut first, 1, 5);
     let (mut one, mut other) = (first.clone(), first.clone());
-    (one.write(1, 70), other.write(1, 71));
+    one.write(1, 70);
+    other.write(1, 71);
     assert_eq!((one.at.version == other.at.version, one.at.mark() == other.at.mark()), (true, false));
-    (one.write(2, 80), other.write(3, 81));
+    one.write(2, 80);
+    other.write(3, 81);
     assert_eq!(one.common(&other), Some(first.at));
 }
 
@@ -127,7 +129,8 @@ fn of_two_that_merged_each_other_at_once_one_of_the_merged_is_the_nearest() {
     let mut first = Writer::new();
     writes(&mut first, 1, 3);
     let (mut one, mut other) = (first.clone(), first.clone());
-    (one.write(2, 20), other.write(3, 30));
+    one.write(2, 20);
+    other.write(3, 30);
     let sides = [one.at.clone(), other.at.clone()];
     let (one_then, other_then) = (one.clone(), other.clone());
     one.merge(&other_then, 2, 50);
