@@ -15,7 +15,7 @@ use commonhold_fuse_mount::{MountError, OptionError};
 use commonhold_node as node;
 use serde::Serialize;
 
-use crate::{commands::demo::DemoError, escape, local_network::LocalNetworkError, output::Output};
+use crate::{commands::demo::DemoError, escape, figures, local_network::LocalNetworkError, output::Output};
 
 /// The exit codes of DESIGN.md section 10; 0 is not among them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,8 +51,8 @@ pub(crate) enum Failure {
     PhraseUnreadable(#[source] io::Error),
     #[error("{} has no name of its own", path.display())]
     NeedsTarget { path: PathBuf, argument: &'static str },
-    #[error("{count} files or folders could not be {verb}")]
-    DoneInPart { count: usize, verb: &'static str },
+    #[error("{} could not be {verb}", figures::count(*count, "file or folder", "files or folders"))]
+    DoneInPart { count: u64, verb: &'static str },
     #[error("{failed} of the checks failed")]
     ChecksFailed { failed: usize, no_network: bool },
     #[error("cannot {action} {}: {source}", path.display())]

@@ -64,6 +64,9 @@ pub(crate) fn get<S: ContentSource>(
     }
     let parent = target.parent().unwrap_or(Path::new("/"));
     let (restorer, parent) = Restorer::open(parent, options.overwrite)?;
+    if entry.directory().is_none() {
+        restorer.clear_drafts(&parent);
+    }
     let mut writer =
         Writer { restorer, folders: vec![parent], file: None, counts: EntryCounts::default(), bytes: 0, progress };
     let plan = |planner: &mut Planner<'_, S>| planner.entry(name, entry.clone());

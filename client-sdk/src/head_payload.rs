@@ -6,10 +6,11 @@ use commonhold_storage_engine::tree::map::TreeRoot;
 
 use crate::{
     error::Error,
+    history::{Ancestor, History, MARK_BYTES, Mark},
     table::{InfoWire, NODE_ADDRESSES_MAX, NodeHint, NodeKey, NodeWire, SegmentInfo},
 };
 
-/// Former states kept in a head, newest last: where a merge finds the common ancestor of two writers.
+/// Former states kept in a head with their roots.
 const HISTORY_MAX: usize = 32;
 /// Segments hinted from a head, newest last: those that hold the table itself, so cannot be hinted by it.
 const HINTS_MAX: usize = 96;
@@ -34,8 +35,8 @@ pub(crate) struct HeadPayload {
     pub(crate) device: DeviceId,
     /// When, by that device's clock.
     pub(crate) written_at: Timestamp,
-    /// Former versions with their root.
-    pub(crate) history: Vec<Ancestor>,
+    /// What it comes from.
+    pub(crate) history: History,
 }
 
 /// A segment that is found without the table.
@@ -45,39 +46,6 @@ pub(crate) struct SegmentHint {
     pub(crate) info: SegmentInfo,
     /// The table has it too; if not, the next head's table will.
     pub(crate) in_table: bool,
-}
-
-/// A former state of the vault.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Ancestor {
-    pub(crate) version: Version,
-    pub(crate) written_at: Timestamp,
-    pub(crate) root: TreeRoot,
-}
-
-impl Ancestor {
-    /// True if both are one state. A version alone does not say so: two copies of one home may write the same.
-    pub(crate) fn is(&self, other: &Self) -> bool {
-        self.version == other.version && self.root == other.root
-    }
-
-    /// How many heads it comes from: greater than that of anything it comes from.
-    pub(crate) fn age(&self) -> u64 {
-        self.version.counters().fold(0, |sum, (_, counter)| sum.saturating_add(counter))
-    }
-}
-
-/// Keeps the newer half of what may stay, and of what is older, states ever farther apart. Which those are follows
-/// from the states alone: two devices that part for long drop the same ones, and still have some in common.
-fn thin(history: &mut Vec<Ancestor>, states_max: usize) {
-    if history.len() <= states_max {
-        return;
-    }
-    let newer = history.split_off(history.len() - states_max.div_ceil(2));
-    history.sort_by_key(|ancestor| std::cmp::Reverse((ancestor.age().trailing_zeros(), ancestor.age())));
-    history.truncate(states_max / 2);
-    history.sort_by_key(Ancestor::age);
-    history.extend(newer);
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -122,6 +90,8 @@ struct Wire {
     device: Bytes,
     #[prost(uint64, tag = "10")]
     written_at: u64,
+    #[prost(bytes = "bytes", tag = "11")]
+    marks: Bytes,
 }
 
 fn damaged(field: &'static str) -> Error {
@@ -143,20 +113,20 @@ impl HeadPayload {
             hints: Vec::new(),
             device: DeviceId([0; 8]),
             written_at: Timestamp(0),
-            history: Vec::new(),
+            history: History::default(),
         }
     }
 
     /// Keeps the newest of history and hints, and the nodes that the hints name; less of all, if it does not fit in a
-    /// head. What is left out costs a reader time: a walk to stewards, or a conflict that is none.
+    /// head. What is left out costs a reader time: a walk to stewards, or a conflict copy where none is due.
     pub(crate) fn trim(&mut self) {
         let (mut history, mut hints, mut addresses) = (HISTORY_MAX, HINTS_MAX, NODE_ADDRESSES_MAX);
         self.trim_to(history, hints, addresses);
         while self.encode().len() > PAYLOAD_BYTES_MAX {
             if addresses > 2 {
                 addresses /= 2;
-            } else if self.history.len() > 1 || self.hints.iter().any(|hint| hint.in_table) {
-                (history, hints) = (self.history.len().div_ceil(2), self.hints.len() / 2);
+            } else if history > 1 || self.hints.iter().any(|hint| hint.in_table) {
+                (history, hints) = (history.div_ceil(2), self.hints.len() / 2);
             } else if addresses > 0 {
                 addresses -= 1;
             } else {
@@ -168,7 +138,7 @@ impl HeadPayload {
     }
 
     fn trim_to(&mut self, history_max: usize, hints_max: usize, addresses_max: usize) {
-        thin(&mut self.history, history_max);
+        self.history.trim(history_max);
         // A hint that the table lacks is never dropped: nothing else would lead there without asking stewards.
         let mut surplus = self.hints.len().saturating_sub(hints_max);
         self.hints.retain(|hint| {
@@ -201,6 +171,7 @@ impl HeadPayload {
                 .collect(),
             history: self
                 .history
+                .states
                 .iter()
                 .map(|ancestor| AncestorWire {
                     version: ancestor.version.to_bytes().into(),
@@ -210,6 +181,7 @@ impl HeadPayload {
                 .collect(),
             device: Bytes::copy_from_slice(&self.device.0),
             written_at: self.written_at.0,
+            marks: self.history.marks.iter().flat_map(|mark| mark.0).collect::<Vec<u8>>().into(),
         };
         prost::Message::encode_to_vec(&wire)
     }
@@ -237,13 +209,20 @@ impl HeadPayload {
                 root: tree(wire.root, "history")?,
             })
         };
+        let (marks, rest) = wire.marks.as_chunks::<MARK_BYTES>();
+        if !rest.is_empty() {
+            return Err(damaged("marks"));
+        }
         Ok(Self {
             root: tree(wire.root, "root")?,
             table: tree(wire.table, "table")?,
             coding,
             nodes: wire.nodes.into_iter().map(NodeHint::from_wire).collect::<Result<_, _>>()?,
             hints: wire.hints.into_iter().map(hint).collect::<Result<_, Error>>()?,
-            history: wire.history.into_iter().map(ancestor).collect::<Result<_, Error>>()?,
+            history: History {
+                states: wire.history.into_iter().map(ancestor).collect::<Result<_, Error>>()?,
+                marks: marks.iter().copied().map(Mark).collect(),
+            },
             device: DeviceId(wire.device.as_ref().try_into().map_err(|_| damaged("device"))?),
             written_at: Timestamp(wire.written_at),
         })

@@ -8,6 +8,7 @@ use std::{
     io::Write,
     os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
+    time::UNIX_EPOCH,
 };
 
 use commonhold_protocol::{Coding, DeviceId, NetworkName};
@@ -15,7 +16,10 @@ use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use crate::error::{Error, IoContext};
+use crate::{
+    error::{Error, IoContext},
+    journal, spool,
+};
 
 /// The folder of one client.
 #[derive(Debug, Clone)]
@@ -198,13 +202,14 @@ impl Home {
             let path = dir.join(format!("{number}"));
             let Some(mut file) = self.try_lock_device_number(number)? else { continue };
             let text = fs::read_to_string(&path).doing("read", &path)?;
-            let known = hex::decode(text.trim()).ok().and_then(|bytes| bytes.try_into().ok());
+            let known = text.lines().next().and_then(|id| hex::decode(id).ok()?.try_into().ok());
             let id = match known {
                 Some(id) => id,
                 None => {
                     let mut id = [0; 8];
                     getrandom::fill(&mut id).map_err(|_| Error::NoRandomness)?;
-                    file.set_len(0).and_then(|()| file.write_all(hex::encode(id).as_bytes())).doing("write", &path)?;
+                    let text = format!("{}\n{}\n", hex::encode(id), made_at(&file).unwrap_or_default());
+                    file.set_len(0).and_then(|()| file.write_all(text.as_bytes())).doing("write", &path)?;
                     file.sync_all().doing("write", &path)?;
                     id
                 }
@@ -217,13 +222,36 @@ impl Home {
 
 impl Home {
     /// The lock of a device that nobody writes as now; none if somebody does.
+    ///
+    /// In a copy of a home, the device is blank, and what was under way as it is gone from here: both are the
+    /// original's. Two that write as one device look like one writer to others, who then see the heads of one of them
+    /// alone; and two that each think a segment theirs may drop it while the other refers to it.
     pub(crate) fn try_lock_device_number(&self, number: usize) -> Result<Option<fs::File>, Error> {
         let path = self.dir.join("devices").join(number.to_string());
         let mut options = fs::OpenOptions::new();
         let file = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
         let file = file.doing("open", &path)?;
-        Ok(flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok().then_some(file))
+        if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+            return Ok(None);
+        }
+        let text = fs::read_to_string(&path).doing("read", &path)?;
+        if let Some(was_made_at) = text.lines().nth(1).filter(|time| !time.is_empty())
+            && made_at(&file).is_some_and(|made_at| made_at != was_made_at)
+        {
+            tracing::info!("this home is a copy: it writes as a device of its own from now on");
+            journal::forget(self, number)?;
+            spool::forget(self, number)?;
+            // Last, so that whoever dies before it comes here again.
+            file.set_len(0).doing("write", &path)?;
+        }
+        Ok(Some(file))
     }
+}
+
+/// When a file was made, which no copy of it has from the original; none where the file system does not know.
+fn made_at(file: &fs::File) -> Option<String> {
+    let since = file.metadata().ok()?.created().ok()?.duration_since(UNIX_EPOCH).ok()?;
+    Some(format!("{}.{:09}", since.as_secs(), since.subsec_nanos()))
 }
 
 /// Enough to find a network again in which most nodes have moved.

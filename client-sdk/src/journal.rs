@@ -79,10 +79,13 @@ impl Journal {
             if number == device.number {
                 continue;
             }
-            if let Some(lock) = home.try_lock_device_number(number)? {
-                read_log(&Arc::new(fs::File::open(&path).doing("open", &path)?), seal, each)?;
-                taken_over.push((number, path, lock));
-            }
+            let Some(lock) = home.try_lock_device_number(number)? else { continue };
+            match fs::File::open(&path) {
+                // Another's, who is done with it by now; or not this home's.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                file => read_log(&Arc::new(file.doing("open", &path)?), seal, each)?,
+            };
+            taken_over.push((number, path, lock));
         }
         Ok(Self { path, file, length, taken_over })
     }
@@ -112,13 +115,19 @@ impl Journal {
     pub(crate) fn clear(&mut self) -> Result<(), Error> {
         self.file.set_len(0).doing("empty", &self.path)?;
         self.length = 0;
-        for (_, path, _lock) in self.taken_over.drain(..) {
-            match fs::remove_file(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error).doing("remove", &path),
-                _ => {}
-            }
-        }
-        Ok(())
+        self.taken_over.drain(..).try_for_each(|(_, path, _lock)| remove(&path))
+    }
+}
+
+/// Removes the log of a device that was another home's.
+pub(crate) fn forget(home: &Home, device: usize) -> Result<(), Error> {
+    remove(&log_path(&home.journal_dir(), device))
+}
+
+fn remove(path: &Path) -> Result<(), Error> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error).doing("remove", path),
+        _ => Ok(()),
     }
 }
 

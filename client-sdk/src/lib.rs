@@ -16,6 +16,7 @@ mod get;
 mod head_payload;
 mod heads;
 mod health;
+mod history;
 mod home;
 mod journal;
 mod local_files;

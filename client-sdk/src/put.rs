@@ -32,6 +32,7 @@ use crate::{
     local_files::{self, Part, Stretch},
     packer::{Content, Packer},
     progress::Progress,
+    restore::is_draft,
     vault_path::DEPTH_MAX,
 };
 
@@ -78,6 +79,8 @@ pub(crate) struct Putter<'p> {
     pub(crate) counts: EntryCounts,
     pub(crate) bytes: u64,
     pub(crate) unreadable: Vec<Unreadable>,
+    pub(crate) unreadable_total: u64,
+    pub(crate) drafts_left_out: u64,
 }
 
 /// A file with several names, once it was stored under the first.
@@ -88,7 +91,7 @@ struct Linked {
     names_left: u64,
 }
 
-/// Files that could not be read are named up to this many; beyond, they are still left out and the put says so.
+/// Files that could not be read are named up to this many; beyond, they are only counted.
 const UNREADABLE_MAX: usize = 10_000;
 /// Files whose further names are still to come, at most: each takes some hundred bytes.
 const LINKED_MAX: usize = 1 << 17;
@@ -118,12 +121,15 @@ impl<'p> Putter<'p> {
             counts: EntryCounts::default(),
             bytes: 0,
             unreadable: Vec::new(),
+            unreadable_total: 0,
+            drafts_left_out: 0,
         }
     }
 
     fn unreadable(&mut self, path: &Path, reason: impl ToString) {
         let reason = reason.to_string();
         tracing::debug!(path = %path.display(), "left out: {reason}");
+        self.unreadable_total += 1;
         if self.unreadable.len() < UNREADABLE_MAX {
             self.unreadable.push(Unreadable { path: path.to_owned(), reason });
         }
@@ -143,6 +149,10 @@ impl<'p> Putter<'p> {
         while let Some((_, folder)) = open.last_mut() {
             if let Some(name) = folder.names.next() {
                 let child = folder.path.join(&name);
+                if is_draft(name.as_bytes()) && fs::symlink_metadata(&child).is_ok_and(|found| !found.is_dir()) {
+                    self.drafts_left_out += 1;
+                    continue;
+                }
                 let Ok(name) = Name::new(Bytes::copy_from_slice(name.as_bytes())) else {
                     self.unreadable(&child, "its name is not one that can be stored");
                     continue;
@@ -389,6 +399,9 @@ fn add_up(path: PathBuf, progress: &Progress, still_wanted: &Weak<()>) {
                 return;
             }
             let Ok(metadata) = entry.metadata() else { continue };
+            if is_draft(entry.file_name().as_bytes()) && !metadata.is_dir() {
+                continue;
+            }
             add(&metadata);
             if metadata.is_dir() {
                 folders.push(entry.path());

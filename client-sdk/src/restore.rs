@@ -3,7 +3,7 @@
 //! Every step is relative to an open folder and follows no link, so that no name and no link in a tree can lead
 //! outside of the target, whatever else is going on in it. Everything but a folder is made under a name of our own
 //! beside its final one, which it gets when it is whole: whoever interrupts us, even with kill -9, leaves what was
-//! there before, and nothing that could pass for a file of the tree.
+//! there before, and nothing that could pass for a file of the tree; the next restore clears it away.
 
 use std::{
     collections::HashMap,
@@ -25,10 +25,11 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use self::open_file::Drafts;
-pub(crate) use self::open_file::OpenFile;
+use self::drafts::Drafts;
+pub(crate) use self::{drafts::is_draft, open_file::OpenFile};
 use crate::error::{Error, IoContext};
 
+mod drafts;
 mod open_file;
 
 /// Something of an entry that could not be restored; the rest was.
@@ -133,13 +134,26 @@ impl Restorer {
     /// Makes a folder, or enters the one that is there if that is allowed. A link in its place is never followed.
     pub(crate) fn folder(&self, parent: &OpenFolder, name: &OsStr) -> Result<OpenFolder, Error> {
         let path = parent.path.join(name);
-        match mkdirat(&parent.fd, name, Mode::RWXU) {
+        let made = mkdirat(&parent.fd, name, Mode::RWXU);
+        let was_there = matches!(made, Err(Errno::EXIST));
+        match made {
             Err(Errno::EXIST) if self.overwrite => {}
             Err(Errno::EXIST) => return Err(Error::TargetExists { path }),
             made => made.map_err(io::Error::from).doing("create", &path)?,
         }
         let fd = openat(&parent.fd, name, ENTER, Mode::empty()).map_err(io::Error::from).doing("open", &path)?;
-        Ok(OpenFolder { fd, path })
+        let folder = OpenFolder { fd, path };
+        if was_there {
+            self.clear_drafts(&folder);
+        }
+        Ok(folder)
+    }
+
+    /// Removes what restores that were cut off have left in a folder; those that run keep theirs.
+    pub(crate) fn clear_drafts(&self, folder: &OpenFolder) {
+        if let Err(error) = drafts::clear(&folder.fd) {
+            tracing::warn!("{}: what an earlier get has left cannot be removed: {error}", folder.path.display());
+        }
     }
 
     /// Gives a folder its attributes, once everything in it is there.
@@ -151,8 +165,7 @@ impl Restorer {
     pub(crate) fn file(&mut self, parent: &OpenFolder, name: &OsStr, entry: &Entry) -> Result<OpenFile, Error> {
         let path = parent.path.join(name);
         self.check_way(parent, name, &path)?;
-        let draft = self.drafts.next();
-        let file = create(parent, &draft, &path)?;
+        let (draft, file) = self.drafts.create(&parent.fd).doing("create", &path)?;
         if let Some(same) = SameFile::of(entry) {
             if self.links.len() < LINKED_MAX {
                 self.links.insert(same, path.clone());
@@ -171,13 +184,14 @@ impl Restorer {
         let first = SameFile::of(entry).and_then(|same| self.links.get(&same).cloned());
         let first = first.ok_or_else(|| Error::TreeDamaged { reason: "a link to no file".to_owned() })?;
         let (folder, first_name) = self.find(&first).doing("find", &first)?;
-        let draft = self.drafts.next();
+        let mut draft = self.drafts.next();
         if let Err(error) = linkat(&folder, first_name, &parent.fd, &draft, AtFlags::empty()) {
             self.complain(&path, "hard link", error);
             let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
             let from = openat(&folder, first_name, flags, Mode::empty());
             let from = from.map_err(io::Error::from).doing("read", &first)?;
-            let mut to = create(parent, &draft, &path)?;
+            let mut to;
+            (draft, to) = self.drafts.create(&parent.fd).doing("create", &path)?;
             if let Err(error) = io::copy(&mut File::from(from), &mut to).doing("write", &path) {
                 remove_draft(parent, &draft, &path);
                 return Err(error);
@@ -331,12 +345,6 @@ impl Restorer {
         let group = found.st_gid == entry.gid || fchown(fd, None, Some(Gid::from_raw(entry.gid))).is_ok();
         group && found.st_uid == entry.uid
     }
-}
-
-fn create(parent: &OpenFolder, name: &OsStr, path: &Path) -> Result<File, Error> {
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let fd = openat(&parent.fd, name, flags, Mode::RUSR | Mode::WUSR).map_err(io::Error::from).doing("create", path)?;
-    Ok(File::from(fd))
 }
 
 fn remove_draft(parent: &OpenFolder, draft: &OsStr, path: &Path) {

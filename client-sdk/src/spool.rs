@@ -5,7 +5,7 @@
 //! have theirs answer with a claim at once; if nobody wants the segment any more, all of them are told to drop it.
 //!
 //! A slot is a file that one segment after another overwrites in place: fresh pages would cost more than the copying.
-//! Nothing is synced. After a power cut a slot may hold anything: its description is sealed, its bytes are compared
+//! Nothing is synced but that a segment was given up. After a power cut a slot may hold anything: its description is sealed, its bytes are compared
 //! with the signed roots, and that its segment is not in the vault after all is for the reader to make sure.
 
 use std::{
@@ -128,12 +128,11 @@ impl Spool {
     fn find(&self, taken_over: &[usize], network: &NetworkName) -> Result<Vec<Spooled>, Error> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.dir).doing("create", &self.dir)?;
         let (mut ours, mut theirs) = (BTreeMap::new(), Vec::new());
-        for entry in fs::read_dir(&self.dir).doing("list", &self.dir)? {
-            let path = entry.doing("list", &self.dir)?.path();
-            match numbers(&path) {
-                Some((device, number)) if device == self.device => drop(ours.insert(number, path)),
-                Some((device, _)) if taken_over.contains(&device) => theirs.push(path),
-                _ => {}
+        for (device, number, path) in slots(&self.dir)? {
+            if device == self.device {
+                ours.insert(number, path);
+            } else if taken_over.contains(&device) {
+                theirs.push(path);
             }
         }
         let mut next = ours.last_key_value().map_or(0, |(number, _)| number.saturating_add(1));
@@ -292,6 +291,26 @@ fn segment(file: &fs::File, manifest: &Manifest, end: u64) -> io::Result<Option<
     }
 }
 
+/// Removes the slots of a device that was another home's.
+pub(crate) fn forget(home: &Home, device: usize) -> Result<(), Error> {
+    let dir = home.spool_dir();
+    if !dir.exists() {
+        return Ok(());
+    }
+    let of_device = slots(&dir)?.into_iter().filter(|(of, ..)| *of == device);
+    of_device.into_iter().try_for_each(|(.., path)| fs::remove_file(&path).doing("remove", &path))
+}
+
+/// The slots in a folder, each with its device and number.
+fn slots(dir: &Path) -> Result<Vec<(usize, usize, PathBuf)>, Error> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).doing("list", dir)? {
+        let path = entry.doing("list", dir)?.path();
+        found.extend(numbers(&path).map(|(device, number)| (device, number, path)));
+    }
+    Ok(found)
+}
+
 /// Device and number of a slot.
 fn numbers(path: &Path) -> Option<(usize, usize)> {
     let (device, number) = path.file_name()?.to_str()?.split_once('-')?;
@@ -347,9 +366,11 @@ impl Slot {
         }
     }
 
-    /// From now on the segment can only be dropped: whoever hears of its drop never takes a shard of it again.
+    /// From now on the segment can only be dropped: whoever hears of its drop never takes a shard of it again. A power
+    /// cut must not make us forget that, so this alone is synced.
     pub(crate) fn give_up(&self) -> Result<(), Error> {
-        self.file.set_state(State::GivenUp).doing("write", &self.file.path)
+        let written = self.file.set_state(State::GivenUp).and_then(|()| self.file.file.sync_data());
+        written.doing("write", &self.file.path)
     }
 
     /// The segment is safe, or gone from its holders: the slot is for another.

@@ -6,18 +6,17 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use commonhold_policy::parameters::{self, TooFewHolders};
-use commonhold_protocol::{Coding, DeviceId, Lease, NodeId, SegmentId, Timestamp, Verified, Version};
+use commonhold_protocol::{Coding, NodeId, SegmentId, Version};
 use commonhold_storage_engine::tree::{
     directory,
     entry::{Entry, EntryKind},
     map::{self, TreeRoot},
-    merge::{self, ConflictLabel, Labels},
     name::Name,
 };
 
 use crate::{
     error::Error,
-    head_payload::{Ancestor, HeadPayload, SegmentHint},
+    head_payload::{HeadPayload, SegmentHint},
     heads::{self, HeadWritten},
     home::Device,
     journal::JournaledSegment,
@@ -25,10 +24,14 @@ use crate::{
     progress::Progress,
     reader::Reader,
     session::now,
-    table::{self, NodeHint, NodeKey, PlacedSegment, unpack},
+    table::{self, PlacedSegment, unpack},
     vault::{State, Vault, folder_entry},
     vault_path::VaultPath,
 };
+
+mod merging;
+
+use merging::{ancestor_of, merge_nodes};
 
 /// How often a commit starts over because somebody else wrote meanwhile.
 const ROUNDS_MAX: usize = 8;
@@ -306,7 +309,7 @@ impl<'v> Transaction<'v> {
         let State { version, payload, lease } = &self.state;
         let mut history = payload.history.clone();
         if !self.merged {
-            remember(&mut history, ancestor_of(version, payload));
+            history.add(ancestor_of(version, payload));
         }
         let holders: Vec<NodeId> =
             self.hints.iter().flat_map(|hint| self.reader.catalog().holders(&hint.info).into_values()).collect();
@@ -402,121 +405,4 @@ impl<'v> Transaction<'v> {
         }
         Ok(editor.finish(&mut sink)?)
     }
-
-    /// Merges a state that does not know of ours, by path.
-    fn merge(&mut self, theirs: State) -> Result<(), Error> {
-        self.reader.catalog().learn_sibling(&theirs.payload);
-        let ours_label = if self.edited { (now(), self.device.id) } else { author(&self.state.payload) };
-        let base = common_ancestor(&self.state, &theirs);
-        let labels = Labels { ours: label(ours_label)?, theirs: label(author(&theirs.payload))? };
-        let reader = self.reader.clone();
-        let conflicts = &mut self.conflicts;
-        self.root = merge::merge(
-            &reader,
-            &mut self.packer.sink(Content::Tree),
-            &base.map_or(TreeRoot::EMPTY, |ancestor| ancestor.root),
-            &self.root,
-            &theirs.payload.root,
-            &labels,
-            &mut |kept| {
-                let name = |name: &commonhold_storage_engine::tree::name::Name| {
-                    String::from_utf8_lossy(name.as_bytes()).into_owned()
-                };
-                let folders: String = kept.directory.iter().map(|folder| format!("/{}", name(folder))).collect();
-                conflicts.push(format!("{folders}/{}", name(kept.copy)));
-            },
-        )?;
-        self.table = self.union_of_tables(&theirs.payload.table)?;
-        for hint in &theirs.payload.hints {
-            match self.hints.iter_mut().find(|ours| ours.id == hint.id) {
-                // In one table means in the union.
-                Some(ours) => ours.in_table |= hint.in_table,
-                None => self.hints.push(hint.clone()),
-            }
-        }
-        let mut history: Vec<Ancestor> = self.state.payload.history.clone();
-        if !self.merged {
-            remember(&mut history, ancestor_of(&self.state.version, &self.state.payload));
-        }
-        self.merged = true;
-        let theirs_last = ancestor_of(&theirs.version, &theirs.payload);
-        theirs.payload.history.iter().cloned().chain([theirs_last]).for_each(|state| remember(&mut history, state));
-        history.sort_by_key(Ancestor::age);
-        self.state.payload.history = history;
-        self.state.payload.nodes = merge_nodes(self.state.payload.nodes.clone(), &theirs.payload.nodes);
-        self.state.payload.coding = self.state.payload.coding.or(theirs.payload.coding);
-        self.state.version = self.state.version.join(&theirs.version);
-        self.state.lease = newer_lease(self.state.lease.take(), theirs.lease);
-        Ok(())
-    }
-
-    /// What either table has. An entry that both have is the same but for holders, which are hints.
-    fn union_of_tables(&mut self, theirs: &TreeRoot) -> Result<TreeRoot, Error> {
-        let reader = self.reader.clone();
-        let mut editor = map::Editor::new(&reader, &self.table);
-        let mut sink = self.packer.sink(Content::Tree);
-        for change in map::diff(&reader, &self.table, theirs) {
-            let change = change?;
-            if let (None, Some(value)) = (change.before, change.after) {
-                editor.edit(&mut sink, &change.key, Some(&value))?;
-            }
-        }
-        Ok(editor.finish(&mut sink)?)
-    }
 }
-
-fn newer_lease(ours: Option<Verified<Lease>>, theirs: Option<Verified<Lease>>) -> Option<Verified<Lease>> {
-    match (ours, theirs) {
-        (Some(ours), Some(theirs)) => Some(if theirs.newer_than(&ours) { theirs } else { ours }),
-        (ours, theirs) => ours.or(theirs),
-    }
-}
-
-fn merge_nodes(mut nodes: Vec<NodeHint>, more: &[NodeHint]) -> Vec<NodeHint> {
-    nodes.retain(|hint| !hint.addresses.is_empty());
-    for hint in more {
-        if !nodes.iter().any(|known| NodeKey::of(&known.node) == NodeKey::of(&hint.node)) {
-            nodes.push(hint.clone());
-        }
-    }
-    nodes.sort_by_key(|hint| hint.node);
-    nodes.dedup_by_key(|hint| hint.node);
-    nodes
-}
-
-fn author(payload: &HeadPayload) -> (Timestamp, DeviceId) {
-    (payload.written_at, payload.device)
-}
-
-fn remember(history: &mut Vec<Ancestor>, ancestor: Ancestor) {
-    if ancestor.version != Version::default() && !history.iter().any(|known| known.is(&ancestor)) {
-        history.push(ancestor);
-    }
-}
-
-fn ancestor_of(version: &Version, payload: &HeadPayload) -> Ancestor {
-    Ancestor { version: version.clone(), written_at: payload.written_at, root: payload.root.clone() }
-}
-
-/// The newest state that both come from.
-fn common_ancestor(ours: &State, theirs: &State) -> Option<Ancestor> {
-    let line = |state: &State| {
-        let mut line = state.payload.history.clone();
-        line.push(ancestor_of(&state.version, &state.payload));
-        line
-    };
-    let theirs = line(theirs);
-    let common = line(ours).into_iter().filter(|ancestor| theirs.iter().any(|known| known.is(ancestor)));
-    // Of two common ancestors the one that covers more is nearer; a sum of counters tells.
-    common.max_by_key(Ancestor::age)
-}
-
-fn label((written_at, device): (Timestamp, DeviceId)) -> Result<ConflictLabel, Error> {
-    let time = std::time::UNIX_EPOCH + std::time::Duration::from_millis(written_at.0.min(MILLIS_MAX));
-    let date = humantime::format_rfc3339_seconds(time).to_string();
-    let text = format!("{}, device {}", &date[..10], &device.to_string()[..4]);
-    ConflictLabel::new(text).ok_or_else(|| Error::TreeDamaged { reason: "a label".to_owned() })
-}
-
-/// The end of the year 9999, the last that a date of ten characters can name.
-const MILLIS_MAX: u64 = 253_402_300_799_000;

@@ -52,8 +52,12 @@ pub struct PutReport {
     pub entries: EntryCounts,
     /// Bytes of file contents.
     pub bytes: u64,
-    /// What could not be read, and is not stored.
+    /// What could not be read, and is not stored: the first 10,000.
     pub unreadable: Vec<Unreadable>,
+    /// How much could not be read, in all.
+    pub unreadable_total: u64,
+    /// Files that a get has not finished, or never will: they are not stored.
+    pub drafts_left_out: u64,
     /// How it became visible.
     pub commit: CommitReport,
     /// The shape of the code.
@@ -221,7 +225,7 @@ impl Vault {
         let _measuring = put::measure(source, progress);
         let mut putter = Putter::new(&mut transaction.packer, self.keys.chunker_seed(), progress);
         let entry = putter.entry(source, target.names().len())?;
-        let (counts, bytes, unreadable) = (putter.counts, putter.bytes, std::mem::take(&mut putter.unreadable));
+        let Putter { counts, bytes, unreadable, unreadable_total, drafts_left_out, .. } = putter;
         let Some(entry) = entry else {
             let reason = unreadable.first().map_or_else(String::new, |unreadable| unreadable.reason.clone());
             return Err(std::io::Error::other(reason)).doing("read", source);
@@ -229,7 +233,16 @@ impl Vault {
         transaction.replace(target, Some(&entry), true)?;
         let coding = transaction.packer.coding()?.to_string();
         let (_, commit) = transaction.commit()?;
-        Ok(PutReport { entries: counts, bytes, unreadable, commit, coding, seconds: start.elapsed().as_secs_f64() })
+        Ok(PutReport {
+            entries: counts,
+            bytes,
+            unreadable,
+            unreadable_total,
+            drafts_left_out,
+            commit,
+            coding,
+            seconds: start.elapsed().as_secs_f64(),
+        })
     }
 
     /// Restores a file or folder to `target` on this machine.

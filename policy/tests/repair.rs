@@ -1,4 +1,4 @@
-//! Lives, health and repair: what is lost comes back, and nobody who comes and goes makes a storm of it.
+//! Health and repair: what is lost comes back, and nobody's word alone makes a shard count, or go.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,7 +6,6 @@ use commonhold_policy::{
     Domain, Standing,
     audit::Outcome,
     budget::Budget,
-    life::{self, Life, NodeLife, STRETCH_MAX},
     placement::Candidate,
     repair::{
         self, Decision, Room,
@@ -23,7 +22,6 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 const HOUR_MS: u64 = 60 * 60 * 1000;
-const GRACE_MS: u64 = 12 * HOUR_MS;
 
 fn node(number: u8) -> NodeId {
     NodeId::from_bytes([number; 32])
@@ -53,91 +51,6 @@ fn whole(coding: Coding) -> SegmentHealth {
 
 fn counters(healthy: u8, suspect: u8, lost: u8, unclaimed: u8) -> Counters {
     Counters { healthy, suspect, lost, unclaimed }
-}
-
-/// Plays absences (from, to) of one node, asking timers as a driver would; says when it was given up.
-fn play(life: &mut NodeLife, absences: impl IntoIterator<Item = (u64, u64)>) -> Vec<u64> {
-    let mut lost = Vec::new();
-    for (from, to) in absences {
-        let mut actions = life.handle(Timestamp(from), life::Event::Silent);
-        while let Some(life::Action::Timer { at }) =
-            actions.iter().find(|action| matches!(action, life::Action::Timer { at } if at.0 < to))
-        {
-            let at = *at;
-            actions = life.handle(at, life::Event::Timer);
-            if actions.contains(&life::Action::Lost) {
-                lost.push(at.0);
-            }
-        }
-        life.handle(Timestamp(to), life::Event::Seen);
-    }
-    lost
-}
-
-#[test]
-fn a_node_is_suspect_at_once_and_lost_after_the_grace_time() {
-    let mut life = NodeLife::new(GRACE_MS);
-    let silent = life.handle(Timestamp(5), life::Event::Silent);
-    assert_eq!(silent, [life::Action::Suspect, life::Action::Timer { at: Timestamp(5 + GRACE_MS) }]);
-    assert_eq!(life.handle(Timestamp(6), life::Event::Silent), []);
-    assert_eq!(life.handle(Timestamp(5 + GRACE_MS), life::Event::Timer), [life::Action::Lost]);
-    let back = life.handle(Timestamp(3 * GRACE_MS), life::Event::Seen);
-    assert_eq!(back, [life::Action::Returned { was_lost: true }]);
-    assert_eq!(life.life(), Life::Up);
-}
-
-#[test]
-fn an_honest_node_that_sleeps_at_night_is_given_up_once_at_most() {
-    let nights = |hours: u64| (0..100).map(move |day| (day * 24 * HOUR_MS, (day * 24 + hours) * HOUR_MS));
-    assert_eq!(play(&mut NodeLife::new(GRACE_MS), nights(8)), [], "less than the grace time");
-    assert_eq!(play(&mut NodeLife::new(5 * HOUR_MS), nights(8)).len(), 1, "more: learned from the first night");
-    assert_eq!(play(&mut NodeLife::new(3 * HOUR_MS), nights(8)).len(), 1);
-    assert!(play(&mut NodeLife::new(HOUR_MS), nights(8)).len() > 50, "the stretch is bounded");
-}
-
-proptest! {
-    /// A node whose absences are about alike is repaired at most once, as long as the bound on the stretch allows.
-    #[test]
-    fn a_flapping_node_is_given_up_at_most_once(
-        away_ms in 1..(GRACE_MS * STRETCH_MAX * 2 / 3), up_ms in 1..GRACE_MS, wobble in prop::collection::vec(0.7..1.0f64, 30),
-    ) {
-        let mut life = NodeLife::new(GRACE_MS);
-        let mut now = 0;
-        let absences: Vec<(u64, u64)> = wobble.into_iter().map(|wobble| {
-            let from = now + up_ms;
-            now = from + (away_ms as f64 * wobble) as u64;
-            (from, now)
-        }).collect();
-        let lost = play(&mut life, absences.iter().copied());
-        // Longer than half as long again as the longest before it: the first such may cost another.
-        prop_assert!(lost.len() <= 1, "given up at {:?}", lost);
-        prop_assert!(life.grace_ms() <= GRACE_MS * STRETCH_MAX);
-    }
-
-    #[test]
-    fn no_absence_shorter_than_the_grace_time_costs_anything(
-        absences in prop::collection::vec((1..GRACE_MS, 1..GRACE_MS), 1..50),
-    ) {
-        let mut now = 0;
-        let absences = absences.into_iter().map(|(up_ms, away_ms)| {
-            let from = now + up_ms;
-            now = from + away_ms;
-            (from, now)
-        });
-        prop_assert_eq!(play(&mut NodeLife::new(GRACE_MS), absences.collect::<Vec<_>>()), vec![]);
-    }
-}
-
-/// A laptop that held stewards' duties and slept for two days must not give up the whole network when it wakes.
-#[test]
-fn whoever_was_away_itself_gives_nobody_up() {
-    let mut life = NodeLife::new(GRACE_MS);
-    life.handle(Timestamp(0), life::Event::Silent);
-    let late = Timestamp(48 * HOUR_MS);
-    assert_eq!(life.handle(late, life::Event::Timer), [life::Action::Timer { at: late.after_ms(GRACE_MS) }]);
-    let back = life.handle(late.after_ms(HOUR_MS), life::Event::WeWereAway);
-    assert_eq!(back, [life::Action::Timer { at: late.after_ms(HOUR_MS + GRACE_MS) }]);
-    assert!(life::we_are_cut_off(19, 20) && !life::we_are_cut_off(10, 20) && !life::we_are_cut_off(1, 1));
 }
 
 #[test]

@@ -2,6 +2,8 @@
 
 use bytes::Bytes;
 
+pub use self::health::HealthReport;
+use self::health::HealthWire;
 use crate::{
     audit::{self, AuditAnswer, AuditAnswerWire, Challenge, ChallengeWire},
     drop::Drop,
@@ -13,6 +15,8 @@ use crate::{
     sign::Unverified,
     time::Timestamp,
 };
+
+mod health;
 
 /// The most bytes of a request or a response.
 pub const ASK_BYTES_MAX: usize = 1 << 20;
@@ -76,23 +80,6 @@ pub enum Request {
         /// At most [`ASK_IDS_MAX`].
         segments: Vec<SegmentId>,
     },
-}
-
-/// How a steward sees a segment: each of its n shards is counted once.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct HealthReport {
-    /// Held, as far as the steward's own audits say.
-    pub healthy: u8,
-    /// Claimed, but not audited by this steward yet, or held by a node that is away for now.
-    pub suspect: u8,
-    /// Lost, or claimed by nobody.
-    pub lost: u8,
-    /// When the steward last saw a shard rebuilt.
-    pub repaired_at: Option<Timestamp>,
-    /// True while the steward itself rebuilds shards of it.
-    pub repairing: bool,
-    /// True if shards are missing and the steward knows no node that could take one.
-    pub resting: bool,
 }
 
 /// Why a peer does not do what it was asked.
@@ -395,56 +382,6 @@ enum ResponseKind {
     Audited(AuditAnswerWire),
     #[prost(message, tag = "9")]
     Health(HealthWire),
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct HealthWire {
-    #[prost(message, repeated, tag = "1")]
-    segments: Vec<HealthReportWire>,
-}
-
-/// All zero: not a steward of it. A segment has at least one shard, so its counts are never all zero.
-#[derive(Clone, Copy, PartialEq, prost::Message)]
-struct HealthReportWire {
-    #[prost(uint32, tag = "1")]
-    healthy: u32,
-    #[prost(uint32, tag = "2")]
-    suspect: u32,
-    #[prost(uint32, tag = "3")]
-    lost: u32,
-    /// 0: never.
-    #[prost(uint64, tag = "4")]
-    repaired_at: u64,
-    #[prost(bool, tag = "5")]
-    repairing: bool,
-    #[prost(bool, tag = "6")]
-    resting: bool,
-}
-
-impl HealthReport {
-    fn to_wire(self) -> HealthReportWire {
-        HealthReportWire {
-            healthy: self.healthy.into(),
-            suspect: self.suspect.into(),
-            lost: self.lost.into(),
-            repaired_at: self.repaired_at.map_or(0, |at| at.0),
-            repairing: self.repairing,
-            resting: self.resting,
-        }
-    }
-
-    fn from_wire(wire: HealthReportWire) -> Result<Option<Self>, FormatError> {
-        let count = |field, count| u8::try_from(count).map_err(|_| FormatError::Field { what: WHAT_RESPONSE, field });
-        let health = Self {
-            healthy: count("healthy", wire.healthy)?,
-            suspect: count("suspect", wire.suspect)?,
-            lost: count("lost", wire.lost)?,
-            repaired_at: (wire.repaired_at > 0).then_some(Timestamp(wire.repaired_at)),
-            repairing: wire.repairing,
-            resting: wire.resting,
-        };
-        Ok((health != Self::default()).then_some(health))
-    }
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

@@ -168,8 +168,8 @@ impl Story<'_> {
             figures::rate(report.bytes, report.seconds),
             figures::size(report.commit.figures.bytes_placed),
         ))?;
-        if !report.unreadable.is_empty() {
-            let count = figures::count(report.unreadable.len() as u64, "file", "files");
+        if report.unreadable_total > 0 {
+            let count = figures::count(report.unreadable_total, "file", "files");
             self.say(&format!("   {count} could not be read and are left out."))?;
         }
         self.say("")?;

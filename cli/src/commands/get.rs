@@ -10,7 +10,7 @@ use std::{
 use commonhold_client_sdk::{EntryCounts, GetOptions, GetReport, Progress};
 use serde::Serialize;
 
-use super::put::LeftOut;
+use super::put::{LeftOut, done_in_part};
 use crate::{args, exit::Failure, figures, interrupt, output::Output, reporter::Reporter};
 
 /// A get in JSON.
@@ -41,14 +41,7 @@ pub(super) fn run(args: &args::Get, output: &Output) -> Result<(), Failure> {
     for left in &report.not_restored {
         output.warning(&format!("not restored: {} of {}: {}", left.what, left.path.display(), left.reason));
     }
-    let unnamed = report.not_restored_total - report.not_restored.len() as u64;
-    if unnamed > 0 {
-        output.warning(&format!("not restored: and {unnamed} more"));
-    }
-    match report.not_restored_total as usize {
-        0 => Ok(()),
-        count => Err(Failure::DoneInPart { count, verb: "restored in full" }),
-    }
+    done_in_part(output, report.not_restored.len(), report.not_restored_total, "restored in full")
 }
 
 fn restored(report: &GetReport) -> Restored {

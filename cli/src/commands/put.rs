@@ -17,6 +17,8 @@ struct Stored {
     commit: CommitReport,
     seconds: f64,
     unreadable: Vec<LeftOut>,
+    unreadable_total: u64,
+    drafts_left_out: u64,
 }
 
 /// A path of this machine that something went wrong with. `path_hex` is exact, as paths may hold any bytes.
@@ -61,12 +63,27 @@ pub(super) fn run(args: &args::Put, output: &Output) -> Result<(), Failure> {
             figures::count(sharing, "shard was", "shards were")
         ));
     }
+    if report.drafts_left_out > 0 {
+        output.remark(&format!(
+            "{} left out: a `get` that runs finishes its own, and `get --overwrite` clears those of one that was cut off",
+            figures::count(report.drafts_left_out, "draft of a `get` was", "drafts of a `get` were")
+        ));
+    }
     for unreadable in &report.unreadable {
         output.warning(&format!("not stored: {}: {}", unreadable.path.display(), unreadable.reason));
     }
-    match report.unreadable.len() {
+    done_in_part(output, report.unreadable.len(), report.unreadable_total, "stored")
+}
+
+/// Says how many more there are than were named, and that not all was done; nothing of it if all was.
+pub(super) fn done_in_part(output: &Output, named: usize, total: u64, verb: &'static str) -> Result<(), Failure> {
+    let unnamed = total - named as u64;
+    if unnamed > 0 {
+        output.warning(&format!("not {verb}: and {} more", figures::grouped(unnamed)));
+    }
+    match total {
         0 => Ok(()),
-        count => Err(Failure::DoneInPart { count, verb: "stored" }),
+        count => Err(Failure::DoneInPart { count, verb }),
     }
 }
 
@@ -92,6 +109,8 @@ fn stored(report: &PutReport, path: String) -> Stored {
         commit: report.commit.clone(),
         seconds: report.seconds,
         unreadable,
+        unreadable_total: report.unreadable_total,
+        drafts_left_out: report.drafts_left_out,
     }
 }
 

@@ -5,6 +5,7 @@ mod client;
 mod compare;
 mod owner;
 mod process;
+mod someone;
 mod spy;
 mod tree;
 mod wait;
@@ -26,6 +27,7 @@ pub(crate) use self::{
     compare::{assert_same, contents},
     owner::Owner,
     process::mortal,
+    someone::{NOBODY, Someone},
     spy::{Spy, claimed_by, hex_id, keys_of},
     tree::{Tree, noise, seed, words},
     wait::{eventually, poll_until},

@@ -15,7 +15,9 @@ use std::{
 
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
-use super::harness::{Home, Network, Running, Setup, Tree, assert_same, eventually, noise, seed};
+use super::harness::{
+    Finished, Home, NOBODY, Network, Running, Setup, Someone, Tree, assert_same, eventually, noise, seed,
+};
 
 /// How long a read may take that must fail: the drive's own limit, and a little for a loaded machine.
 const FAIL_MAX: Duration = Duration::from_secs(70);
@@ -226,6 +228,67 @@ fn a_large_folder_is_listed_whole() {
     eprintln!("{FILES} names in {:?}", started.elapsed());
     mounted.signal("INT");
     mounted.finish().expect_code(0);
+}
+
+/// They mount through `fusermount3`, and nobody else sees into their drive. Where the device is root's alone, one that is
+/// everybody's stands in its place, in a mount namespace of our own.
+#[test]
+fn somebody_who_is_not_root_mounts_too() {
+    if fuse_is_missing() {
+        return;
+    }
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: we are not root, so every other test here shows it");
+        return;
+    }
+    let network = Network::start(&Setup { nodes: 4, coding: Some("2/4"), ..Setup::default() });
+    let someone = Someone::new(&network);
+    let mut tree = Tree::new(network.scratch().join("source"), 1);
+    tree.small_files(100);
+    tree.file("large", &noise(2, 10 << 20));
+    Someone::give_away(tree.path());
+    let source = tree.path().to_str().unwrap();
+    someone.run(&["init", "--network", &network.name(), "--bootstrap", &network.address(0)]).expect_code(0);
+    someone.run(&["put", source, "/x"]).expect_code(0);
+    let point = someone.folder.join("the drive");
+    fs::create_dir(&point).unwrap();
+    Someone::give_away(&point);
+    let point = point.to_str().unwrap();
+
+    let device = network.scratch().join("fuse");
+    let own = r#"mknod -m 666 "$0" c 10 229 && mount --bind "$0" /dev/fuse && exec setpriv "$@""#;
+    let mut mount = Command::new("unshare");
+    mount.args(["--mount", "--", "sh", "-c", own]).arg(device).args(Someone::becoming(NOBODY));
+    mount.arg(&someone.program).args(["mount", point]).stdout(Stdio::piped()).stderr(Stdio::piped());
+    someone.with_home(&mut mount);
+    let mut mount = mount.spawn().unwrap();
+    let mounts = format!("/proc/{}/mountinfo", mount.id());
+    // Blanks stand in it as octal numbers.
+    let line = format!(" {} ", point.replace(' ', "\\040"));
+    eventually("the drive is mounted", || {
+        assert!(mount.try_wait().unwrap().is_none(), "`mount` has ended");
+        fs::read_to_string(&mounts).is_ok_and(|mounts| mounts.contains(&line))
+    });
+
+    let inside = |uid: u32, arguments: &[&str]| {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--mount=/proc/{}/ns/mnt", mount.id())).args(["--", "setpriv"]);
+        command.args(Someone::becoming(uid)).args(arguments);
+        someone.with_home(&mut command);
+        Finished::of(&mut command)
+    };
+    let drive = format!("{point}/x");
+    inside(NOBODY, &["diff", "-r", source, &drive]).expect_code(0);
+    let listed = ["find", &drive, "-printf", "%P %y %m %U %s %T@\\n"];
+    let listed = String::from_utf8(inside(NOBODY, &listed).expect_code(0).stdout).unwrap();
+    assert_eq!(listed.lines().count(), 1 + 1 + 1 + 97 + 100, "{listed}");
+    assert!(listed.lines().all(|line| line.contains(" 65534 ")), "{listed}");
+    inside(0, &["ls", &drive]).expect_code(2).expect_said(&["Permission denied"]);
+    let program = someone.program.to_str().unwrap();
+    inside(NOBODY, &[program, "mount", point]).expect_code(1).expect_said(&["mounted at"]);
+    inside(NOBODY, &[program, "umount", point]).expect_code(0);
+    let ended = mount.wait_with_output().unwrap();
+    assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
 }
 
 fn holes_take_no_space(drive: &Path) {

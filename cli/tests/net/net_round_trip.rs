@@ -1,7 +1,7 @@
 //! Promise: a network of 14 nodes is ready within ten seconds, and gives back 20,000 small files, large ones and
 //! every oddity that a file can have, bit for bit, as rsync and find see it.
 
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use super::harness::{Network, Setup, Tree, assert_same, bytes_placed, noise, words};
 
@@ -51,4 +51,26 @@ fn a_folder_comes_back_as_it_was() {
     home.get("/all of it", &back).expect_code(1).expect_said(&["exists already", "--overwrite"]);
     let source = tree.path().to_str().unwrap();
     home.run(["put", source, "/all of it"]).expect_code(1).expect_said(&["exists already"]);
+}
+
+/// The root of a vault has no entry that could say when it was changed: its head does.
+#[test]
+fn a_restored_root_has_the_time_of_the_head() {
+    let network = Network::start(&Setup { nodes: 4, coding: Some("2/4"), ..Setup::default() });
+    let mut tree = Tree::new(network.scratch().join("source"), 1);
+    tree.small_files(20);
+    let (home, _) = network.new_home("home");
+    let mut times = Vec::new();
+    for path in ["/one", "/two"] {
+        home.put(tree.path(), path);
+        let back = network.scratch().join(path.trim_start_matches('/'));
+        home.get("/", &back).expect_code(0);
+        let modified = back.metadata().unwrap().modified().unwrap().duration_since(UNIX_EPOCH).unwrap();
+        let written_at_ms = home.json(["status"])["written_at_ms"].as_u64().unwrap();
+        assert_eq!(modified, Duration::from_millis(written_at_ms));
+        times.push(modified);
+        // What is in it keeps its own.
+        assert_same(tree.path(), &back.join("one"));
+    }
+    assert!(times[0] < times[1]);
 }

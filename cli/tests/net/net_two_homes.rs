@@ -1,7 +1,7 @@
 //! Promise: two homes of one vault that write at the same moment, fifty times, lose nothing of either: both files are
 //! there, and where both wrote to one path, both versions are.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{collections::BTreeMap, fs, path::Path, process::Command};
 
 use super::harness::{Finished, Home, Network, Running, Setup, contents};
 
@@ -61,6 +61,34 @@ fn writing_at_once_loses_nothing() {
     eprintln!("{} clashes", clashes.len());
     let cold = network.cold_home("cold", &phrase, &[3]);
     check(&cold, &bob, network.scratch(), ROUNDS, &kept, &clashes);
+}
+
+/// Whoever copies a home to another machine has two writers, and not one that is in two places.
+#[test]
+fn a_copy_of_a_home_is_another_writer() {
+    let network = Network::start(&Setup { nodes: 5, coding: Some("2/5"), ..Setup::default() });
+    let (home, phrase) = network.new_home("home");
+    let local = network.scratch().join("local");
+    fs::create_dir(&local).unwrap();
+    let put = |home: &Home, name: &str| {
+        let file = write(&local, name, name);
+        home.spawn(["put", file.to_str().unwrap(), &format!("/{name}")])
+    };
+    put(&home, "before").finish().expect_code(0);
+    let copy = Home::at(network.scratch().join("copy"), Vec::new());
+    assert!(Command::new("cp").arg("-a").args([&home.dir, &copy.dir]).status().unwrap().success());
+    let mut expected = vec!["before".to_owned()];
+    for round in 0..5 {
+        let names = [format!("of the copy {round}"), format!("of the original {round}")];
+        let [first, second] = [(&copy, &names[0]), (&home, &names[1])].map(|(home, name)| put(home, name));
+        first.finish().expect_code(0);
+        second.finish().expect_code(0);
+        expected.extend(names);
+    }
+    expected.sort();
+    let reader = network.cold_home("cold", &phrase, &[1]);
+    assert_eq!(reader.names("/"), expected);
+    assert_eq!(home.json(["status"])["devices"], 2, "two homes, two devices");
 }
 
 fn write(folder: &Path, name: &str, content: &str) -> std::path::PathBuf {

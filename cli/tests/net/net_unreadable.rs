@@ -5,7 +5,7 @@ use std::{
     fs,
     os::unix::{
         ffi::OsStrExt,
-        fs::{PermissionsExt, chown, symlink},
+        fs::{PermissionsExt, symlink},
     },
     path::{Path, PathBuf},
     process::Command,
@@ -13,10 +13,7 @@ use std::{
 
 use commonhold_storage_engine::tree::entry::{Entry, EntryKind, FileContent, FileTime, Xattrs};
 
-use super::harness::{Finished, Network, Owner, PASSPHRASE, PROGRAM, Setup, Tree, assert_same, keys_of, noise};
-
-/// Whom we run the client as where we are root, whom nothing is unreadable to.
-const NOBODY: u32 = 65534;
+use super::harness::{Network, Owner, Setup, Someone, Tree, assert_same, keys_of, noise};
 
 #[test]
 fn what_cannot_be_read_is_named_and_the_rest_is_stored() {
@@ -25,7 +22,7 @@ fn what_cannot_be_read_is_named_and_the_rest_is_stored() {
     let mut tree = Tree::new(network.scratch().join("source"), 1);
     tree.small_files(50);
     tree.file("large", &noise(2, 3 << 20));
-    give_away(tree.path());
+    Someone::give_away(tree.path());
     // What can be read, as it must come back.
     let readable = network.scratch().join("readable");
     assert!(Command::new("cp").arg("-aT").args([tree.path(), &readable]).status().unwrap().success());
@@ -62,49 +59,32 @@ fn what_cannot_be_read_is_named_and_the_rest_is_stored() {
     fs::set_permissions(tree.path().join("locked folder"), fs::Permissions::from_mode(0o755)).unwrap();
 }
 
-/// Somebody to whom modes matter: us, or if we are root, nobody.
-struct Someone {
-    folder: PathBuf,
-    program: PathBuf,
-    uid: Option<u32>,
-}
-
-impl Someone {
-    fn new(network: &Network) -> Self {
-        let folder = network.scratch().join("someone");
-        fs::create_dir(&folder).unwrap();
-        if !rustix::process::geteuid().is_root() {
-            return Self { folder, program: PROGRAM.into(), uid: None };
-        }
-        // The program may lie where only root gets to.
-        let program = network.scratch().join("commonhold");
-        fs::copy(PROGRAM, &program).unwrap();
-        fs::set_permissions(network.scratch(), fs::Permissions::from_mode(0o755)).unwrap();
-        chown(&folder, Some(NOBODY), Some(NOBODY)).unwrap();
-        Self { folder, program, uid: Some(NOBODY) }
+/// Once, nobody was told that there were more than the list has room for, nor how many.
+#[test]
+fn of_very_many_that_cannot_be_read_the_first_are_named_and_all_are_counted() {
+    const LISTED: usize = 10_000;
+    let network = Network::start(&Setup { nodes: 4, coding: Some("2/4"), ..Setup::default() });
+    let someone = Someone::new(&network);
+    let mut tree = Tree::new(network.scratch().join("source"), 1);
+    tree.file("readable", b"everybody's");
+    for number in 0..LISTED + 1234 {
+        let path = tree.path().join(format!("locked-{number:05}"));
+        fs::write(&path, b"nobody's business").unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(0o0)).unwrap();
     }
-
-    fn run(&self, arguments: &[&str]) -> Finished {
-        let mut command = match self.uid {
-            None => Command::new(&self.program),
-            Some(uid) => {
-                let mut command = Command::new("setpriv");
-                let id = uid.to_string();
-                command.args(["--reuid", &id, "--regid", &id, "--clear-groups", "--"]).arg(&self.program);
-                command
-            }
-        };
-        command.args(arguments).env("COMMONHOLD_HOME", self.folder.join("home"));
-        command.env("COMMONHOLD_PASSPHRASE", PASSPHRASE).stdin(std::process::Stdio::null());
-        Finished::of(&mut command)
-    }
-}
-
-fn give_away(folder: &Path) {
-    if rustix::process::geteuid().is_root() {
-        let id = format!("{NOBODY}:{NOBODY}");
-        assert!(Command::new("chown").args(["-hR", &id]).arg(folder).status().unwrap().success());
-    }
+    Someone::give_away(tree.path());
+    let source = tree.path().to_str().unwrap();
+    someone.run(&["init", "--network", &network.name(), "--bootstrap", &network.address(0)]).expect_code(0);
+    let put = someone.run(&["put", source, "/x"]).expect_code(3).expect_said(&[
+        "locked-09999: ",
+        "not stored: and 1,234 more",
+        "11,234 files or folders could not be stored",
+    ]);
+    assert!(!put.stderr.contains("locked-10000"));
+    let put = someone.run(&["put", source, "/y", "--json"]).expect_code(3).json();
+    assert_eq!(put["unreadable"].as_array().unwrap().len(), LISTED);
+    assert_eq!(put["unreadable_total"], LISTED + 1234);
+    assert_eq!(put["entries"]["files"], 1);
 }
 
 #[test]

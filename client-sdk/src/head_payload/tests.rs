@@ -70,7 +70,7 @@ fn payload() -> HeadPayload {
         hints: vec![hint(1, 4, 0, true), hint(2, 4, 0, false)],
         device: DeviceId([9; 8]),
         written_at: Timestamp(1_763_900_000_000),
-        history: vec![ancestor(1), ancestor(2)],
+        history: History { states: vec![ancestor(1), ancestor(2)], marks: Vec::new() },
     }
 }
 
@@ -117,40 +117,13 @@ fn many_nodes_with_many_addresses_fit() {
     assert!(full.nodes.len() == 200 && full.nodes.iter().all(|node| !node.addresses.is_empty()));
 }
 
-/// Two devices part after 500 heads and write 40 and 100 more, each trimming its history at every head: they still
-/// have an ancestor in common, and not a much older one.
-#[test]
-fn devices_that_part_for_long_still_have_an_ancestor_in_common() {
-    let write = |history: &mut Vec<Ancestor>, device: u8, before: u64, counter: u64| {
-        let version = if device == 0 { version(&[(1, counter)]) } else { version(&[(1, before), (device, counter)]) };
-        history.push(Ancestor { version, written_at: Timestamp(0), root: root(counter) });
-        thin(history, HISTORY_MAX);
-    };
-    for parted in [17, 100, 500, 501, 512] {
-        let mut common = Vec::new();
-        (1..=parted).for_each(|counter| write(&mut common, 0, 0, counter));
-        let (mut one, mut other) = (common.clone(), common);
-        (1..=40).for_each(|counter| write(&mut one, 2, parted, counter));
-        (1..=100).for_each(|counter| write(&mut other, 3, parted, counter));
-        assert!(one.len() <= HISTORY_MAX && other.len() <= HISTORY_MAX);
-        let shared = one.iter().filter(|state| other.iter().any(|known| known.is(state))).map(Ancestor::age).max();
-        assert!(shared.is_some_and(|age| age >= parted / 2), "parted at {parted}, shared {shared:?}");
-    }
-}
-
-#[test]
-fn two_states_of_one_version_are_not_one_state() {
-    // A home that was copied writes as the same device.
-    let (one, other) = (ancestor(5), Ancestor { root: root(6), ..ancestor(5) });
-    assert!(one.is(&one.clone()) && !one.is(&other));
-}
-
 prop_compose! {
     fn any_payload()(
         (number, pinned) in (any::<u64>(), proptest::option::of(1_u8..=255)),
         hints in proptest::collection::vec((any::<u16>(), 1_u8..=40, 0_u16..300, any::<bool>()), 0..150),
         addresses in 0..=NODE_ADDRESSES_MAX,
         history in proptest::collection::vec((any::<u64>(), 1_usize..40), 0..60),
+        marks in proptest::collection::vec(any::<[u8; MARK_BYTES]>(), 0..1000),
     ) -> HeadPayload {
         // What a commit leaves out of the table is bounded; the rest is not.
         let mut bare = 0;
@@ -174,7 +147,10 @@ prop_compose! {
             hints,
             device: DeviceId(number.to_le_bytes()),
             written_at: Timestamp(number),
-            history: history.into_iter().map(ancestor).collect(),
+            history: History {
+                states: history.into_iter().map(ancestor).collect(),
+                marks: marks.into_iter().map(Mark).collect(),
+            },
         }
     }
 }
@@ -188,11 +164,11 @@ proptest! {
         trimmed.trim();
         let bytes = trimmed.encode();
         prop_assert!(bytes.len() <= PAYLOAD_BYTES_MAX, "{} bytes", bytes.len());
-        prop_assert!(trimmed.history.len() <= HISTORY_MAX);
+        prop_assert!(trimmed.history.states.len() <= HISTORY_MAX);
         let lacking = |payload: &HeadPayload| payload.hints.iter().filter(|hint| !hint.in_table).count();
         prop_assert_eq!(lacking(&trimmed), lacking(&payload));
-        prop_assert!(trimmed.history.last().map(Ancestor::age) == payload.history.last().map(Ancestor::age)
-            || trimmed.history.is_empty() == payload.history.is_empty());
+        prop_assert_eq!(trimmed.history.is_empty(), payload.history.is_empty());
+        prop_assert!(payload.history.states.last().is_none_or(|newest| trimmed.history.states.last() == Some(newest)));
         prop_assert_eq!(HeadPayload::decode(bytes.into()).expect("readable"), trimmed);
     }
 

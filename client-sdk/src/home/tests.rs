@@ -53,8 +53,43 @@ fn a_device_file_that_a_crash_left_empty_or_cut_gets_a_new_id() {
         assert_ne!(device.id, before);
         drop(device);
         let kept = home.lock_device().expect("a device").id;
-        assert_eq!(hex::encode(kept.0), fs::read_to_string(home.dir().join("devices/0")).expect("readable"));
+        let text = fs::read_to_string(home.dir().join("devices/0")).expect("readable");
+        assert_eq!(Some(hex::encode(kept.0).as_str()), text.lines().next());
     }
+}
+
+/// Both wrote as one device. Whoever saw the head of one of them took the other's for a head that it had seen.
+#[test]
+fn a_copy_of_a_home_is_another_device_with_nothing_under_way_and_the_original_stays_what_it_is() {
+    let (folder, home) = home();
+    let (first, second) = (home.lock_device().expect("a device"), home.lock_device().expect("another"));
+    let ids = [first.id, second.id];
+    drop((first, second));
+    if made_at(&fs::File::open(home.dir().join("devices/0")).expect("there")).is_none() {
+        eprintln!("skipped: this file system does not say when a file was made");
+        return;
+    }
+    fs::create_dir(home.spool_dir()).expect("made");
+    let under_way = ["journal/0.log", "journal/1.log", "spool/0-0", "spool/0-7", "spool/1-0"];
+    under_way.iter().for_each(|name| fs::write(home.dir().join(name), "x").expect("written"));
+    let left = |home: &Home| under_way.iter().filter(|name| home.dir().join(name).exists()).count();
+
+    let copy = Home::at(folder.path().join("copy"));
+    let copied = Command::new("cp").arg("-a").args([home.dir(), copy.dir()]).status().expect("cp");
+    assert!(copied.success());
+    let devices = [copy.lock_device().expect("a device"), copy.lock_device().expect("another")];
+    assert!(devices.iter().all(|device| !ids.contains(&device.id)), "the copy writes as the original");
+    assert_eq!((left(&copy), left(&home)), (0, under_way.len()), "what is under way is the original's");
+    let of_copy = devices.map(|device| device.id);
+    let again = [copy.lock_device().expect("a device"), copy.lock_device().expect("another")];
+    assert_eq!(again.map(|device| device.id), of_copy, "once is enough");
+
+    // One that was only moved is the same.
+    let moved = Home::at(folder.path().join("moved"));
+    fs::rename(home.dir(), moved.dir()).expect("moved");
+    let devices = [moved.lock_device().expect("a device"), moved.lock_device().expect("another")];
+    assert_eq!(devices.map(|device| device.id), ids);
+    assert_eq!(left(&moved), under_way.len());
 }
 
 #[test]

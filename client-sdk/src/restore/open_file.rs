@@ -19,25 +19,6 @@ const DROP_EVERY_BYTES: u64 = 8 << 20;
 /// How far back pages are looked for that the disk had not taken in before. Nobody ever waits for it.
 const DROP_BEHIND_BYTES: u64 = 64 << 20;
 
-/// Names for what is not whole yet, which no other restore uses.
-pub(super) struct Drafts {
-    ours: String,
-    count: u64,
-}
-
-impl Drafts {
-    pub(super) fn new() -> Result<Self, Error> {
-        let mut random = [0; 8];
-        getrandom::fill(&mut random).map_err(|_| Error::NoRandomness)?;
-        Ok(Self { ours: hex::encode(random), count: 0 })
-    }
-
-    pub(super) fn next(&mut self) -> OsString {
-        self.count += 1;
-        format!(".commonhold-draft-{}-{}", self.ours, self.count).into()
-    }
-}
-
 /// A file that is being restored.
 pub(crate) struct OpenFile {
     file: File,

@@ -8,5 +8,6 @@ mod golden;
 mod harness;
 mod kill;
 mod limits;
+mod no_direct_io;
 mod recovery;
 mod space;
