@@ -8,7 +8,10 @@ use std::{
     ffi::{CStr, OsString},
     fs::File,
     io,
-    os::{fd::AsFd, unix::fs::MetadataExt},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::fs::MetadataExt,
+    },
 };
 
 use rustix::{
@@ -75,7 +78,11 @@ pub(super) fn clear(folder: &impl AsFd) -> io::Result<()> {
     for entry in Dir::read_from(folder)? {
         let entry = entry?;
         let name = entry.file_name();
-        if is_draft(name.to_bytes()) && is_abandoned(folder, name) {
+        if !is_draft(name.to_bytes()) {
+            continue;
+        }
+        // Locked until it is gone, or whoever just made it would lock it in between and believe it safe.
+        if let Some(_locked) = lock_abandoned(folder, name) {
             match unlinkat(folder, name, AtFlags::empty()) {
                 // It was finished between our look at it and its lock.
                 Err(Errno::NOENT) => {}
@@ -86,16 +93,18 @@ pub(super) fn clear(folder: &impl AsFd) -> io::Result<()> {
     Ok(())
 }
 
-/// Of a file with several names, one is a draft just while it gets them: no lock says so.
-fn is_abandoned(folder: &impl AsFd, name: &CStr) -> bool {
-    let Ok(found) = statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) else { return false };
+/// A draft that no restore works on any more, locked. Of a file with several names, one is a draft just while it gets
+/// them: no lock says so.
+fn lock_abandoned(folder: &impl AsFd, name: &CStr) -> Option<OwnedFd> {
+    let found = statat(folder, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
     if FileType::from_raw_mode(found.st_mode) != FileType::RegularFile || found.st_nlink != 1 {
-        return false;
+        return None;
     }
     // For writing, since a lock over NFS needs that.
     let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let opened = openat(folder, name, flags, Mode::empty());
-    opened.is_ok_and(|draft| flock(&draft, FlockOperation::NonBlockingLockExclusive).is_ok())
+    let draft = openat(folder, name, flags, Mode::empty()).ok()?;
+    flock(&draft, FlockOperation::NonBlockingLockExclusive).ok()?;
+    Some(draft)
 }
 
 #[cfg(test)]
