@@ -3,6 +3,7 @@
 //!
 //! Over TCP peers of two networks never get as far as speaking; over QUIC, Identify separates them.
 
+mod crossing;
 mod mux;
 mod tls;
 
@@ -31,7 +32,7 @@ use libp2p::{
     quic, relay, tcp,
 };
 
-use self::{mux::Yamux, tls::Tls};
+use self::{crossing::Uncrossed, mux::Yamux, tls::Tls};
 use crate::errors::NetworkError;
 
 /// A direct connection has to be up, handshakes included, within this; so long a silent address costs.
@@ -60,12 +61,15 @@ pub(crate) fn build(
     let tls = Tls::new(config.identity, config.network)?;
     let private = config.network_key.map(|key| PnetConfig::new(PreSharedKey::new(key)));
     let tcp = match private {
-        Some(private) => socket()
-            .and_then(move |socket, _| private.handshake(socket))
-            .upgrade(upgrade::Version::V1Lazy)
-            .authenticate(tls.clone())
-            .multiplex(Yamux)
-            .boxed(),
+        Some(private) => Uncrossed::new(
+            socket()
+                .and_then(move |socket, _| private.handshake(socket))
+                .upgrade(upgrade::Version::V1Lazy)
+                .authenticate(tls.clone())
+                .multiplex(Yamux)
+                .boxed(),
+        )
+        .boxed(),
         None => over_tcp(tls.clone()),
     };
     let quic = if private.is_some() {
@@ -97,7 +101,7 @@ pub fn tcp_transport(identity: &identity::Keypair, network: &NetworkName) -> Res
 }
 
 fn over_tcp(tls: Tls) -> Boxed<Connected> {
-    socket().upgrade(upgrade::Version::V1Lazy).authenticate(tls).multiplex(Yamux).boxed()
+    Uncrossed::new(socket().upgrade(upgrade::Version::V1Lazy).authenticate(tls).multiplex(Yamux).boxed()).boxed()
 }
 
 fn socket() -> tcp::tokio::Transport {
@@ -123,8 +127,7 @@ pub(crate) fn is_quic(address: &Multiaddr) -> bool {
 
 /// Gives TCP its head start and every dial its deadline.
 ///
-/// Ports are reused only where a NAT may have to be pierced: with reuse, two nodes that dial each other at the same
-/// moment meet on one pair of ports, and both handshakes fail.
+/// Ports are reused only where a NAT may have to be pierced: reuse costs a second dial where two cross ([`crossing`]).
 struct DialPace {
     inner: Boxed<Connected>,
     reuse_port: bool,
