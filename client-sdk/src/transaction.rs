@@ -6,7 +6,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use commonhold_policy::parameters::{self, TooFewHolders};
-use commonhold_protocol::{Coding, DeviceId, Lease, NodeId, SegmentId, Timestamp, Verified, Version};
+use commonhold_protocol::{Coding, DeviceId, NodeId, SegmentId, Timestamp, Version};
 use commonhold_storage_engine::tree::{
     directory,
     entry::{Entry, EntryKind},
@@ -303,7 +303,7 @@ impl<'v> Transaction<'v> {
     fn write_head(mut self) -> Result<(Version, CommitReport), Error> {
         // The last chance to stop: a head that is under way may be kept whether we wait for it or not.
         self.progress.check()?;
-        let State { version, payload, lease } = &self.state;
+        let State { version, payload, .. } = &self.state;
         let mut history = payload.history.clone();
         if !self.merged {
             remember(&mut history, ancestor_of(version, payload));
@@ -321,15 +321,8 @@ impl<'v> Transaction<'v> {
             written_at: now(),
         };
         payload.trim();
-        let (version, HeadWritten { kept, asked }) = heads::write(
-            &self.vault.session,
-            &self.vault.home,
-            &self.vault.keys,
-            version,
-            self.device.id,
-            &payload,
-            lease.as_ref(),
-        )?;
+        let (version, HeadWritten { kept, asked }) =
+            heads::write(&self.vault.session, &self.vault.home, &self.vault.keys, version, self.device.id, &payload)?;
         self.reader.catalog().learn_heads([&payload]);
         // What came with a merge, the cache has yet to learn.
         self.packer.committed(Some(payload.table.to_bytes()).filter(|_| !self.merged).as_deref())?;
@@ -446,7 +439,6 @@ impl<'v> Transaction<'v> {
         self.state.payload.nodes = merge_nodes(self.state.payload.nodes.clone(), &theirs.payload.nodes);
         self.state.payload.coding = self.state.payload.coding.or(theirs.payload.coding);
         self.state.version = self.state.version.join(&theirs.version);
-        self.state.lease = newer_lease(self.state.lease.take(), theirs.lease);
         Ok(())
     }
 
@@ -462,13 +454,6 @@ impl<'v> Transaction<'v> {
             }
         }
         Ok(editor.finish(&mut sink)?)
-    }
-}
-
-fn newer_lease(ours: Option<Verified<Lease>>, theirs: Option<Verified<Lease>>) -> Option<Verified<Lease>> {
-    match (ours, theirs) {
-        (Some(ours), Some(theirs)) => Some(if theirs.newer_than(&ours) { theirs } else { ours }),
-        (ours, theirs) => ours.or(theirs),
     }
 }
 

@@ -12,6 +12,7 @@ mod holders;
 mod lives;
 mod loading;
 mod rebuild;
+mod releases;
 mod repairs;
 mod table;
 mod ward;
@@ -27,7 +28,7 @@ use commonhold_policy::{
     },
     repair::order::{self, Times},
 };
-use commonhold_protocol::{NetworkName, NodeId, SegmentId, Timestamp, ask::HealthReport};
+use commonhold_protocol::{ClaimLeaf, NetworkName, NodeId, SegmentId, Timestamp, ask::HealthReport};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -61,8 +62,15 @@ pub enum News {
     Record {
         /// Which.
         segment: SegmentId,
-        /// Who brought it; we ourselves after a repair.
-        from: NodeId,
+        /// Who brought it: we ourselves after a repair, nobody if it is gone.
+        from: Option<NodeId>,
+    },
+    /// A holder gave shards up.
+    Released {
+        /// The holder.
+        holder: NodeId,
+        /// Which.
+        shards: Vec<ClaimLeaf>,
     },
     /// Somebody asks how segments are.
     Health {
@@ -254,7 +262,8 @@ impl Auditor {
                     self.probe(holder);
                 }
             }
-            News::Record { segment, from } => self.load(vec![(segment, true)], Some(from)).await,
+            News::Record { segment, from } => self.load(vec![(segment, true)], from).await,
+            News::Released { holder, shards } => self.released(holder, &shards),
             News::Health { segments, reply } => {
                 let report =
                     |segment| self.wards.number(segment).and_then(|ward| self.wards.get(ward)).map(Ward::report);

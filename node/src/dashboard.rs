@@ -184,7 +184,11 @@ fn escape(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::status::{PledgeStatus, RecordStatus, ShardStatus, TrafficStatus};
+    use crate::{
+        expiry::ExpirySnapshot,
+        scrub::ScrubSnapshot,
+        status::{PledgeStatus, RecordStatus, ShardStatus, TrafficStatus},
+    };
 
     fn example() -> NodeStatus {
         NodeStatus {
@@ -209,6 +213,8 @@ mod tests {
             },
             traffic: TrafficStatus { shard_bytes_sent: 5, shard_bytes_received: 1 << 30 },
             audits: AuditSnapshot { held: 900, wrong: 2, repairs: 3, bytes_sent: 1 << 20, ..AuditSnapshot::default() },
+            expiry: ExpirySnapshot::default(),
+            scrub: ScrubSnapshot::default(),
         }
     }
 

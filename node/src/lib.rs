@@ -10,15 +10,17 @@ pub mod clock;
 pub mod config;
 pub mod dashboard;
 pub mod data_dir;
+pub mod expiry;
 pub mod fsck;
 pub mod holder;
 pub mod identity;
 pub mod init;
+mod leases;
 pub mod neighbours;
 pub mod node;
 pub mod observer;
 pub mod records;
-
+pub mod scrub;
 pub mod status;
 pub mod steward;
 pub mod sweep;

@@ -23,7 +23,7 @@ use serde_json::Value;
 pub(crate) use self::{
     client::{Finished, Home, Running, bytes_placed},
     compare::{assert_same, contents},
-    owner::Owner,
+    owner::{Owner, segment_of_noise},
     process::mortal,
     spy::{Spy, claimed_by, hex_id, keys_of},
     tree::{Tree, noise, seed, words},
@@ -256,10 +256,16 @@ impl Network {
 
     /// Starts a node again without waiting for it.
     pub(crate) fn launch(&mut self, node: usize) {
+        self.launch_with(node, &[]);
+    }
+
+    /// The same with some variables in its environment.
+    pub(crate) fn launch_with(&mut self, node: usize, environment: &[(&str, &str)]) {
         let folder = self.node_dir(node);
         let log = fs::OpenOptions::new().append(true).create(true).open(folder.join("log")).unwrap();
         let mut command = process::mortal(PROGRAM);
         command.args(["node", "run", "--config"]).arg(folder.join("node.toml")).stdin(Stdio::null());
+        command.envs(environment.iter().copied());
         command.stdout(log.try_clone().unwrap()).stderr(log);
         self.started_again.push((node, command.spawn().unwrap()));
     }

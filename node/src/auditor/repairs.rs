@@ -153,6 +153,9 @@ impl Auditor {
             }
             let helpers = helpers.get_or_insert_with(|| self.helpers());
             let (decision, rank) = (self.decide(ward, helpers), ward.rank.into());
+            if let Decision::OutOfReach { .. } = decision {
+                self.prove_now(*number);
+            }
             self.order(*number, order::Event::Assessed { decision, rank });
         }
     }
@@ -245,12 +248,14 @@ impl Auditor {
             let (peer, network) = (self.parts.peer.clone(), self.parts.network.clone());
             let (own, pace) = ((self.own, self.parts.holder.clone()), self.repairs.pace.clone());
             self.parts.tasks.spawn(async move {
-                let manifest = tokio::task::spawn_blocking(move || steward.manifest(&segment)).await;
-                let rebuilt = match manifest {
-                    Ok(Some(manifest)) => {
+                let read = move || steward.manifest(&segment).map(|known| (steward.running_lease(&known.vault), known));
+                let rebuilt = match tokio::task::spawn_blocking(read).await {
+                    Ok(Some((lease, manifest))) => {
                         let manifest = Arc::new(manifest);
                         let targets = plan.targets.into_iter().map(|(index, place)| (index, place.node)).collect();
-                        Rebuild { peer, network, manifest, sources: plan.sources, targets, own, pace }.run().await
+                        Rebuild { peer, network, manifest, lease, sources: plan.sources, targets, own, pace }
+                            .run()
+                            .await
                     }
                     // Dropped meanwhile.
                     Ok(None) | Err(_) => Rebuilt::default(),
