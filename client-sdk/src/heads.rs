@@ -3,7 +3,7 @@
 //! Reading needs one valid head: all stewards are asked and all maximal heads are taken. A write goes to all of them.
 //! What this home has seen is remembered, so that nobody can serve it an older state.
 
-use std::{fs, io, path::PathBuf};
+use std::{fs, io, path::PathBuf, time::Duration};
 
 use bytes::Bytes;
 use commonhold_policy::{heads as rules, leases};
@@ -25,6 +25,9 @@ use crate::{
     progress::Progress,
     session::{Session, now},
 };
+
+/// How long a steward may take to take in a newer lease; a command that ends earlier does not wait for it.
+const LEASE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The heads of a vault as the network has them: none for a vault that never wrote one.
 pub(crate) struct HeadsRead {
@@ -81,20 +84,19 @@ fn try_to_remember(home: &Home, vault: &VaultId, version: &Version) {
 pub(crate) fn read(session: &Session, home: &Home, keys: &VaultKeys, progress: &Progress) -> Result<HeadsRead, Error> {
     let vault = keys.vault_id();
     let seen = seen(home, &vault)?;
-    let (mut heads, mut lease, mut asked) = (Vec::new(), None, 0);
+    let (mut heads, mut asked) = (Vec::new(), Vec::new());
     let nodes = session.wait_for(progress, session.closest(*vault.as_bytes()))??;
     // Stewards are among the nearest; the others are asked only if those know too little.
     for group in nodes.chunks(10) {
         let answers = session.wait_for(progress, session.ask_all(group, &Request::FetchHeads { vault }))?;
-        for (_, answer) in answers {
+        for (node, answer) in answers {
             let Some(Response::Heads { heads: found, lease: found_lease }) = answer else { continue };
-            asked += 1;
+            asked.push(node);
             heads.extend(found.into_iter().filter_map(|head| verified_head(session, keys, head)));
             if let Some(found) = found_lease.and_then(|lease| lease.verify(session.network()).ok())
                 && found.vault == vault
             {
-                // An older lease than one that is known is no news.
-                let _ = leases::merge(&mut lease, found);
+                session.learn_lease(found);
             }
         }
         heads = rules::maximal(heads);
@@ -102,12 +104,12 @@ pub(crate) fn read(session: &Session, home: &Home, keys: &VaultKeys, progress: &
             break;
         }
     }
-    if asked == 0 {
+    if asked.is_empty() {
         return Err(Error::NoNetwork { network: session.network().to_string(), tried: nodes.len() });
     }
     if rules::is_rollback(&seen, &heads) {
         if heads.is_empty() {
-            return Err(Error::NoHead { asked });
+            return Err(Error::NoHead { asked: asked.len() });
         }
         return Err(Error::OlderHead { seen, offered: rules::join(&heads) });
     }
@@ -118,7 +120,25 @@ pub(crate) fn read(session: &Session, home: &Home, keys: &VaultKeys, progress: &
         // Wiped with the last slice of it.
         Ok((head.version.clone(), HeadPayload::decode(Bytes::from_owner(payload))?))
     });
-    Ok(HeadsRead { heads: opened.collect::<Result<_, Error>>()?, lease })
+    let heads = opened.collect::<Result<Vec<_>, Error>>()?;
+    renew_lease(session, keys, if heads.is_empty() { Vec::new() } else { asked });
+    Ok(HeadsRead { heads, lease: session.lease() })
+}
+
+/// Renews the vault's lease if it is time: whoever uses a vault keeps it. Tells `stewards` without waiting for them, and
+/// what is placed from now on carries it.
+fn renew_lease(session: &Session, keys: &VaultKeys, stewards: Vec<NodeId>) {
+    let Some(lease) = leases::renewal(session.lease().as_deref(), keys.vault_id(), now()) else { return };
+    let lease = Verified::sign(lease, keys.signing(), session.network());
+    for node in stewards {
+        let (peer, request) = (session.peer().clone(), Request::KeepLease { lease: lease.to_unverified() });
+        session.handle().spawn(async move {
+            if let Err(error) = peer.ask(node, request, LEASE_TIMEOUT).await {
+                tracing::debug!(%error, "a steward has not heard of the newer lease");
+            }
+        });
+    }
+    session.learn_lease(lease);
 }
 
 fn verified_head(session: &Session, keys: &VaultKeys, head: Unverified<Head>) -> Option<Verified<Head>> {
@@ -133,7 +153,6 @@ pub(crate) fn write(
     version: &Version,
     device: DeviceId,
     payload: &HeadPayload,
-    lease: Option<&Verified<Lease>>,
 ) -> Result<(Version, HeadWritten), Error> {
     let vault = keys.vault_id();
     let version = version.next(device);
@@ -141,9 +160,9 @@ pub(crate) fn write(
         .map_err(|_| Error::HeadTooLarge { bytes_max: HEAD_SEALED_BYTES_MAX })?;
     let head = Head { vault, version: version.clone(), nonce: sealed.nonce, sealed: sealed.sealed.into() };
     let head = Verified::sign(head, keys.signing(), session.network());
-    let renewed = leases::renewal(lease.map(|lease| &**lease), vault, now());
-    let lease = renewed.map(|lease| Verified::sign(lease, keys.signing(), session.network()));
-    let request = Request::KeepHead { head: head.to_unverified(), lease: lease.map(|lease| lease.to_unverified()) };
+    renew_lease(session, keys, Vec::new());
+    let lease = session.lease().map(|lease| lease.to_unverified());
+    let request = Request::KeepHead { head: head.to_unverified(), lease };
     let stewards: Vec<NodeId> = session.block_on(session.stewards(*vault.as_bytes()))?;
     let answers = session.block_on(session.ask_all(&stewards, &request));
     let (mut kept, mut refused) = (0, Vec::<Refusal>::new());

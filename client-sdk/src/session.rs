@@ -12,9 +12,9 @@ use std::{
 };
 
 use commonhold_network::{Limits, Multiaddr, Peer, PeerConfig, Role, domain_of};
-use commonhold_policy::{Domain, peer_health::PeerHealth, placement::Candidate, stewards};
+use commonhold_policy::{Domain, leases, peer_health::PeerHealth, placement::Candidate, stewards};
 use commonhold_protocol::{
-    NetworkName, NodeId, Timestamp,
+    Lease, NetworkName, NodeId, Timestamp, Verified,
     ask::{Request, Response},
 };
 use futures::{StreamExt, stream::FuturesUnordered};
@@ -43,6 +43,8 @@ pub(crate) struct Session {
     /// Domains as nodes name them are believed: the network is private, or a local one of `commonhold dev`.
     named_domains: bool,
     health: Mutex<PeerHealth>,
+    /// The newest lease of the vault that it serves.
+    lease: Mutex<Option<Verified<Lease>>>,
     candidates: Mutex<Option<(Instant, Vec<Candidate>)>>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -92,6 +94,7 @@ impl Session {
             network,
             named_domains,
             health: Mutex::new(PeerHealth::default()),
+            lease: Mutex::default(),
             candidates: Mutex::new(None),
             stop: Some(stop),
             thread: Some(thread),
@@ -136,6 +139,17 @@ impl Session {
     /// What we know of the peers' reliability.
     pub(crate) fn health<T>(&self, look: impl FnOnce(&mut PeerHealth) -> T) -> T {
         look(&mut self.health.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+
+    /// The newest lease of the vault that is known: what is placed carries it.
+    pub(crate) fn lease(&self) -> Option<Verified<Lease>> {
+        self.lease.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+
+    /// Remembers a lease if it is newer than the one that is known.
+    pub(crate) fn learn_lease(&self, lease: Verified<Lease>) {
+        // An older one, or another vault's, is no news.
+        let _ = leases::merge(&mut self.lease.lock().unwrap_or_else(std::sync::PoisonError::into_inner), lease);
     }
 
     /// Makes hinted addresses dialable.

@@ -306,7 +306,7 @@ impl<'v> Transaction<'v> {
     fn write_head(mut self) -> Result<(Version, CommitReport), Error> {
         // The last chance to stop: a head that is under way may be kept whether we wait for it or not.
         self.progress.check()?;
-        let State { version, payload, lease } = &self.state;
+        let State { version, payload, .. } = &self.state;
         let mut history = payload.history.clone();
         if !self.merged {
             history.add(ancestor_of(version, payload));
@@ -324,15 +324,8 @@ impl<'v> Transaction<'v> {
             written_at: now(),
         };
         payload.trim();
-        let (version, HeadWritten { kept, asked }) = heads::write(
-            &self.vault.session,
-            &self.vault.home,
-            &self.vault.keys,
-            version,
-            self.device.id,
-            &payload,
-            lease.as_ref(),
-        )?;
+        let (version, HeadWritten { kept, asked }) =
+            heads::write(&self.vault.session, &self.vault.home, &self.vault.keys, version, self.device.id, &payload)?;
         self.reader.catalog().learn_heads([&payload]);
         // What came with a merge, the cache has yet to learn.
         self.packer.committed(Some(payload.table.to_bytes()).filter(|_| !self.merged).as_deref())?;

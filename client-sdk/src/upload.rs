@@ -230,7 +230,8 @@ async fn send_shard(
 ) -> Result<VerifiedClaim, Failure> {
     let data = upload.shards.get(usize::from(index.0)).cloned().unwrap_or_default();
     let manifest = upload.manifest.to_unverified();
-    let sent = session.peer().store_shard(node, manifest, index, None, data).await;
+    let lease = session.lease().map(|lease| lease.to_unverified());
+    let sent = session.peer().store_shard(node, manifest, index, lease, data).await;
     let claim: Claim = sent.map_err(|error| failure(&error))?;
     let leaf_fits = claim.leaf.segment == upload.id && claim.leaf.index == index;
     let verified = claim.verify(session.network()).map_err(|_| Failure::Wrong)?;
@@ -321,7 +322,9 @@ async fn send_records(session: Arc<Session>, steward: NodeId, mut queued: mpsc::
             batch.push(next);
         }
         let records = batch.iter().map(|queued| queued.record.clone()).collect();
-        let request = Request::KeepRecords { records, lease: None };
+        // All of a session's records are one vault's.
+        let lease = session.lease().map(|lease| lease.to_unverified());
+        let request = Request::KeepRecords { records, lease };
         let answer = session.peer().ask(steward, request, RECORDS_TIMEOUT).await;
         let outcomes: Vec<Option<Result<(), Refusal>>> = match answer {
             Ok(Response::Kept(outcomes)) => outcomes.into_iter().map(Some).collect(),

@@ -13,6 +13,7 @@ mod kept;
 mod lives;
 mod loading;
 mod rebuild;
+mod releases;
 mod repairs;
 mod table;
 mod ward;
@@ -34,7 +35,7 @@ use commonhold_policy::{
     },
     repair::order::{self, Times},
 };
-use commonhold_protocol::{NetworkName, NodeId, SegmentId, Timestamp, ask::HealthReport};
+use commonhold_protocol::{ClaimLeaf, NetworkName, NodeId, SegmentId, Timestamp, ask::HealthReport};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -74,8 +75,15 @@ pub enum News {
     Record {
         /// Which.
         segment: SegmentId,
-        /// Who brought it; we ourselves after a repair.
-        from: NodeId,
+        /// Who brought it: we ourselves after a repair, nobody if it is gone.
+        from: Option<NodeId>,
+    },
+    /// A holder gave shards up.
+    Released {
+        /// The holder.
+        holder: NodeId,
+        /// Which.
+        shards: Vec<ClaimLeaf>,
     },
     /// Somebody asks how segments are.
     Health {
@@ -301,7 +309,8 @@ impl Auditor {
                     self.probe(holder);
                 }
             }
-            News::Record { segment, from } => self.load(vec![(segment, true)], Some(from)).await,
+            News::Record { segment, from } => self.load(vec![(segment, true)], from).await,
+            News::Released { holder, shards } => self.released(holder, &shards),
             News::Health { segments, reply } => {
                 let report = |segment| self.report(self.wards.number(segment)?);
                 let _ = reply.send(segments.iter().map(report).collect());

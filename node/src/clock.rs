@@ -1,104 +1,206 @@
 //! The one place where the node reads the time.
 //!
-//! Moments come from the system's clock, which can be wrong or jump; lengths of time from the monotonic one. While
-//! our clock is far from that of the others, nothing is dropped for its age (DESIGN.md section 7).
+//! Moments come from the system's clock, which can be wrong or jump; lengths of time from the monotonic one. What the
+//! others say their time is goes on by the monotonic clock here, so that a jump of ours shows at once. While there is
+//! reason to doubt our clock, nothing is let go for its age ([`commonhold_policy::expiry`]).
 
 use std::{
     collections::BTreeMap,
+    fmt::Debug,
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use commonhold_protocol::{NodeId, Timestamp};
+use commonhold_policy::{
+    Domain,
+    expiry::{self, ClockDoubt, Rules},
+};
+use commonhold_protocol::Timestamp;
 
-/// Our clock may be this far from the median of the others'.
-const OFF_MS_MAX: i64 = 10 * 60 * 1000;
-/// So many others, in different domains, have to be heard before their median says anything.
-const WITNESSES_MIN: usize = 5;
 /// The most domains whose clocks are remembered; the median of so many is as good as that of all.
 const WITNESSES_MAX: usize = 64;
 
-/// The node's clock.
+/// Where the time comes from.
+pub trait TimeSource: Debug + Send + Sync {
+    /// The moment, as the machine believes it.
+    fn now(&self) -> Timestamp;
+    /// Time since the start; never jumps.
+    fn uptime(&self) -> Duration;
+}
+
+/// The machine's own clocks.
 #[derive(Debug)]
-pub struct Clock {
+struct SystemTimes {
     started: Instant,
-    /// By domain: who told us, and how far its clock was ahead of ours.
-    witnesses: Mutex<BTreeMap<String, (NodeId, i64)>>,
 }
 
-impl Default for Clock {
-    fn default() -> Self {
-        Self { started: Instant::now(), witnesses: Mutex::default() }
-    }
-}
-
-impl Clock {
-    /// Now, by the system's clock.
-    pub fn now(&self) -> Timestamp {
+impl TimeSource for SystemTimes {
+    fn now(&self) -> Timestamp {
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Timestamp(u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX))
     }
 
-    /// Time since the start, by the monotonic clock.
-    pub fn uptime(&self) -> Duration {
+    fn uptime(&self) -> Duration {
         self.started.elapsed()
     }
+}
 
-    /// A node in `domain` says that it is `theirs` when it is `ours` here. The last word of each domain counts.
-    pub fn witness(&self, domain: &str, node: NodeId, theirs: Timestamp, ours: Timestamp) {
-        let ahead = i64::try_from(i128::from(theirs.0) - i128::from(ours.0)).unwrap_or(i64::MAX);
+/// What another node said its time was, and when, by our uptime.
+#[derive(Debug, Clone, Copy)]
+struct Witness {
+    theirs: Timestamp,
+    heard_at: Duration,
+}
+
+/// The node's clock.
+#[derive(Debug)]
+pub struct Clock {
+    source: Box<dyn TimeSource>,
+    /// The last word of each domain.
+    witnesses: Mutex<BTreeMap<Domain, Witness>>,
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self::of(SystemTimes { started: Instant::now() })
+    }
+}
+
+impl Clock {
+    /// A clock that takes its time from there.
+    pub fn of(source: impl TimeSource + 'static) -> Self {
+        Self { source: Box::new(source), witnesses: Mutex::default() }
+    }
+
+    /// Now, by the system's clock.
+    pub fn now(&self) -> Timestamp {
+        self.source.now()
+    }
+
+    /// Time since the start, by the monotonic clock.
+    pub fn uptime(&self) -> Duration {
+        self.source.uptime()
+    }
+
+    /// A node in `domain` says that it is `theirs` now. The last word of each domain counts.
+    pub fn witness(&self, domain: Domain, theirs: Timestamp) {
+        let heard_at = self.uptime();
         let mut witnesses = self.witnesses();
-        if witnesses.len() < WITNESSES_MAX || witnesses.contains_key(domain) {
-            witnesses.insert(domain.to_owned(), (node, ahead));
+        if witnesses.len() < WITNESSES_MAX || witnesses.contains_key(&domain) {
+            witnesses.insert(domain, Witness { theirs, heard_at });
         }
     }
 
-    /// True if enough others were heard, and our clock is far from their median.
-    pub fn is_off(&self) -> bool {
-        let mut ahead: Vec<i64> = self.witnesses().values().map(|(_, ahead)| *ahead).collect();
-        if ahead.len() < WITNESSES_MIN {
-            return false;
-        }
-        ahead.sort_unstable();
-        ahead[ahead.len() / 2].saturating_abs() > OFF_MS_MAX
+    /// Whether there is reason to doubt it. `domains`: how many other domains are known at all.
+    pub fn doubt(&self, rules: &Rules, domains: usize) -> Option<ClockDoubt> {
+        let (now, uptime) = (self.now(), self.uptime());
+        let ahead = |witness: &Witness| {
+            let theirs = witness.theirs.after_ms(as_ms(uptime.saturating_sub(witness.heard_at)));
+            let ahead = i128::from(theirs.0) - i128::from(now.0);
+            i64::try_from(ahead).unwrap_or(if ahead < 0 { i64::MIN } else { i64::MAX })
+        };
+        let ahead: Vec<(Domain, i64)> =
+            self.witnesses().iter().map(|(domain, witness)| (domain.clone(), ahead(witness))).collect();
+        expiry::doubt(rules, as_ms(uptime), &ahead, domains)
     }
 
-    fn witnesses(&self) -> MutexGuard<'_, BTreeMap<String, (NodeId, i64)>> {
+    fn witnesses(&self) -> MutexGuard<'_, BTreeMap<Domain, Witness>> {
         self.witnesses.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn as_ms(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A clock that tests turn.
+#[cfg(test)]
+pub(crate) mod turned {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    };
+
+    use super::*;
+
+    /// Shared with the clock that it drives.
+    #[derive(Debug, Clone, Default)]
+    pub(crate) struct Hands {
+        now_ms: Arc<AtomicU64>,
+        uptime_ms: Arc<AtomicU64>,
+    }
+
+    impl Hands {
+        pub(crate) fn at(now: Timestamp) -> Self {
+            let hands = Self::default();
+            hands.jump_to(now);
+            hands
+        }
+
+        /// Time goes by.
+        pub(crate) fn pass(&self, ms: u64) {
+            self.now_ms.fetch_add(ms, Relaxed);
+            self.uptime_ms.fetch_add(ms, Relaxed);
+        }
+
+        /// Somebody sets the system's clock.
+        pub(crate) fn jump_to(&self, now: Timestamp) {
+            self.now_ms.store(now.0, Relaxed);
+        }
+    }
+
+    impl TimeSource for Hands {
+        fn now(&self) -> Timestamp {
+            Timestamp(self.now_ms.load(Relaxed))
+        }
+
+        fn uptime(&self) -> Duration {
+            Duration::from_millis(self.uptime_ms.load(Relaxed))
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{turned::Hands, *};
 
-    fn hear(clock: &Clock, domain: u8, ahead_ms: i64) {
-        let ours = Timestamp(1_000_000_000);
-        let theirs = Timestamp((ours.0 as i64 + ahead_ms) as u64);
-        clock.witness(&format!("domain-{domain}"), NodeId::from_bytes([domain; 32]), theirs, ours);
+    const NOW: Timestamp = Timestamp(1_000_000_000);
+    const DAY_MS: u64 = 24 * 60 * 60 * 1000;
+
+    fn heard(ahead_ms: i64, domains: u8) -> (Hands, Clock) {
+        let hands = Hands::at(NOW);
+        let clock = Clock::of(hands.clone());
+        hands.pass(DAY_MS);
+        for domain in 0..domains {
+            let theirs = Timestamp((clock.now().0 as i64 + ahead_ms) as u64);
+            clock.witness(Domain::new(domain.to_string()), theirs);
+        }
+        (hands, clock)
     }
 
     #[test]
-    fn five_domains_can_say_that_our_clock_is_off() {
-        let clock = Clock::default();
-        for domain in 0..4 {
-            hear(&clock, domain, 3_600_000);
-        }
-        assert!(!clock.is_off(), "four are too few");
-        hear(&clock, 4, 0);
-        assert!(clock.is_off());
+    fn five_domains_have_to_be_heard_and_to_agree_with_our_clock() {
+        let doubt = |ahead, heard_domains| heard(ahead, heard_domains).1.doubt(&Rules::default(), 9);
+        assert_eq!(doubt(0, 5), None);
+        assert_eq!(doubt(0, 4), Some(ClockDoubt::TooFewWitnesses { heard: 4, need: 5 }));
+        assert_eq!(doubt(3_600_000, 5), Some(ClockDoubt::Off { off_ms: 3_600_000 }));
+    }
+
+    /// What others said an hour ago used to be compared with our time of then: a clock that was set afterwards was
+    /// believed until they were asked again.
+    #[test]
+    fn a_jump_of_our_clock_shows_at_once_and_time_that_goes_by_does_not() {
+        let (hands, clock) = heard(0, 5);
+        hands.pass(3_600_000);
+        assert_eq!(clock.doubt(&Rules::default(), 9), None);
+        let in_2038 = Timestamp(2_147_483_648_000);
+        hands.jump_to(in_2038);
+        assert!(matches!(clock.doubt(&Rules::default(), 9), Some(ClockDoubt::Off { off_ms }) if off_ms < 0));
     }
 
     #[test]
-    fn many_nodes_of_one_domain_have_one_voice() {
-        let clock = Clock::default();
-        for node in 0..20 {
-            let ours = Timestamp(1_000_000_000);
-            clock.witness("one", NodeId::from_bytes([node; 32]), ours.after_ms(3_600_000), ours);
-        }
-        for domain in 0..4 {
-            hear(&clock, domain, 1000);
-        }
-        assert!(!clock.is_off());
+    fn nothing_is_believed_on_the_first_day() {
+        let clock = Clock::of(Hands::at(NOW));
+        assert_eq!(clock.doubt(&Rules::default(), 9), Some(ClockDoubt::JustStarted));
     }
 }

@@ -50,6 +50,8 @@ pub struct Config {
     pub audit: AuditSection,
     /// How segments are repaired.
     pub repair: RepairSection,
+    /// What becomes of vaults whose lease has run out.
+    pub lease: LeaseSection,
     /// The status page.
     pub dashboard: DashboardSection,
     /// The folder of the config file: relative paths start there.
@@ -117,6 +119,8 @@ pub struct PledgeSection {
     pub relay: bool,
     /// How long dropped shards are kept before their space is given back.
     pub trash: Span,
+    /// How long it takes to read all shards once, to find those that the disk has lost.
+    pub scrub: Span,
 }
 
 impl Default for PledgeSection {
@@ -130,6 +134,7 @@ impl Default for PledgeSection {
             download: None,
             relay: true,
             trash: days(7),
+            scrub: days(14),
         }
     }
 }
@@ -161,6 +166,32 @@ pub struct RepairSection {
 impl Default for RepairSection {
     fn default() -> Self {
         Self { top_up: days(7) }
+    }
+}
+
+/// `[lease]`: what becomes of vaults whose lease has run out.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub struct LeaseSection {
+    /// How long a vault is kept beyond the end of its lease.
+    pub grace: Span,
+    /// How long a node has to be up before it lets anything go for its age.
+    pub uptime: Span,
+}
+
+impl Default for LeaseSection {
+    fn default() -> Self {
+        let rules = commonhold_policy::expiry::Rules::default();
+        let span = |ms| Span(std::time::Duration::from_millis(ms));
+        Self { grace: span(rules.grace_ms), uptime: span(rules.uptime_ms_min) }
+    }
+}
+
+impl LeaseSection {
+    /// The rules with these times.
+    pub fn rules(&self) -> commonhold_policy::expiry::Rules {
+        let (grace_ms, uptime_ms_min) = (self.grace.as_ms(), self.uptime.as_ms());
+        commonhold_policy::expiry::Rules { grace_ms, uptime_ms_min, ..Default::default() }
     }
 }
 

@@ -217,7 +217,11 @@ fn escape(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::status::{PledgeStatus, RecordStatus, ShardStatus, TrafficStatus};
+    use crate::{
+        expiry::ExpirySnapshot,
+        scrub::ScrubSnapshot,
+        status::{PledgeStatus, RecordStatus, ShardStatus, TrafficStatus},
+    };
 
     fn example() -> NodeStatus {
         NodeStatus {
@@ -249,6 +253,8 @@ mod tests {
                 last_repair_ms: Some(1_770_091_506_999),
                 ..AuditSnapshot::default()
             },
+            expiry: ExpirySnapshot::default(),
+            scrub: ScrubSnapshot::default(),
         }
     }
 

@@ -63,6 +63,10 @@ impl Holdings for HeldShards {
             }
         }
     }
+
+    fn vaults(&self) -> Vec<VaultId> {
+        self.0.vaults()
+    }
 }
 
 /// The shards of one segment that are held; at most 255.
@@ -184,6 +188,9 @@ impl Holder {
             let newest_drop = steward.newest_drop(&manifest.id()).map_err(|error| error.refusal())?;
             admit_shard(&manifest, index, newest_drop.as_deref())?;
             steward.keep_lease_beside(&sender, lease);
+            if steward.has_ended(&manifest.vault) {
+                return Err(Refusal::Expired);
+            }
             let begun = match store.begin(&manifest, index) {
                 Err(
                     error @ (StoreError::PledgeFull { .. }

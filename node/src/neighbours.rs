@@ -4,7 +4,7 @@
 //! grace time: volunteers sleep at night.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -182,6 +182,14 @@ impl Neighbours {
             neighbour.steward.is_some() && (neighbour.connected_at.is_some() || neighbour.seen_at.elapsed() <= grace)
         });
         present.map(|(node, _)| *node).collect()
+    }
+
+    /// How many failure domains besides our own there are nodes in that said something of themselves and were there
+    /// within `grace`.
+    pub fn domains(&self, grace: Duration) -> usize {
+        let own = self.own().1;
+        let others: BTreeSet<Domain> = self.present(grace).into_iter().map(|node| self.domain(node)).collect();
+        others.into_iter().filter(|domain| *domain != own).count()
     }
 
     /// Those that keep records, ourselves among them: what the stewards of a key are chosen from.

@@ -15,6 +15,7 @@ use commonhold_network::{
     Inbound, InboundAsk, InboundStream, Limits, Multiaddr, NetworkError, Peer, PeerConfig, PeerEvent, Role,
     serve_stream, with_last_ports,
 };
+use commonhold_policy::expiry::ClockDoubt;
 use commonhold_protocol::NodeId;
 use commonhold_storage_engine::store::{ShardStore, StoreError, StoreOptions};
 use tokio::sync::{Notify, Semaphore};
@@ -26,11 +27,13 @@ use crate::{
     config::{Config, ConfigError},
     dashboard::{self, StatusSource},
     data_dir::{self, ADDRESS_FILE, DASHBOARD_FILE, DataDir, DataDirError, LISTEN_FILE, PID_FILE},
+    expiry::{ExpiryFigures, ExpiryWatch, Times},
     holder::{HeldShards, Holder, HolderParts, Rates},
     identity::{Identity, IdentityError},
     neighbours::Neighbours,
     observer::{NoObserver, Observer},
     records::{RecordStore, RecordsError},
+    scrub::{Scrub, ScrubFigures},
     service::{NodeService, Service},
     status::{NodeStatus, PledgeStatus, RecordStatus, ShardStatus, TrafficStatus},
     steward::Steward,
@@ -209,6 +212,7 @@ async fn run_in<S: Service>(
         tasks,
         limits,
     };
+    let (expiry_figures, scrub_figures) = (Arc::new(ExpiryFigures::default()), Arc::new(ScrubFigures::default()));
     let source = Arc::new(Figures {
         config: config.clone(),
         node: peer.node_id(),
@@ -217,12 +221,34 @@ async fn run_in<S: Service>(
         records: records.clone(),
         clock,
         audits,
+        expiry: expiry_figures.clone(),
+        scrub: scrub_figures.clone(),
         addresses: std::sync::Mutex::default(),
     });
-    let sweep = Sweep::new(peer.clone(), steward.clone(), neighbours, served, config.audit.grace.0);
+    let sweep = Sweep::new(peer.clone(), steward.clone(), neighbours.clone(), served, config.audit.grace.0);
     running.tasks.spawn(sweep.run(running.news.clone(), running.stop.clone()));
     running.tasks.spawn(dashboard::serve(listener, source.clone(), running.stop.clone()));
-    running.tasks.spawn(background::run(store.clone(), steward, config.pledge.trash.as_ms(), running.stop.clone()));
+    let scrub = Scrub {
+        peer: peer.clone(),
+        store: store.clone(),
+        steward: steward.clone(),
+        neighbours: neighbours.clone(),
+        every: config.pledge.scrub.0,
+        trash: config.pledge.trash.0,
+        figures: scrub_figures,
+    };
+    running.tasks.spawn(scrub.run(running.stop.clone()));
+    let (rules, present) = (config.lease.rules(), config.audit.grace.0);
+    let times = Times { rules, trash: config.pledge.trash.0, present };
+    let expiry =
+        ExpiryWatch::new(peer.clone(), store.clone(), steward.clone(), neighbours.clone(), times, expiry_figures);
+    running.tasks.spawn(expiry.run(running.stop.clone()));
+    let clock_is_off = {
+        let steward = steward.clone();
+        move || matches!(steward.clock().doubt(&rules, neighbours.domains(present)), Some(ClockDoubt::Off { .. }))
+    };
+    let trash_ms = config.pledge.trash.as_ms();
+    running.tasks.spawn(background::run(store.clone(), steward, trash_ms, clock_is_off, running.stop.clone()));
     let folder = data_dir.path().to_owned();
     running.tasks.spawn(bootstrap::run(peer.clone(), config.bootstrap(), folder, running.stop.clone()));
 
@@ -412,6 +438,8 @@ struct Figures {
     records: Arc<RecordStore>,
     clock: Arc<Clock>,
     audits: Arc<AuditFigures>,
+    expiry: Arc<ExpiryFigures>,
+    scrub: Arc<ScrubFigures>,
     addresses: std::sync::Mutex<Vec<String>>,
 }
 
@@ -457,6 +485,8 @@ impl StatusSource for Figures {
                 shard_bytes_received: traffic.shard_bytes_received,
             },
             audits: self.audits.snapshot(),
+            expiry: self.expiry.snapshot(),
+            scrub: self.scrub.snapshot(),
         }
     }
 }

@@ -12,6 +12,8 @@ use serde::{Deserialize, Serialize};
 use crate::{
     auditor::AuditSnapshot,
     data_dir::{self, DASHBOARD_FILE, DataDirError},
+    expiry::ExpirySnapshot,
+    scrub::ScrubSnapshot,
 };
 
 /// How long a running node may take to answer; more means that it hangs.
@@ -50,6 +52,10 @@ pub struct NodeStatus {
     pub traffic: TrafficStatus,
     /// What it audited and repaired as a steward, since the start.
     pub audits: AuditSnapshot,
+    /// What came of vaults whose lease has run out.
+    pub expiry: ExpirySnapshot,
+    /// What the slow read of all shards found.
+    pub scrub: ScrubSnapshot,
 }
 
 /// The pledge and its use.

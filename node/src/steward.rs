@@ -11,12 +11,13 @@ mod drops;
 mod heads;
 mod keep;
 mod leases;
+mod released;
 
 #[cfg(test)]
 mod tests;
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
@@ -52,6 +53,8 @@ pub trait Holdings: Send + Sync {
     fn free_bytes(&self) -> u64;
     /// Whose segment it is, if shards of it are held here.
     fn vault_of(&self, segment: &SegmentId) -> Option<VaultId>;
+    /// The vaults that shards are held of.
+    fn vaults(&self) -> Vec<VaultId>;
 }
 
 /// Who asks, as far as limits are concerned.
@@ -72,6 +75,10 @@ pub struct Steward {
     admission: Mutex<RecordAdmission>,
     /// Hashes of leases that were kept, or were older than what is kept.
     seen_leases: Mutex<VecDeque<[u8; 32]>>,
+    /// Which state of a vault's lease a node was told.
+    told_leases: Mutex<BTreeMap<(NodeId, VaultId), u64>>,
+    /// Vaults whose lease and its grace are over, as far as is known.
+    ended: Mutex<BTreeSet<VaultId>>,
     clock: Arc<Clock>,
     /// Hears of each change of a segment's record.
     auditor: OnceLock<AuditorHandle>,
@@ -137,6 +144,8 @@ impl Steward {
             holdings,
             admission: Mutex::new(admission),
             seen_leases: Mutex::default(),
+            told_leases: Mutex::default(),
+            ended: Mutex::default(),
             clock,
             auditor: OnceLock::new(),
         })
@@ -183,6 +192,7 @@ impl Steward {
             },
             Request::KeepLease { lease } => Response::Kept(vec![self.keep_lease(sender, lease)]),
             Request::KeepDrop { drop } => Response::Kept(vec![self.keep_drop(sender, drop)]),
+            Request::Release { shards } => Response::Kept(vec![self.forget_claims(sender, &shards)]),
             // The holder's and the auditor's to answer.
             Request::Audit(_) | Request::FetchHealth { .. } => Response::Refused(Refusal::Other),
         }
@@ -265,7 +275,7 @@ impl Steward {
         if change.kind == Kind::Segment
             && let Some(auditor) = self.auditor.get()
         {
-            auditor.tell(News::Record { segment: SegmentId::from_bytes(change.key), from: sender.node });
+            auditor.tell(News::Record { segment: SegmentId::from_bytes(change.key), from: Some(sender.node) });
         }
     }
 
@@ -283,6 +293,16 @@ impl Steward {
             }
         }
         Err(Refusal::Busy.into())
+    }
+
+    /// The vaults that this node holds shards of, or keeps a lease of.
+    pub(crate) fn vaults(&self) -> Result<BTreeSet<VaultId>, RecordsError> {
+        let mut vaults: BTreeSet<VaultId> = self.holdings.vaults().into_iter().collect();
+        self.each_page(Kind::Lease, |page| {
+            vaults.extend(page.iter().map(|summary| VaultId::from_bytes(summary.key)));
+            Ok(true)
+        })?;
+        Ok(vaults)
     }
 
     /// The records.

@@ -144,8 +144,7 @@ impl Sweep {
         let answer = self.peer.ask(node, Request::About, PATIENCE).await;
         let Ok(Response::About { clock, steward, domain, .. }) = answer else { return false };
         self.neighbours.heard_about(node, steward, domain);
-        let ours = self.steward.clock();
-        ours.witness(self.neighbours.domain(node).as_str(), node, clock, ours.now());
+        self.steward.clock().witness(self.neighbours.domain(node), clock);
         true
     }
 

@@ -87,6 +87,11 @@ impl RecordAdmission {
         self.bytes
     }
 
+    /// Bytes of what is kept of one vault.
+    pub fn bytes_of(&self, vault: &VaultId) -> u64 {
+        self.vaults.get(vault).copied().unwrap_or(0)
+    }
+
     /// Counts a record that is on disk already, without judging it.
     pub fn count(&mut self, vault: VaultId, bytes: u64) {
         let kept = self.vaults.entry(vault).or_default();

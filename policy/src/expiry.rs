@@ -121,13 +121,14 @@ pub enum Expiry {
 }
 
 /// Judges a vault by the newest lease that was ever seen and by what stewards said since. `segments`: how many
-/// segments of the vault are known here. The caller has made sure that there is no [`doubt`] about `now`.
+/// segments of the vault are known here, or how many other stewards there are at all if those are fewer, since each
+/// speaks for one. The caller has made sure that there is no [`doubt`] about `now`.
 pub fn judge(rules: &Rules, now: Timestamp, newest: Option<&Lease>, words: &[Word], segments: usize) -> Expiry {
     let Some(newest) = newest else { return Expiry::Keep };
-    let over_at = newest.valid_until.after_ms(rules.grace_ms);
-    if now <= over_at {
+    if !leases::is_over(Some(newest), now, rules.grace_ms) {
         return Expiry::Keep;
     }
+    let over_at = newest.valid_until.after_ms(rules.grace_ms);
     let mut vault = false;
     // One node speaks for one segment only: else one that stewards many would do for all.
     let mut heard = BTreeSet::new();

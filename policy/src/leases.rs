@@ -9,6 +9,9 @@ pub const LEASE_MS: u64 = 365 * DAY_MS;
 pub const RENEW_EVERY_MS: u64 = DAY_MS;
 /// How long after a lease's end everything is still kept.
 pub const GRACE_MS: u64 = 30 * DAY_MS;
+/// How long a lease itself is remembered once that time is over: it is the word that others wait for before they give
+/// their space back, and whoever was away for a year asks late.
+pub const REMEMBER_MS: u64 = LEASE_MS;
 
 /// Why a lease is not kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -46,8 +49,9 @@ pub fn renewal(kept: Option<&Lease>, vault: VaultId, now: Timestamp) -> Option<L
     (!fresh).then_some(Lease { vault, counter, valid_until })
 }
 
-/// True if nothing of the vault needs to be kept any more as far as this lease says: it ended, and the grace time too.
-/// Without a lease, that is never so: silence means keep.
-pub fn is_over(lease: Option<&Lease>, now: Timestamp) -> bool {
-    lease.is_some_and(|lease| lease.valid_until.after_ms(GRACE_MS) < now)
+/// True if nothing of the vault needs to be kept any more as far as this lease says: it ended, and `grace_ms`
+/// ([`GRACE_MS`] but in tests) too. That it is the newest is for [`crate::expiry`] to find out. Without a lease it is
+/// never so: silence means keep.
+pub fn is_over(lease: Option<&Lease>, now: Timestamp, grace_ms: u64) -> bool {
+    lease.is_some_and(|lease| lease.valid_until.after_ms(grace_ms) < now)
 }

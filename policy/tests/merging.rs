@@ -424,7 +424,7 @@ fn a_lease_is_renewed_once_a_day_and_outlasts_its_end_by_the_grace() {
     assert!(second.newer_than(&first));
 
     let end = first.valid_until.after_ms(GRACE_MS);
-    assert!(!leases::is_over(Some(&first), end));
-    assert!(leases::is_over(Some(&first), end.after_ms(1)));
-    assert!(!leases::is_over(None, Timestamp(u64::MAX)), "silence means keep");
+    assert!(!leases::is_over(Some(&first), end, GRACE_MS));
+    assert!(leases::is_over(Some(&first), end.after_ms(1), GRACE_MS));
+    assert!(!leases::is_over(None, Timestamp(u64::MAX), 0), "silence means keep");
 }

@@ -6,6 +6,8 @@ pub use self::health::HealthReport;
 use self::health::HealthWire;
 use crate::{
     audit::{self, AuditAnswer, AuditAnswerWire, Challenge, ChallengeWire},
+    claim::ClaimLeaf,
+    coding::ShardIndex,
     drop::Drop,
     format::{self, FormatError, Repeated, array, check_count},
     head::Head,
@@ -80,6 +82,12 @@ pub enum Request {
         /// At most [`ASK_IDS_MAX`].
         segments: Vec<SegmentId>,
     },
+    /// I hold these no more: forget my claims; answered by [`Response::Kept`] with one outcome. That it is the holder
+    /// who says so is known from the connection.
+    Release {
+        /// At most [`ASK_IDS_MAX`].
+        shards: Vec<ClaimLeaf>,
+    },
 }
 
 /// Why a peer does not do what it was asked.
@@ -124,10 +132,13 @@ pub enum Refusal {
     /// A reason that this version does not know.
     #[error("it refused, for a reason that this version does not know")]
     Other,
+    /// The vault's lease has run out, as far as is known there.
+    #[error("the vault's lease has run out")]
+    Expired,
 }
 
 impl Refusal {
-    const ALL: [(Self, u32); 13] = [
+    const ALL: [(Self, u32); 14] = [
         (Self::PledgeFull, 1),
         (Self::DiskFull, 2),
         (Self::VaultLimit, 3),
@@ -141,6 +152,7 @@ impl Refusal {
         (Self::DiskError, 11),
         (Self::Stopping, 12),
         (Self::Other, 13),
+        (Self::Expired, 15),
     ];
 
     /// The number on the wire; never 0.
@@ -199,7 +211,7 @@ const DOMAIN_BYTES_MAX: usize = 64;
 struct RequestWire {
     #[prost(uint32, tag = "1")]
     version: u32,
-    #[prost(oneof = "RequestKind", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11")]
+    #[prost(oneof = "RequestKind", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 21")]
     kind: Option<RequestKind>,
 }
 
@@ -225,6 +237,8 @@ enum RequestKind {
     Audit(ChallengeWire),
     #[prost(bytes = "bytes", tag = "11")]
     FetchHealth(Bytes),
+    #[prost(bytes = "bytes", tag = "21")]
+    Release(Bytes),
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -299,6 +313,23 @@ fn ids_from_bytes(what: &'static str, bytes: &[u8], count_max: usize) -> Result<
     Ok(ids.iter().copied().map(SegmentId::from_bytes).collect())
 }
 
+fn leaves_to_bytes(leaves: &[ClaimLeaf]) -> Bytes {
+    leaves.iter().flat_map(|leaf| leaf.segment.as_bytes().iter().copied().chain([leaf.index.0])).collect()
+}
+
+fn leaves_from_bytes(what: &'static str, bytes: &[u8]) -> Result<Vec<ClaimLeaf>, FormatError> {
+    let (leaves, rest) = bytes.as_chunks::<33>();
+    if !rest.is_empty() {
+        return Err(FormatError::Field { what, field: "shards" });
+    }
+    check_count(what, "shards", leaves.len(), ASK_IDS_MAX)?;
+    let leaf = |bytes: &[u8; 33]| ClaimLeaf {
+        segment: SegmentId::from_bytes(std::array::from_fn(|at| bytes[at])),
+        index: ShardIndex(bytes[32]),
+    };
+    Ok(leaves.iter().map(leaf).collect())
+}
+
 impl Request {
     /// The request's bytes.
     pub fn to_bytes(&self) -> Vec<u8> {
@@ -319,6 +350,7 @@ impl Request {
             Self::KeepDrop { drop } => RequestKind::KeepDrop(drop.to_bytes()),
             Self::Audit(challenge) => RequestKind::Audit(challenge.to_wire()),
             Self::FetchHealth { segments } => RequestKind::FetchHealth(ids_to_bytes(segments)),
+            Self::Release { shards } => RequestKind::Release(leaves_to_bytes(shards)),
         };
         prost::Message::encode_to_vec(&RequestWire { version: 1, kind: Some(kind) })
     }
@@ -352,6 +384,7 @@ impl Request {
             RequestKind::KeepDrop(drop) => Self::KeepDrop { drop: Unverified::from_bytes(drop)? },
             RequestKind::Audit(challenge) => Self::Audit(Challenge::from_wire(challenge)?),
             RequestKind::FetchHealth(ids) => Self::FetchHealth { segments: ids_from_bytes(what, &ids, ASK_IDS_MAX)? },
+            RequestKind::Release(leaves) => Self::Release { shards: leaves_from_bytes(what, &leaves)? },
         })
     }
 }

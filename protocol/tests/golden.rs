@@ -177,6 +177,7 @@ fn requests() {
         ("keep-drop", Request::KeepDrop { drop: sign(drop_of(DropKind::Drop)) }),
         ("audit", Request::Audit(challenge())),
         ("fetch-health", Request::FetchHealth { segments: vec![manifest().id()] }),
+        ("release", Request::Release { shards: vec![ClaimLeaf { segment: manifest().id(), index: ShardIndex(3) }] }),
     ];
     for (name, request) in requests {
         message(&format!("request-{name}.v1"), &request, Request::to_bytes, Request::from_bytes);

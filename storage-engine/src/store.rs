@@ -263,6 +263,11 @@ impl ShardStore {
         }
     }
 
+    /// The vaults that have shards here, held or in quarantine.
+    pub fn vaults(&self) -> Vec<VaultId> {
+        self.space().vaults.ids().collect()
+    }
+
     /// Bytes of records that a vault has placed here.
     pub fn vault_bytes(&self, vault: &VaultId) -> u64 {
         self.space().vaults.units(vault) * UNIT_BYTES

@@ -25,7 +25,7 @@ use serde_json::Value;
 pub(crate) use self::{
     client::{Finished, Home, Running, bytes_placed},
     compare::{assert_same, contents},
-    owner::Owner,
+    owner::{Owner, segment_of_noise},
     process::mortal,
     someone::{NOBODY, Someone},
     spy::{Spy, claimed_by, hex_id, keys_of},
@@ -259,8 +259,13 @@ impl Network {
 
     /// Starts a node again without waiting for it.
     pub(crate) fn launch(&mut self, node: usize) {
+        self.launch_with(node, &[]);
+    }
+
+    /// The same with some variables in its environment.
+    pub(crate) fn launch_with(&mut self, node: usize, environment: &[(&str, &str)]) {
         let mut command = process::mortal(PROGRAM);
-        command.args(["node", "run"]);
+        command.args(["node", "run"]).envs(environment.iter().copied());
         self.launch_as(node, command);
     }
 

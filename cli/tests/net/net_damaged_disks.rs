@@ -93,7 +93,7 @@ fn each_file(folder: &Path, visit: &mut dyn FnMut(&Path)) {
     }
 }
 
-fn flip(network: &Network, node: usize) {
+pub(super) fn flip(network: &Network, node: usize) {
     for path in volumes(network, node) {
         let file = fs::File::options().read(true).write(true).open(path).unwrap();
         // In the middle of a chunk group, so that neither a header nor padding alone is hit.

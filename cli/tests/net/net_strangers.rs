@@ -11,14 +11,12 @@ use commonhold_protocol::{
     ask::{Refusal, Request},
 };
 use commonhold_storage_engine::{
-    frame::{Compressor, DEFAULT_LEVEL},
     keys::{VaultKeys, VaultSecret},
-    seal::seal,
-    segment::{CodedSegment, SegmentBuilder},
+    segment::CodedSegment,
 };
 
 use self::forgery::{forge, public_of};
-use super::harness::{Network, Setup, Spy, Tree, assert_same, hex_id, noise};
+use super::harness::{Network, Setup, Spy, Tree, assert_same, hex_id, noise, segment_of_noise};
 
 const NODES: usize = 4;
 
@@ -116,11 +114,7 @@ impl Scene {
 }
 
 fn segment(keys: &VaultKeys, seed: u64) -> CodedSegment {
-    let mut builder = SegmentBuilder::new(keys.vault_id(), rand::random());
-    let plain = noise(seed, 100_000);
-    let frame = Compressor::new(DEFAULT_LEVEL).unwrap().frame(&plain);
-    builder.push(&seal(frame, plain.len() as u32, keys.convergence())).unwrap();
-    builder.finish(Coding::new(2, 4).unwrap()).unwrap()
+    segment_of_noise(keys, seed, 100_000, Coding::new(2, 4).unwrap())
 }
 
 fn keep_records(record: Record) -> Request {

@@ -1,6 +1,6 @@
 //! Two states that do not know of each other become one: drives by path, tables as a union.
 
-use commonhold_protocol::{DeviceId, Lease, Timestamp, Verified, Version};
+use commonhold_protocol::{DeviceId, Timestamp, Version};
 use commonhold_storage_engine::tree::{
     map::{self, TreeRoot},
     merge::{self, ConflictLabel, Labels},
@@ -62,7 +62,6 @@ impl Transaction<'_> {
         self.state.payload.nodes = merge_nodes(self.state.payload.nodes.clone(), &theirs.payload.nodes);
         self.state.payload.coding = self.state.payload.coding.or(theirs.payload.coding);
         self.state.version = self.state.version.join(&theirs.version);
-        self.state.lease = newer_lease(self.state.lease.take(), theirs.lease);
         Ok(())
     }
 
@@ -78,13 +77,6 @@ impl Transaction<'_> {
             }
         }
         Ok(editor.finish(&mut sink)?)
-    }
-}
-
-fn newer_lease(ours: Option<Verified<Lease>>, theirs: Option<Verified<Lease>>) -> Option<Verified<Lease>> {
-    match (ours, theirs) {
-        (Some(ours), Some(theirs)) => Some(if theirs.newer_than(&ours) { theirs } else { ours }),
-        (ours, theirs) => ours.or(theirs),
     }
 }
 

@@ -15,7 +15,7 @@ use commonhold_protocol::{
 };
 use commonhold_storage_engine::prove::decode_ranges;
 
-use crate::{holder::Holder, steward::Steward};
+use crate::{holder::Holder, leases, steward::Steward};
 
 /// Where nothing is known of a link yet.
 pub(super) const ROUND_TRIP_FIRST: Duration = Duration::from_millis(300);
@@ -99,7 +99,12 @@ impl Asking {
             manifest: manifest.hash(),
             ranges: runs(&sample.groups),
         });
-        self.send(Challenge { nonce: rand::random(), shards: shards.collect() }, manifests).await
+        let challenge = Challenge { nonce: rand::random(), shards: shards.collect() };
+        if self.own.is_none() {
+            let vaults = manifests.iter().map(|manifest| manifest.vault).collect();
+            leases::carry(&self.peer, &self.steward, self.holder, vaults).await;
+        }
+        self.send(challenge, manifests).await
     }
 
     async fn send(self, challenge: Challenge, manifests: Vec<Verified<Manifest>>) -> Asked {

@@ -55,10 +55,12 @@ impl Auditor {
         let Some(holder) = self.holders.get_mut(number).filter(|holder| !holder.probing) else { return };
         holder.probing = true;
         let (peer, done, neighbours) = (self.parts.peer.clone(), self.done.clone(), self.parts.neighbours.clone());
+        let ours = self.parts.clock.clone();
         self.parts.tasks.spawn(async move {
             let free_bytes = match peer.ask(node, Request::About, PROBE_PATIENCE).await {
-                Ok(Response::About { free_bytes, steward, domain, .. }) => {
+                Ok(Response::About { free_bytes, clock, steward, domain }) => {
                     neighbours.heard_about(node, steward, domain);
+                    ours.witness(neighbours.domain(node), clock);
                     Some(free_bytes)
                 }
                 _ => None,

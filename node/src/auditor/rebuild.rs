@@ -10,7 +10,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use bytes::Bytes;
 use commonhold_network::{Peer, ShardService, TransferError};
 use commonhold_protocol::{
-    Manifest, NetworkName, NodeId, ShardIndex, Verified, VerifiedClaim,
+    Lease, Manifest, NetworkName, NodeId, ShardIndex, Unverified, Verified, VerifiedClaim,
     shard_stream::{GROUP_BYTES, GroupRange},
 };
 use commonhold_storage_engine::{code::Coder, prove::decode_ranges};
@@ -30,6 +30,8 @@ pub(crate) struct Rebuild {
     pub(crate) peer: Peer,
     pub(crate) network: NetworkName,
     pub(crate) manifest: Arc<Verified<Manifest>>,
+    /// Of the vault, if one that runs is known.
+    pub(crate) lease: Option<Unverified<Lease>>,
     /// Holders to read from, the best first; more than k, if there are, to take the place of those that fail.
     pub(crate) sources: Vec<(ShardIndex, NodeId)>,
     /// The missing shards and who is to hold them.
@@ -216,8 +218,9 @@ impl Rebuild {
         pieces: mpsc::Receiver<Option<Bytes>>,
     ) -> impl Future<Output = (ShardIndex, NodeId, Option<VerifiedClaim>)> + use<> {
         let (peer, network, manifest) = (self.peer.clone(), self.network.clone(), self.manifest.clone());
+        let lease = self.lease.clone();
         async move {
-            let stored = peer.store_shard(node, manifest.to_unverified(), index, None, pieces).await;
+            let stored = peer.store_shard(node, manifest.to_unverified(), index, lease, pieces).await;
             let claim = match stored {
                 Ok(claim) => claim.verify(&network).ok().filter(|claim| {
                     let leaf = claim.claim.leaf;

@@ -220,6 +220,9 @@ impl Auditor {
                 } else {
                     self.repairs.resting.remove(number);
                 }
+                if matches!(decision, Decision::OutOfReach { .. }) {
+                    self.prove_now(*number);
+                }
                 self.order(*number, order::Event::Assessed { decision, rank });
             }
         }
@@ -337,12 +340,12 @@ impl Auditor {
             let (peer, network) = (self.parts.peer.clone(), self.parts.network.clone());
             let (own, pace) = ((self.own, self.parts.holder.clone()), self.repairs.pace.clone());
             self.parts.tasks.spawn(async move {
-                let manifest = tokio::task::spawn_blocking(move || steward.manifest(&segment)).await;
-                let rebuilt = match manifest {
-                    Ok(Some(manifest)) => {
+                let read = move || steward.manifest(&segment).map(|known| (steward.running_lease(&known.vault), known));
+                let rebuilt = match tokio::task::spawn_blocking(read).await {
+                    Ok(Some((lease, manifest))) => {
                         let manifest = Arc::new(manifest);
                         let targets = plan.targets.into_iter().map(|(index, place)| (index, place.node)).collect();
-                        let rebuild = Rebuild { peer, network, manifest, sources: plan.sources, targets, own, pace };
+                        let rebuild = Rebuild { peer, network, manifest, lease, sources: plan.sources, targets, own, pace };
                         // What was sent by then is given up by its holders.
                         stop.run_until_cancelled(rebuild.run()).await
                     }

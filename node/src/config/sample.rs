@@ -16,12 +16,13 @@ pub struct KeyDoc {
 }
 
 /// The sections in the order of the sample, and a line on each.
-pub(super) const SECTIONS: [(&str, &str); 6] = [
+pub(super) const SECTIONS: [(&str, &str); 7] = [
     ("node", "This node."),
     ("network", "The network that it is part of."),
     ("pledge", "What it lends."),
     ("audit", "How holders are audited."),
     ("repair", "How segments are repaired."),
+    ("lease", "What becomes of vaults whose lease has run out."),
     ("dashboard", "The status page."),
 ];
 
@@ -61,9 +62,12 @@ pub(super) const KEYS: &[KeyDoc] = &[
     optional("pledge", "download", "The most that is received.", "\"50 Mbit/s\""),
     doc("pledge", "relay", "Lend bandwidth to nodes behind NAT."),
     doc("pledge", "trash", "How long dropped shards are kept before their space is given back."),
+    doc("pledge", "scrub", "How long it takes to read all shards once, to find those that the disk has lost."),
     doc("audit", "every", "The mean time between audits of one shard, all stewards together."),
     doc("audit", "grace", "How long a node may be silent before it counts as gone."),
     doc("repair", "top-up", "How long a segment above its threshold may stay below n."),
+    doc("lease", "grace", "How long a vault is kept beyond the end of its lease."),
+    doc("lease", "uptime", "How long the node has to be up before it lets anything go for its age."),
     doc("dashboard", "listen", "Where the status page, /metrics and /health are served."),
 ];
 

@@ -56,12 +56,12 @@ fn errors_name_the_file_the_line_the_key_and_what_is_allowed() {
         (
             "[pledge]\nkeep-free = \"1 GiB\"\ndisc = \"5 GiB\"\n",
             "node.toml, line 3: unknown key `[pledge] disc`; allowed here: disk, keep-free, vault-max, records, upload, \
-             download, relay, trash",
+             download, relay, trash, scrub",
         ),
         (
             "[node]\n\n[plegde]\n",
             "node.toml, line 3: unknown key `plegde`; allowed here: [node], [network], [pledge], [audit], [repair], \
-             [dashboard]",
+             [lease], [dashboard]",
         ),
         (
             "[pledge]\ndisk = \"lots\"\n",

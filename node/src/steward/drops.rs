@@ -4,10 +4,7 @@
 //! shard says. Of a held segment the newest word is kept beside the shards, with the moment at which it arrived: the
 //! time in the trash is counted from there.
 
-use commonhold_policy::{
-    drops::{self, DropRefusal},
-    leases,
-};
+use commonhold_policy::drops::{self, DropRefusal};
 use commonhold_protocol::{
     Drop, SegmentId, Timestamp, Unverified, Verified,
     ask::{Outcome, Refusal},
@@ -161,33 +158,5 @@ impl Steward {
             expected: Some(kept.sequence),
         };
         self.records.commit(&[change]).map(drop)
-    }
-
-    /// Forgets tombstones, and drops of shards that are gone, of vaults whose lease and its grace are over: no steward
-    /// can still keep the records that they stand against.
-    pub(crate) fn forget_expired(&self, now: Timestamp) -> Result<(), RecordsError> {
-        const PAGE: usize = 256;
-        for (kind, tag) in [(Kind::Segment, TAG_DROPPED), (Kind::Drop, TAG_EMPTIED)] {
-            let mut after: Option<[u8; 32]> = None;
-            loop {
-                let page = self.records.list(kind, after.as_ref(), PAGE)?;
-                let Some(last) = page.last() else { break };
-                after = Some(last.key);
-                let mut changes = Vec::new();
-                for summary in page.iter().filter(|summary| summary.tag == tag) {
-                    let Some(owner) = self.records.owner(kind, &summary.key)? else { continue };
-                    let lease = self.kept_lease(&owner)?.and_then(|lease| self.verifier.verify(lease).ok());
-                    if leases::is_over(lease.as_deref(), now) {
-                        let expected = Some(summary.sequence);
-                        changes.push(Change { kind, key: summary.key, owner, tag, body: None, expected });
-                        self.admission().forget(owner, summary.bytes);
-                    }
-                }
-                if !changes.is_empty() {
-                    self.records.commit(&changes)?;
-                }
-            }
-        }
-        Ok(())
     }
 }

@@ -12,6 +12,9 @@ use crate::records::{Change, ENTRY_BYTES, Kept, Kind, RecordsError};
 impl Steward {
     pub(super) fn keep_head(&self, sender: &Sender, head: Unverified<Head>) -> Outcome {
         let head = self.verifier.verify(head).map_err(|_| Refusal::Invalid)?;
+        if self.has_ended(&head.vault) {
+            return Err(Refusal::Expired);
+        }
         let kept = self.change_one(sender, || {
             let before = self.kept_heads(&head.vault)?;
             let mut heads: Vec<Verified<Head>> = match &before {

@@ -81,6 +81,9 @@ impl Steward {
     fn judge(&self, sender: &Sender, arrived: &Arrived) -> Result<Verdict, KeepError> {
         let segment = arrived.manifest.id();
         let kept = self.kept_record(&segment)?;
+        if kept.is_none() && self.has_ended(&arrived.manifest.vault) {
+            return Err(Refusal::Expired.into());
+        }
         let known: &[Claim] = kept.as_ref().map_or(&[], |(_, record)| &record.claims);
         let mut invalid = false;
         let fresh: Vec<VerifiedClaim> = arrived
@@ -170,17 +173,18 @@ impl Steward {
         }
     }
 
-    /// The record of a segment that its owner wants, and its sequence, if one is kept and can be read.
+    /// The record of a segment that its owner wants, its lease not over, and its sequence, if one is kept and can be
+    /// read.
     pub(crate) fn wanted_record(&self, segment: &SegmentId) -> Option<(u64, RecordState)> {
         let (kept, record) = self.kept_record(segment).ok()??;
-        let state = self.state_of(&record).filter(|state| !state.is_dropped())?;
+        let state = self.state_of(&record).filter(|state| !state.is_dropped() && !self.has_ended(&state.vault()))?;
         Some((kept.sequence, state))
     }
 
-    /// The manifest of a segment that its owner wants, if its record is kept and can be read.
+    /// The manifest of a segment that its owner wants, its lease not over, if its record is kept and can be read.
     pub(crate) fn manifest(&self, segment: &SegmentId) -> Option<Verified<Manifest>> {
         let (kept, record) = self.kept_record(segment).ok()??;
-        if kept.tag == TAG_DROPPED {
+        if kept.tag == TAG_DROPPED || self.has_ended(&kept.owner) {
             return None;
         }
         self.verifier.verify(record.manifest).ok()

@@ -23,6 +23,10 @@ impl Holdings for Held {
     fn vault_of(&self, segment: &SegmentId) -> Option<VaultId> {
         self.0.lock().unwrap().iter().find(|(held, _)| held == segment).map(|(_, vault)| *vault)
     }
+
+    fn vaults(&self) -> Vec<VaultId> {
+        self.0.lock().unwrap().iter().map(|(_, vault)| *vault).collect()
+    }
 }
 
 struct World {

@@ -4,13 +4,14 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use commonhold_network::Peer;
 use commonhold_protocol::{
-    NodeId, Record, SegmentId, Unverified, VaultId,
+    NodeId, Record, SegmentId, VaultId,
     ask::{ASK_BYTES_MAX, ASK_RECORDS_MAX, Refusal, Request, Response},
 };
 use tokio::time::Instant;
 
 use super::{PATIENCE, blocking, segments};
 use crate::{
+    leases,
     neighbours::Neighbours,
     records::{Kind, RecordsError, Summary},
     steward::{Steward, TAG_DROPPED},
@@ -109,13 +110,20 @@ impl Exchange {
         let own = steward.clone();
         let kept = blocking(move || {
             let kept = own.fetch_records(&segments(&batch))?;
+            let mut owners = BTreeSet::new();
+            for summary in &batch {
+                owners.extend(own.records().owner(Kind::Segment, &summary.key)?);
+            }
             let named = segments(&batch).into_iter().zip(kept);
-            Ok::<Vec<_>, RecordsError>(named.filter_map(|(segment, record)| Some((segment, record?))).collect())
+            let named = named.filter_map(|(segment, record)| Some((segment, record?))).collect();
+            Ok::<(Vec<_>, _), RecordsError>((named, owners))
         });
-        let (ids, records): (Vec<SegmentId>, Vec<Record>) = kept.await?.into_iter().unzip();
+        let (named, owners) = kept.await?;
+        let (ids, records): (Vec<SegmentId>, Vec<Record>) = named.into_iter().unzip();
         if records.is_empty() {
             return Ok(());
         }
+        leases::carry(peer, steward, self.node, owners).await;
         let Some(Response::Kept(outcomes)) = self.ask(peer, Request::KeepRecords { records, lease: None }).await else {
             return Ok(());
         };
@@ -145,7 +153,8 @@ impl Exchange {
         for summary in summaries.into_iter().filter(|summary| summary.sequence > after) {
             let own = steward.clone();
             let vault = VaultId::from_bytes(summary.key);
-            let (heads, lease) = blocking(move || own.fetch_heads(&vault)).await?;
+            let read = blocking(move || Ok::<_, RecordsError>((own.fetch_heads(&vault)?.0, own.running_lease(&vault))));
+            let (heads, lease) = read.await?;
             for head in heads {
                 self.ask(peer, Request::KeepHead { head, lease: lease.clone() }).await;
             }
@@ -162,10 +171,8 @@ impl Exchange {
         let after = self.after;
         for summary in summaries.into_iter().filter(|summary| summary.sequence > after) {
             let own = steward.clone();
-            let kept = blocking(move || own.records().get(Kind::Lease, &summary.key)).await;
-            if let Ok(Some(kept)) = kept
-                && let Ok(lease) = Unverified::from_bytes(kept.body.into())
-            {
+            // One that has ended is told to nobody unasked, see `crate::expiry`.
+            if let Some(lease) = blocking(move || own.running_lease(&VaultId::from_bytes(summary.key))).await {
                 self.ask(peer, Request::KeepLease { lease }).await;
             }
         }

@@ -123,6 +123,7 @@ pub(crate) fn request() -> impl Strategy<Value = Request> {
         drop().prop_map(|drop| Request::KeepDrop { drop: signed(drop) }),
         challenge().prop_map(Request::Audit),
         vec(segment(), 0..=ASK_IDS_MAX).prop_map(|segments| Request::FetchHealth { segments }),
+        vec(leaf(), 0..=ASK_IDS_MAX).prop_map(|shards| Request::Release { shards }),
     ]
 }
 
@@ -160,7 +161,7 @@ fn health() -> impl Strategy<Value = HealthReport> {
 }
 
 pub(crate) fn refusal() -> impl Strategy<Value = Refusal> {
-    (1..=13_u32).prop_map(Refusal::from_code)
+    (1..=15_u32).prop_map(Refusal::from_code)
 }
 
 pub(crate) fn response() -> impl Strategy<Value = Response> {

@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, PoisonError},
 };
 
-use commonhold_protocol::{ClaimLeaf, SegmentId, ShardIndex};
+use commonhold_protocol::{ClaimLeaf, SegmentId, ShardIndex, VaultId};
 
 use super::{
     ShardStore,
@@ -55,6 +55,20 @@ impl ShardStore {
             self.rewrite_sparse()?;
         }
         Ok(removed)
+    }
+
+    /// Removes all shards of a vault, held or quarantined; says how many. One that is stored meanwhile may stay.
+    pub fn remove_vault(&self, vault: &VaultId) -> Result<usize, StoreError> {
+        let Some(number) = self.space().vaults.number(vault) else { return Ok(0) };
+        let mut leaves = Vec::new();
+        for entry in self.index.iter_after(None) {
+            let (leaf, place) = entry?;
+            // Once the last of its shards is gone, another vault may get its number.
+            if place.vault == number && self.space().vaults.id(number) == Some(*vault) {
+                leaves.push(leaf);
+            }
+        }
+        self.remove_all(&leaves)
     }
 
     fn forget_shard(&self, leaf: &ClaimLeaf) -> Result<Option<Place>, StoreError> {

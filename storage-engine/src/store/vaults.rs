@@ -66,6 +66,14 @@ impl Vaults {
         Some(self.slots.get(number.0 as usize)?.as_ref()?.vault)
     }
 
+    pub(crate) fn number(&self, vault: &VaultId) -> Option<VaultNumber> {
+        self.numbers.get(vault).copied()
+    }
+
+    pub(crate) fn ids(&self) -> impl Iterator<Item = VaultId> + '_ {
+        self.numbers.keys().copied()
+    }
+
     /// Units that a vault has placed.
     pub(crate) fn units(&self, vault: &VaultId) -> u64 {
         let slot = self.numbers.get(vault).and_then(|number| self.slots[number.0 as usize].as_ref());

@@ -10,7 +10,7 @@ use commonhold_storage_engine::{
     frame::{Compressor, DEFAULT_LEVEL},
     keys::VaultKeys,
     seal::{open_head, seal, seal_head},
-    segment::SegmentBuilder,
+    segment::{CodedSegment, SegmentBuilder},
     tree::{
         ChunkSink,
         entry::{Entry, EntryKind},
@@ -19,7 +19,21 @@ use commonhold_storage_engine::{
 };
 use prost::Message;
 
-use super::{Network, Spy, hex_id};
+use super::{Network, Spy, hex_id, noise};
+
+/// Chunks of hand-made segments.
+const CHUNK_BYTES: usize = 256 << 10;
+
+/// One segment with `bytes` of noise in it, of the vault with these keys.
+pub(crate) fn segment_of_noise(keys: &VaultKeys, seed: u64, bytes: usize, coding: Coding) -> CodedSegment {
+    let mut builder = SegmentBuilder::new(keys.vault_id(), rand::random());
+    for chunk in noise(seed, bytes).chunks(CHUNK_BYTES) {
+        let frame = Compressor::new(DEFAULT_LEVEL).unwrap().frame(chunk);
+        let sealed = seal(frame, u32::try_from(chunk.len()).unwrap(), keys.convergence());
+        builder.push(&sealed).unwrap();
+    }
+    builder.finish(coding).unwrap()
+}
 
 /// What a head's sealed payload says, its hints left out: `docs/FORMAT.md`.
 #[derive(Clone, PartialEq, prost::Message)]

@@ -95,7 +95,19 @@ impl Spy {
         index: u8,
         data: Bytes,
     ) -> Result<Claim, TransferError> {
-        self.runtime.block_on(self.peer.store_shard(node, manifest, ShardIndex(index), None, data))
+        self.store_under(node, manifest, index, None, data)
+    }
+
+    /// The same with a lease of its vault.
+    pub(crate) fn store_under(
+        &self,
+        node: NodeId,
+        manifest: Unverified<Manifest>,
+        index: u8,
+        lease: Option<Unverified<Lease>>,
+        data: Bytes,
+    ) -> Result<Claim, TransferError> {
+        self.runtime.block_on(self.peer.store_shard(node, manifest, ShardIndex(index), lease, data))
     }
 
     /// Asks a node for the first chunk group of a shard, with its manifest.

@@ -1,0 +1,48 @@
+//! Shards that their holders gave up, by their own word: what follows for the segments.
+
+use std::collections::BTreeSet;
+
+use commonhold_policy::{audit::containment, segment_health::ClaimState};
+use commonhold_protocol::{ClaimLeaf, NodeId, SegmentId, ShardIndex};
+
+use super::{Auditor, NodeNumber, WardNumber, holders::Wanted};
+
+impl Auditor {
+    /// A holder gave these up: its claims are gone from the records.
+    pub(super) fn released(&mut self, holder: NodeId, shards: &[ClaimLeaf]) {
+        let Some(node) = self.holders.number(&holder) else { return };
+        let mut thinner = Vec::new();
+        for leaf in shards {
+            thinner.extend(self.release(node, &leaf.segment, leaf.index));
+        }
+        self.assess(&thinner);
+    }
+
+    /// The segment, if it has a shard less now.
+    fn release(&mut self, node: NodeNumber, segment: &SegmentId, index: ShardIndex) -> Option<WardNumber> {
+        let number = self.wards.number(segment)?;
+        let (claims, thinner) = self.change(number, |health| {
+            let before = health.claims().len();
+            let thinner = health.release(index, node);
+            (before - health.claims().len(), thinner)
+        })?;
+        if let Some(holder) = self.holders.get_mut(node) {
+            holder.claims = holder.claims.saturating_sub(claims as u32);
+        }
+        if !self.wards.is_claimed_by(number, node) {
+            self.contain(node, containment::Event::Forget(*segment));
+        }
+        thinner.then_some(number)
+    }
+
+    /// Audits the claims of a segment that nobody has audited yet: it is to be repaired, and reads from healthy shards
+    /// only. By themselves they would have an hour.
+    pub(super) fn prove_now(&mut self, number: WardNumber) {
+        let Some(health) = self.health(number) else { return };
+        let unproven = health.claims().iter().filter(|claim| claim.state == ClaimState::Unproven);
+        let holders: BTreeSet<NodeNumber> = unproven.map(|claim| claim.node).collect();
+        for node in holders {
+            self.moment(node, Wanted::Unproven);
+        }
+    }
+}

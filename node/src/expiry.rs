@@ -1,0 +1,367 @@
+//! Vaults whose lease has run out: their stewards, and those of their segments, are asked for a newer one, and what the
+//! node has of them goes to the trash only when all that answer know none.
+//!
+//! What is believed is decided by [`commonhold_policy::expiry`]. A vault is judged twice, with words of its own each
+//! time: when its things go to the trash, and again when the time in the trash is over, before their space is given
+//! back. In between they are served as ever, and a newer lease, whoever brings it, ends it. An ended lease is told to
+//! nobody unasked ([`crate::leases`]): a steward that had lost its disk would only hand our own word back to us.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use commonhold_network::Peer;
+use commonhold_policy::{
+    Domain,
+    expiry::{self, Asked, ClockDoubt, Rules, SEGMENTS_MIN, Word},
+    stewards,
+};
+use commonhold_protocol::{
+    Lease, NodeId, SegmentId, Unverified, VaultId, Verified,
+    ask::{Request, Response},
+};
+use commonhold_storage_engine::store::ShardStore;
+use futures::future::join_all;
+use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
+
+use crate::{neighbours::Neighbours, steward::Steward};
+
+/// Between two rounds; shorter where the times are.
+const ROUND_MAX: Duration = Duration::from_secs(3600);
+const ROUND_MIN: Duration = Duration::from_millis(250);
+/// Vaults judged in one round: each is some seventy questions.
+const JUDGED_MAX: usize = 16;
+/// A vault that cannot be judged, since too few answer, is tried again after twice as long each time, up to so many
+/// rounds.
+const ROUNDS_BETWEEN_MAX: u32 = 24;
+/// How long a steward may take to answer.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// Segments of a vault whose stewards may be asked: more than are needed, since some have nobody left to speak.
+const SEGMENTS_ASKED_MAX: usize = 4 * SEGMENTS_MIN;
+
+/// Who can be asked for leases; a network, or what a test puts in its place.
+pub(crate) trait Witnesses: Send + Sync + 'static {
+    /// The nodes closest to a key.
+    fn closest(&self, key: [u8; 32]) -> impl Future<Output = Vec<NodeId>> + Send;
+    /// The lease that a node keeps of a vault; none if it does not answer or knows none.
+    fn lease(&self, node: NodeId, vault: VaultId) -> impl Future<Output = Option<Unverified<Lease>>> + Send;
+}
+
+impl Witnesses for Peer {
+    async fn closest(&self, key: [u8; 32]) -> Vec<NodeId> {
+        let closest = Self::closest(self, key).await.unwrap_or_default();
+        closest.into_iter().map(|contact| contact.node).collect()
+    }
+
+    async fn lease(&self, node: NodeId, vault: VaultId) -> Option<Unverified<Lease>> {
+        match self.ask(node, Request::FetchHeads { vault }, PATIENCE).await {
+            Ok(Response::Heads { lease, .. }) => lease,
+            _ => None,
+        }
+    }
+}
+
+/// What came of ended leases, since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExpirySnapshot {
+    /// Vaults whose lease is over, as far as is known, now.
+    pub ended: u64,
+    /// Those of them that are in the trash.
+    pub trashed: u64,
+    /// Times that stewards were asked for a vault's lease.
+    pub asked: u64,
+    /// Vaults whose space was given back.
+    pub vaults_freed: u64,
+    /// Their shards.
+    pub shards_freed: u64,
+}
+
+/// Counts it.
+#[derive(Debug, Default)]
+pub struct ExpiryFigures {
+    ended: AtomicU64,
+    trashed: AtomicU64,
+    asked: AtomicU64,
+    vaults_freed: AtomicU64,
+    shards_freed: AtomicU64,
+}
+
+impl ExpiryFigures {
+    /// As it stands.
+    pub fn snapshot(&self) -> ExpirySnapshot {
+        ExpirySnapshot {
+            ended: self.ended.load(Relaxed),
+            trashed: self.trashed.load(Relaxed),
+            asked: self.asked.load(Relaxed),
+            vaults_freed: self.vaults_freed.load(Relaxed),
+            shards_freed: self.shards_freed.load(Relaxed),
+        }
+    }
+}
+
+/// How long things are kept.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Times {
+    pub(crate) rules: Rules,
+    /// In the trash.
+    pub(crate) trash: Duration,
+    /// How long a node counts as there after it was seen last.
+    pub(crate) present: Duration,
+}
+
+impl Times {
+    fn round(&self) -> Duration {
+        (Duration::from_millis(self.rules.grace_ms).min(self.trash) / 4).clamp(ROUND_MIN, ROUND_MAX)
+    }
+}
+
+/// What is known of a vault whose lease is over.
+#[derive(Debug, Default)]
+struct Case {
+    words: Vec<Word>,
+    /// Our uptime then.
+    trashed_at: Option<Duration>,
+    /// Rounds to wait before the next try, and rounds waited between the last two.
+    wait: u32,
+    waited: u32,
+}
+
+/// Watches over ended leases.
+pub(crate) struct ExpiryWatch<W> {
+    pub(crate) witnesses: W,
+    pub(crate) store: Arc<ShardStore>,
+    pub(crate) steward: Arc<Steward>,
+    pub(crate) neighbours: Arc<Neighbours>,
+    pub(crate) times: Times,
+    pub(crate) figures: Arc<ExpiryFigures>,
+    cases: BTreeMap<VaultId, Case>,
+}
+
+impl<W: Witnesses> ExpiryWatch<W> {
+    pub(crate) fn new(
+        witnesses: W,
+        store: Arc<ShardStore>,
+        steward: Arc<Steward>,
+        neighbours: Arc<Neighbours>,
+        times: Times,
+        figures: Arc<ExpiryFigures>,
+    ) -> Self {
+        Self { witnesses, store, steward, neighbours, times, figures, cases: BTreeMap::new() }
+    }
+
+    /// Works until `stop`.
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
+        let round = self.times.round();
+        while stop.run_until_cancelled(tokio::time::sleep(round)).await.is_some() {
+            if stop.run_until_cancelled(self.round()).await.is_none() {
+                return;
+            }
+        }
+    }
+
+    /// Looks at all leases once.
+    pub(crate) async fn round(&mut self) {
+        let clock = self.steward.clock().clone();
+        let doubt = clock.doubt(&self.times.rules, self.neighbours.domains(self.times.present));
+        if let Some(ClockDoubt::Off { off_ms }) = doubt {
+            tracing::warn!(off_ms, "our clock is far from that of the other nodes; nothing is let go for its age");
+        }
+        let ended = match doubt {
+            None | Some(ClockDoubt::JustStarted) => self.ended().await,
+            Some(ClockDoubt::TooFewWitnesses { .. } | ClockDoubt::Off { .. }) => Vec::new(),
+        };
+        let vaults: BTreeSet<VaultId> = ended.iter().map(|lease| lease.vault).collect();
+        self.cases.retain(|vault, _| vaults.contains(vault));
+        self.figures.ended.store(vaults.len() as u64, Relaxed);
+        self.steward.set_ended(vaults);
+        if doubt.is_none() {
+            let mut judged = 0;
+            for lease in &ended {
+                if judged < JUDGED_MAX && self.is_due(&lease.vault) {
+                    judged += usize::from(self.consider(lease).await);
+                }
+            }
+        }
+        let trashed = self.cases.values().filter(|case| case.trashed_at.is_some()).count();
+        self.figures.trashed.store(trashed as u64, Relaxed);
+    }
+
+    async fn ended(&self) -> Vec<Verified<Lease>> {
+        let (steward, grace_ms) = (self.steward.clone(), self.times.rules.grace_ms);
+        let ended = tokio::task::spawn_blocking(move || steward.ended_leases(grace_ms)).await;
+        match ended {
+            Ok(Ok(ended)) => ended,
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "the leases cannot be gone through");
+                Vec::new()
+            }
+            // A panic in there is logged by the runtime.
+            Err(_) => Vec::new(),
+        }
+    }
+
+    /// Whether a vault is to be judged in this round.
+    fn is_due(&mut self, vault: &VaultId) -> bool {
+        let case = self.cases.entry(*vault).or_default();
+        let waits = case.wait > 0;
+        case.wait = case.wait.saturating_sub(1);
+        let uptime = self.steward.clock().uptime();
+        let in_trash = case.trashed_at.is_some_and(|at| uptime.saturating_sub(at) < self.times.trash);
+        !waits && !in_trash
+    }
+
+    /// Judges a vault whose newest known lease is over; true if somebody had to be asked.
+    async fn consider(&mut self, newest: &Verified<Lease>) -> bool {
+        let vault = newest.vault;
+        let (store, steward) = (self.store.clone(), self.steward.clone());
+        let known = tokio::task::spawn_blocking(move || {
+            if store.vault_bytes(&vault) == 0 && !steward.keeps_records_of(&vault) {
+                return None;
+            }
+            match segments_of(&store, &steward, &vault) {
+                Ok(segments) => Some(segments),
+                Err(error) => {
+                    tracing::warn!(%vault, %error, "the segments of a vault cannot be listed");
+                    None
+                }
+            }
+        });
+        let Ok(Some(segments)) = known.await else { return false };
+        let others = self.neighbours.stewards(self.times.present).len();
+        let enough = segments.len().min(others);
+        self.figures.asked.fetch_add(1, Relaxed);
+        let mut words = std::mem::take(&mut self.cases.entry(vault).or_default().words);
+        let judge = |steward: &Steward, words: &[Word]| {
+            expiry::judge(&self.times.rules, steward.clock().now(), Some(newest), words, enough)
+        };
+        let mut segments = segments.into_iter();
+        let verdict = loop {
+            let (asked, key) = match judge(&self.steward, &words) {
+                expiry::Expiry::Ask { vault: true, .. } if !words.iter().any(|word| word.asked == Asked::Vault) => {
+                    (Asked::Vault, *vault.as_bytes())
+                }
+                expiry::Expiry::Ask { .. } => match segments.next() {
+                    Some(segment) => (Asked::Segment(segment), *segment.as_bytes()),
+                    None => break None,
+                },
+                verdict => break Some(verdict),
+            };
+            let heard = self.ask(vault, asked, key).await;
+            let nobody_speaks = asked == Asked::Vault && heard.is_empty();
+            words.extend(heard);
+            if nobody_speaks {
+                break None;
+            }
+        };
+        let uptime = self.steward.clock().uptime();
+        let case = self.cases.entry(vault).or_default();
+        match verdict {
+            // The newer lease is kept by now: the vault is not among the ended any more.
+            Some(expiry::Expiry::Keep | expiry::Expiry::Renewed) => {
+                self.cases.remove(&vault);
+            }
+            Some(expiry::Expiry::Over) if case.trashed_at.is_none() => {
+                tracing::info!(%vault, "a vault's lease has run out; what is held of it goes to the trash");
+                *case = Case { trashed_at: Some(uptime), ..Case::default() };
+            }
+            Some(expiry::Expiry::Over) => {
+                self.cases.remove(&vault);
+                self.free(vault).await;
+            }
+            Some(expiry::Expiry::Ask { .. }) | None => {
+                case.waited = (case.waited * 2).clamp(1, ROUNDS_BETWEEN_MAX);
+                case.wait = case.waited;
+                case.words = words;
+                tracing::debug!(%vault, "too few stewards gave their word on an ended lease; all of it is kept");
+            }
+        }
+        true
+    }
+
+    /// Asks the stewards of one key for the vault's lease. One that is newer than ours is kept on the way.
+    async fn ask(&self, vault: VaultId, asked: Asked, key: [u8; 32]) -> Vec<Word> {
+        let own = self.neighbours.own().0;
+        let closest = self.witnesses.closest(key).await.into_iter().filter(|node| *node != own);
+        let candidates: Vec<(NodeId, Domain)> = closest.map(|node| (node, self.neighbours.domain(node))).collect();
+        let words = stewards::choose(&key, &candidates).into_iter().map(|node| async move {
+            let lease = self.witnesses.lease(node, vault).await?;
+            let (steward, sender, clock) = (self.steward.clone(), self.neighbours.sender(node), self.steward.clock());
+            let at = clock.now();
+            let heard = lease.clone();
+            let lease = tokio::task::spawn_blocking(move || {
+                steward.keep_lease_beside(&sender, Some(heard));
+                steward.verifier().verify(lease).ok()
+            });
+            let lease = lease.await.ok()??;
+            (lease.vault == vault).then(|| Word { steward: node, asked, at, lease: (*lease).clone() })
+        });
+        join_all(words).await.into_iter().flatten().collect()
+    }
+
+    /// Gives back what is held and kept of a vault.
+    async fn free(&self, vault: VaultId) {
+        let (store, steward) = (self.store.clone(), self.steward.clone());
+        let freed = tokio::task::spawn_blocking(move || {
+            // Whoever renewed it while it was judged has been heard.
+            if !steward.has_ended(&vault) {
+                return None;
+            }
+            let shards = store.remove_vault(&vault).map_err(|error| error.to_string());
+            let records = steward.forget_vault(&vault).map_err(|error| error.to_string());
+            Some((shards, records))
+        });
+        match freed.await {
+            Ok(Some((Ok(shards), Ok(records)))) => {
+                self.figures.vaults_freed.fetch_add(1, Relaxed);
+                self.figures.shards_freed.fetch_add(shards as u64, Relaxed);
+                tracing::info!(%vault, shards, records, "what was held of a vault whose lease had run out is gone");
+            }
+            Ok(Some((shards, records))) => {
+                let error = shards.err().or(records.err()).unwrap_or_default();
+                tracing::warn!(%vault, error, "the space of an ended vault cannot be given back; later again");
+            }
+            Ok(None) | Err(_) => {}
+        }
+    }
+}
+
+/// Some segments of a vault: those held, then those whose records are kept, from a random place on, so that another try
+/// asks other stewards.
+fn segments_of(store: &ShardStore, steward: &Steward, vault: &VaultId) -> Result<Vec<SegmentId>, SegmentsError> {
+    use commonhold_protocol::{ClaimLeaf, ShardIndex};
+    let start = ClaimLeaf { segment: SegmentId::from_bytes(rand::random()), index: ShardIndex(0) };
+    let mut found = BTreeSet::new();
+    for (after, until) in [(Some(start), None), (None, Some(start.segment))] {
+        for held in store.held_after(after.as_ref()) {
+            let held = held?;
+            if found.len() >= SEGMENTS_ASKED_MAX || until.is_some_and(|until| held.leaf.segment > until) {
+                break;
+            }
+            if held.vault == *vault {
+                found.insert(held.leaf.segment);
+            }
+        }
+    }
+    if found.len() < SEGMENTS_MIN {
+        found.extend(steward.segments_of(vault, SEGMENTS_ASKED_MAX)?);
+    }
+    Ok(found.into_iter().collect())
+}
+
+#[derive(Debug, thiserror::Error)]
+enum SegmentsError {
+    #[error(transparent)]
+    Store(#[from] commonhold_storage_engine::store::StoreError),
+    #[error(transparent)]
+    Records(#[from] crate::records::RecordsError),
+}
+
+#[cfg(test)]
+mod tests;
