@@ -345,7 +345,8 @@ impl Auditor {
                     Ok(Some((lease, manifest))) => {
                         let manifest = Arc::new(manifest);
                         let targets = plan.targets.into_iter().map(|(index, place)| (index, place.node)).collect();
-                        let rebuild = Rebuild { peer, network, manifest, lease, sources: plan.sources, targets, own, pace };
+                        let rebuild =
+                            Rebuild { peer, network, manifest, lease, sources: plan.sources, targets, own, pace };
                         // What was sent by then is given up by its holders.
                         stop.run_until_cancelled(rebuild.run()).await
                     }
