@@ -4,7 +4,7 @@
 //! What is believed is decided by [`commonhold_policy::expiry`]. A vault is judged twice, with words of its own each
 //! time: when its things go to the trash, and again when the time in the trash is over, before their space is given
 //! back. In between they are served as ever, and a newer lease, whoever brings it, ends it. An ended lease is told to
-//! nobody unasked ([`crate::leases`]): a steward that had lost its disk would only hand our own word back to us.
+//! nobody unasked (`leases.rs`): a steward that had lost its disk would only hand our own word back to us.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
