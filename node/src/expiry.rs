@@ -23,7 +23,7 @@ use commonhold_policy::{
     stewards,
 };
 use commonhold_protocol::{
-    Lease, NodeId, SegmentId, Unverified, VaultId, Verified,
+    ClaimLeaf, Lease, NodeId, SegmentId, ShardIndex, Unverified, VaultId, Verified,
     ask::{Request, Response},
 };
 use commonhold_storage_engine::store::ShardStore;
@@ -335,7 +335,6 @@ impl<W: Witnesses> ExpiryWatch<W> {
 /// Some segments of a vault: those held, then those whose records are kept, from a random place on, so that another try
 /// asks other stewards.
 fn segments_of(store: &ShardStore, steward: &Steward, vault: &VaultId) -> Result<Vec<SegmentId>, SegmentsError> {
-    use commonhold_protocol::{ClaimLeaf, ShardIndex};
     let start = ClaimLeaf { segment: SegmentId::from_bytes(rand::random()), index: ShardIndex(0) };
     let mut found = BTreeSet::new();
     for (after, until) in [(Some(start), None), (None, Some(start.segment))] {
