@@ -52,13 +52,13 @@ fn every_cheat_is_found_in_time_and_its_shards_are_rebuilt_elsewhere() {
     whole_again(&network, &home, &[]);
     assert_eq!(verdicts(&network), [], "somebody was blamed before anybody cheated");
 
-    let mut cheats: Vec<(usize, Kind, String)> = Vec::new();
+    let mut cheats: Vec<Cheat> = Vec::new();
     // Those that stay come last: they are found shard by shard, as they lack little of each.
     let kinds = [Kind::Refuses, Kind::Flips, Kind::Stale, Kind::Forgets, Kind::Invents, Kind::HangsUp, Kind::Deletes];
     assert_eq!(kinds.len(), Kind::ALL.len());
     for (node, kind) in (1..).zip(kinds) {
         let id = network.node_id(node);
-        let held = Held::by(&network, &home, &id);
+        let held = Held::by(&network, &home, &cheats, &id);
         let law = Law::of(kind, &held, EVERY_MS);
         network.stop(node);
         let mut began = Instant::now();
@@ -66,7 +66,7 @@ fn every_cheat_is_found_in_time_and_its_shards_are_rebuilt_elsewhere() {
         match kind {
             // There is nothing to be found before somebody relies on it.
             Kind::Forgets => {
-                while claims_nothing_new(&network, &home, &id, &held) {
+                while claims_nothing_new(&network, &home, &cheats, &id, &held) {
                     began = Instant::now();
                     stored.put_more(&home);
                 }
@@ -91,7 +91,8 @@ fn every_cheat_is_found_in_time_and_its_shards_are_rebuilt_elsewhere() {
             let is_it = format!("{}", leaf.segment) == found.segment && leaf.index.0 == found.index;
             is_it && *holder != hex_id(&cheats[cheats.len() - 1].2)
         };
-        let elsewhere = poll_until(WHOLE_MAX, || claims(&network, &home).iter().any(is_elsewhere).then_some(()));
+        let elsewhere =
+            poll_until(WHOLE_MAX, || claims(&network, &home, &cheats).iter().any(is_elsewhere).then_some(()));
         assert_eq!(elsewhere, Some(()), "{found:?}: nobody else has it");
         eprintln!(
             "{:9} holds {held}: found {:9} after {took:.1?} (predicted: {law}), all whole again {:.1?} later",
@@ -122,6 +123,15 @@ fn every_cheat_is_found_in_time_and_its_shards_are_rebuilt_elsewhere() {
         let read = |folder: &Path| fs::read(folder.join(name(file))).unwrap();
         assert!(read(&back) == read(stored.tree.path()), "{} is another", name(file));
     }
+}
+
+/// A node that cheats, how, and its id.
+type Cheat = (usize, Kind, String);
+
+/// The nodes that run and have not been made cheats.
+fn honest(network: &Network, cheats: &[Cheat]) -> Vec<usize> {
+    let is_cheat = |node: &usize| cheats.iter().any(|(cheat, ..)| cheat == node);
+    network.running().into_iter().filter(|node| !is_cheat(node)).collect()
 }
 
 /// What is stored, a file at a time: each gets a segment of its own.
@@ -157,15 +167,14 @@ fn segments(home: &Home) -> Vec<SegmentId> {
     listed["segments"].as_array().unwrap().iter().map(id).collect()
 }
 
-fn claims_nothing_new(network: &Network, home: &Home, id: &str, before: &Held) -> bool {
-    Held::by(network, home, id).shards() == before.shards()
+fn claims_nothing_new(network: &Network, home: &Home, cheats: &[Cheat], id: &str, before: &Held) -> bool {
+    Held::by(network, home, cheats, id).shards() == before.shards()
 }
 
 /// Waits until each honest steward of each segment has proof of all n shards by its own audits.
-fn whole_again(network: &Network, home: &Home, cheats: &[(usize, Kind, String)]) {
+fn whole_again(network: &Network, home: &Home, cheats: &[Cheat]) {
     let ids = segments(home);
-    let is_cheat = |node: &usize| cheats.iter().any(|(cheat, ..)| cheat == node);
-    let honest: Vec<usize> = network.running().into_iter().filter(|node| !is_cheat(node)).collect();
+    let honest = honest(network, cheats);
     let spy = Spy::on(network);
     let lacking = || {
         let mut lacking = Vec::new();

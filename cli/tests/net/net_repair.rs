@@ -21,9 +21,8 @@ fn every_node_is_replaced_and_every_byte_is_still_there() {
     home.put(tree.path(), "/x");
     let shards = network.figures("/shards/held");
     eprintln!("{shards} shards are held");
-    eventually("audits are passed everywhere", || {
-        network.running().iter().all(|node| network.figure(*node, "/audits/held") > 0)
-    });
+    // Not one by each node: with few segments there may be a node that is no steward of any.
+    eventually("as many audits are passed as there are shards", || network.figures("/audits/held") >= shards);
 
     for first in (0..NODES).step_by(2) {
         let lost = network.figures_of(&[first, first + 1], "/shards/held");

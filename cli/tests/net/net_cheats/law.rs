@@ -14,7 +14,7 @@ use commonhold_policy::{
 use commonhold_protocol::{ClaimLeaf, NodeId};
 use rand::SeedableRng;
 
-use super::segments;
+use super::{Cheat, honest, segments};
 use crate::harness::{Home, Network, Spy, hex_id};
 
 /// Drawn from the law, for its quantiles.
@@ -23,13 +23,15 @@ const DRAWS: usize = 20_000;
 /// often with what is allowed beyond.
 const QUANTILE: f64 = 0.999;
 
-/// Who claims what, by the records of the first node, which never cheats, or of another if that keeps none.
-pub(super) fn claims(network: &Network, home: &Home) -> Vec<(NodeId, ClaimLeaf, u32)> {
+/// Who claims what, by the records of the first honest node that keeps one: a cheat, which nobody tells anything any
+/// more, may keep an old one.
+pub(super) fn claims(network: &Network, home: &Home, cheats: &[Cheat]) -> Vec<(NodeId, ClaimLeaf, u32)> {
     let spy = Spy::on(network);
-    let nodes: Vec<_> = network.running().into_iter().map(|node| hex_id(&network.node_id(node))).collect();
+    let honest: Vec<_> = honest(network, cheats).into_iter().map(|node| hex_id(&network.node_id(node))).collect();
     let mut claimed = Vec::new();
     for segment in segments(home) {
-        let record = nodes.iter().find_map(|steward| spy.record(*steward, segment)).expect("somebody keeps the record");
+        let kept = honest.iter().find_map(|steward| spy.record(*steward, segment));
+        let record = kept.unwrap_or_else(|| panic!("no honest node keeps the record of {segment}"));
         let groups = shard_groups(record.manifest.verify(&spy.network).unwrap().shard_length());
         let claims = record.claims.into_iter().map(|claim| claim.verify(&spy.network).unwrap());
         claimed.extend(claims.map(|claim| (claim.holder, claim.claim.leaf, groups)));
@@ -41,8 +43,8 @@ pub(super) fn claims(network: &Network, home: &Home) -> Vec<(NodeId, ClaimLeaf, 
 pub(super) struct Held(Vec<(ClaimLeaf, u32)>);
 
 impl Held {
-    pub(super) fn by(network: &Network, home: &Home, id: &str) -> Self {
-        let claims = claims(network, home).into_iter().filter(|(holder, ..)| *holder == hex_id(id));
+    pub(super) fn by(network: &Network, home: &Home, cheats: &[Cheat], id: &str) -> Self {
+        let claims = claims(network, home, cheats).into_iter().filter(|(holder, ..)| *holder == hex_id(id));
         Self(claims.map(|(_, leaf, groups)| (leaf, groups)).collect())
     }
 
