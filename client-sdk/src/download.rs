@@ -20,7 +20,7 @@ use crate::{
     catalog::Catalog,
     error::{Error, UnavailableSegment},
     progress::Progress,
-    reader::SealedRange,
+    reader::{SealedRange, slices},
     session::{Session, now},
     table::{NodeKey, SegmentInfo},
     upload::failure,
@@ -41,16 +41,21 @@ pub(crate) struct Download {
 }
 
 /// Verified bytes of a shard.
-#[derive(Clone)]
 struct Piece {
     columns: Columns,
-    bytes: Bytes,
+    /// One after another.
+    parts: Vec<Bytes>,
 }
 
 impl Piece {
-    fn slice(&self, columns: Columns) -> Option<Bytes> {
-        let offset = |at: u64| (at - self.columns.start) as usize;
-        self.columns.covers(columns).then(|| self.bytes.slice(offset(columns.start)..offset(columns.end)))
+    fn new(start: u64, parts: Vec<Bytes>) -> Self {
+        let end = start + parts.iter().map(|part| part.len() as u64).sum::<u64>();
+        Self { columns: Columns { start, end }, parts }
+    }
+
+    fn slice(&self, columns: Columns) -> Option<Vec<Bytes>> {
+        let range = columns.start.checked_sub(self.columns.start)?..columns.end.checked_sub(self.columns.start)?;
+        slices(&self.parts, range).map(Iterator::collect)
     }
 }
 
@@ -123,7 +128,7 @@ impl Download {
                     Err(futures::future::Aborted) => continue,
                     Ok(Ok(piece)) => {
                         if let Some(progress) = &self.progress {
-                            Progress::add(&progress.bytes_moved, piece.bytes.len() as u64);
+                            Progress::add(&progress.bytes_moved, piece.columns.bytes());
                         }
                         self.session.health(|health| health.succeeded(node, now()));
                         pieces.entry(index).or_default().push(piece);
@@ -203,9 +208,8 @@ impl Download {
         } else {
             decode()
         };
-        let (start, bytes) = decoded.map_err(|_| Failure::Wrong)?.into_iter().next().ok_or(Failure::Wrong)?;
-        let end = start + bytes.len() as u64;
-        Ok(Piece { columns: Columns { start, end }, bytes })
+        let proven = decoded.map_err(|_| Failure::Wrong)?.into_iter().next().ok_or(Failure::Wrong)?;
+        Ok(Piece::new(proven.start, proven.groups))
     }
 
     /// The segment's record at its stewards: what it is and who claims to hold it. None if no steward knows it.
@@ -265,7 +269,7 @@ impl Download {
         if let Complete::Decode { missing, columns, from } = complete {
             let manifest = self.catalog.manifest(&self.segment).ok_or_else(|| self.damaged("its manifest is gone"))?;
             let have: Option<Vec<(ShardIndex, Bytes)>> =
-                from.iter().map(|index| Some((*index, find(index, columns)?))).collect();
+                from.iter().map(|index| Some((*index, find(index, columns)?.concat().into()))).collect();
             let have = have.ok_or_else(|| self.damaged("a column is missing"))?;
             let decode = move || {
                 let each = missing.into_iter();
@@ -274,12 +278,12 @@ impl Download {
             let decoded = tokio::task::spawn_blocking(decode).await.map_err(|_| Error::Stopped)?;
             let decoded: Vec<(ShardIndex, Bytes)> = decoded
                 .map_err(|error: commonhold_storage_engine::segment::SegmentError| self.damaged(error.to_string()))?;
-            restored.extend(decoded.into_iter().map(|(index, bytes)| (index, Piece { columns, bytes })));
+            restored.extend(decoded.into_iter().map(|(index, bytes)| (index, Piece::new(columns.start, vec![bytes]))));
         }
         let mut parts = Vec::with_capacity(wanted.len());
         for (index, columns) in wanted {
-            let part = restored.get(index).and_then(|piece| piece.slice(*columns)).or_else(|| find(index, *columns));
-            parts.push(part.ok_or_else(|| self.damaged(format!("shard {index} of {} is missing", info.coding)))?);
+            let found = restored.get(index).and_then(|piece| piece.slice(*columns)).or_else(|| find(index, *columns));
+            parts.extend(found.ok_or_else(|| self.damaged(format!("shard {index} of {} is missing", info.coding)))?);
         }
         Ok(SealedRange { start: self.range.start, pieces: parts })
     }

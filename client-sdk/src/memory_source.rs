@@ -122,7 +122,7 @@ impl ChunkSource for MemorySource {
     type Error = Error;
 
     fn get(&self, chunk: &ChunkRef) -> Result<Bytes, Error> {
-        open(chunk, &self.sealed(chunk)?)
+        open(chunk, self.sealed(chunk)?.into())
     }
 }
 

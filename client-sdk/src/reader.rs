@@ -110,24 +110,28 @@ pub(crate) struct SealedRange {
 
 impl SealedRange {
     /// These bytes of the segment; none if not all of them are here.
-    fn get(&self, range: Range<u64>) -> Option<Bytes> {
-        let mut from = usize::try_from(range.start.checked_sub(self.start)?).ok()?;
-        let mut missing = usize::try_from(range.end.checked_sub(range.start)?).ok()?;
-        let mut parts = Vec::new();
-        for piece in &self.pieces {
-            if from < piece.len() && missing > 0 {
-                let part = piece.slice(from..piece.len().min(from + missing));
-                missing -= part.len();
-                parts.push(part);
-            }
-            from = from.saturating_sub(piece.len());
-        }
-        match parts.len() {
-            _ if missing > 0 => None,
-            1 => parts.pop(),
-            _ => Some(parts.concat().into()),
-        }
+    fn get(&self, range: Range<u64>) -> Option<Vec<u8>> {
+        let range = range.start.checked_sub(self.start)?..range.end.checked_sub(self.start)?;
+        let length = usize::try_from(range.end.checked_sub(range.start)?).ok()?;
+        let slices = slices(&self.pieces, range)?;
+        let mut bytes = Vec::with_capacity(length);
+        slices.for_each(|slice| bytes.extend_from_slice(&slice));
+        Some(bytes)
     }
+}
+
+/// The bytes `range` of `parts`, which lie one after another; none if they end before.
+pub(crate) fn slices(parts: &[Bytes], range: Range<u64>) -> Option<impl Iterator<Item = Bytes>> {
+    let bytes: u64 = parts.iter().map(|part| part.len() as u64).sum();
+    let mut at = 0;
+    let slice = move |part: &Bytes| {
+        let part_range = at..at + part.len() as u64;
+        at = part_range.end;
+        let (from, to) = (range.start.max(part_range.start), range.end.min(part_range.end));
+        // Both lie in the part.
+        (from < to).then(|| part.slice((from - part_range.start) as usize..(to - part_range.start) as usize))
+    };
+    (range.start <= range.end && range.end <= bytes).then(|| parts.iter().filter_map(slice))
 }
 
 impl Reader {
@@ -217,7 +221,7 @@ impl Reader {
             }
         };
         let sealed = sealed.get(chunk.bytes()).ok_or_else(|| not_fetched(chunk))?;
-        let plain = open(chunk, &sealed)?;
+        let plain = open(chunk, sealed)?;
         self.cache.lock().unwrap_or_else(PoisonError::into_inner).insert(place, plain.clone());
         Ok(plain)
     }
@@ -309,7 +313,7 @@ impl ChunkSource for TableSource<'_> {
 }
 
 /// Opens a sealed chunk.
-pub(crate) fn open(chunk: &ChunkRef, sealed: &[u8]) -> Result<Bytes, Error> {
+pub(crate) fn open(chunk: &ChunkRef, sealed: Vec<u8>) -> Result<Bytes, Error> {
     let damaged = |reason: String| Error::Damaged { segment: chunk.segment, reason };
     let frame = seal::open(sealed, &chunk.key).map_err(|error| damaged(error.to_string()))?;
     frame.open(chunk.plain_length).map_err(|error| damaged(error.to_string()))
@@ -337,7 +341,7 @@ impl Fetched {
     pub(crate) fn open(&self, chunk: &ChunkRef) -> Result<Bytes, Error> {
         let ranges = self.0.get(&chunk.segment).into_iter().flatten();
         let sealed = ranges.filter_map(|range| range.get(chunk.bytes())).next();
-        open(chunk, &sealed.ok_or_else(|| not_fetched(chunk))?)
+        open(chunk, sealed.ok_or_else(|| not_fetched(chunk))?)
     }
 }
 
@@ -365,7 +369,7 @@ mod tests {
         for start in 0..100 {
             for end in start + 1..=100 {
                 let there = start >= 10 && end <= 90;
-                let expected = there.then(|| Bytes::copy_from_slice(&whole[start..end]));
+                let expected = there.then(|| whole[start..end].to_vec());
                 assert_eq!(sealed.get(start as u64..end as u64), expected, "{start}..{end}");
             }
         }

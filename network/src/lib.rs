@@ -11,6 +11,7 @@ mod address;
 mod ask;
 mod behaviour;
 mod book;
+mod buffers;
 mod config;
 mod contact;
 mod domain;

@@ -16,6 +16,7 @@ use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
 use crate::{
+    buffers::Buffer,
     shared::Heard,
     stats::{PeerStats, add},
 };
@@ -123,16 +124,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     /// Reads one piece: `remaining` bytes, or [`PIECE_BYTES`] of them.
     pub(crate) async fn read_piece(&mut self, remaining: u64) -> Result<Bytes, WireError> {
         let length = usize::try_from(remaining).map_or(PIECE_BYTES, |remaining| remaining.min(PIECE_BYTES));
-        let mut piece = BytesMut::zeroed(length);
-        self.fill(&mut piece).await?;
-        add(&self.stats.shard_bytes_received, piece.len() as u64);
+        let mut piece = Buffer::take(length);
+        self.fill(piece.as_mut_slice()).await?;
+        add(&self.stats.shard_bytes_received, length as u64);
         Ok(piece.freeze())
     }
 
     /// Reads `length` raw bytes, which the caller has bounded, into one buffer.
     pub(crate) async fn read_whole(&mut self, length: usize) -> Result<Bytes, WireError> {
-        let mut whole = BytesMut::zeroed(length);
-        for piece in whole.chunks_mut(PIECE_BYTES) {
+        let mut whole = Buffer::take(length);
+        for piece in whole.as_mut_slice().chunks_mut(PIECE_BYTES) {
             self.fill(piece).await?;
             add(&self.stats.shard_bytes_received, piece.len() as u64);
         }

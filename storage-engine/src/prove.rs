@@ -11,7 +11,7 @@
 use std::io;
 
 use blake3::hazmat::{ChainingValue, HasherExt, Mode, merge_subtrees_non_root, merge_subtrees_root};
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use commonhold_protocol::{
     ShardRoot,
     shard_stream::{GROUP_BYTES, GroupRange},
@@ -325,34 +325,61 @@ impl<R: FnMut(u64, &mut [u8]) -> io::Result<()>> Encoder<'_, R> {
     }
 }
 
-/// Checks an answer against the root and gives each range's first byte and bytes, in order.
+/// A range of a shard that fits the root.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Proven {
+    /// Its first byte's place in the shard.
+    pub start: u64,
+    /// Its chunk groups in order, each as it lies in the answer: whoever wants them elsewhere copies them once.
+    pub groups: Vec<Bytes>,
+}
+
+impl Proven {
+    /// Where the range ends in the shard.
+    pub fn end(&self) -> u64 {
+        self.start + self.groups.iter().map(|group| group.len() as u64).sum::<u64>()
+    }
+
+    /// The bytes in one piece.
+    pub fn concat(&self) -> Bytes {
+        match self.groups.as_slice() {
+            [group] => group.clone(),
+            groups => groups.concat().into(),
+        }
+    }
+}
+
+/// Checks an answer against the root and gives the ranges, in order.
 pub fn decode_ranges(
     root: &ShardRoot,
     shard_length: u64,
     ranges: &[GroupRange],
-    encoded: &[u8],
-) -> Result<Vec<(u64, Bytes)>, ProveError> {
+    encoded: &Bytes,
+) -> Result<Vec<Proven>, ProveError> {
     check_ranges(shard_length, ranges)?;
     let expected = encoded_length(shard_length, ranges);
     if encoded.len() as u64 != expected {
         return Err(ProveError::ProofLength { bytes: encoded.len(), expected });
     }
-    // Only now is memory taken: at most as much as the answer itself.
-    let ranges_bytes = ranges.iter().map(|range| range.bytes(shard_length));
-    let mut decoder = Decoder { encoded, shard_length, plain: Vec::with_capacity(encoded.len()) };
+    let mut decoder = Decoder { encoded: encoded.clone(), shard_length, groups: Vec::new() };
     decoder.decode(Node::root(shard_length, root), ranges)?;
-    let mut plain = Bytes::from(decoder.plain);
-    Ok(ranges_bytes.map(|bytes| (bytes.start, plain.split_to((bytes.end - bytes.start) as usize))).collect())
+    let mut groups = decoder.groups.into_iter();
+    let proven = |range: &GroupRange| Proven {
+        start: range.bytes(shard_length).start,
+        groups: groups.by_ref().take(range.count as usize).collect(),
+    };
+    Ok(ranges.iter().map(proven).collect())
 }
 
-struct Decoder<'a> {
-    encoded: &'a [u8],
+struct Decoder {
+    /// What is not yet checked.
+    encoded: Bytes,
     shard_length: u64,
-    /// All groups so far, one after another.
-    plain: Vec<u8>,
+    /// All groups so far.
+    groups: Vec<Bytes>,
 }
 
-impl Decoder<'_> {
+impl Decoder {
     fn decode(&mut self, node: Node, ranges: &[GroupRange]) -> Result<(), ProveError> {
         let ranges = within(ranges, node.first, node.count);
         if ranges.is_empty() {
@@ -361,17 +388,15 @@ impl Decoder<'_> {
         let refuted = || ProveError::Refuted { offset: node.offset() };
         if node.count == 1 {
             let length = (self.shard_length - node.offset()).min(GROUP_BYTES) as usize;
-            let (group, rest) = self.encoded.split_at_checked(length).ok_or_else(refuted)?;
-            if !node.expected.is_group(group, node.offset()) {
+            if self.encoded.len() < length || !node.expected.is_group(&self.encoded[..length], node.offset()) {
                 return Err(refuted());
             }
-            self.plain.extend_from_slice(group);
-            self.encoded = rest;
+            self.groups.push(self.encoded.split_to(length));
             return Ok(());
         }
-        let (pair, rest) = self.encoded.split_first_chunk::<PAIR_BYTES>().ok_or_else(refuted)?;
+        let pair = self.encoded.first_chunk::<PAIR_BYTES>().ok_or_else(refuted)?;
         let (left, right) = node.halves(pair).ok_or_else(refuted)?;
-        self.encoded = rest;
+        self.encoded.advance(PAIR_BYTES);
         self.decode(left, ranges)?;
         self.decode(right, ranges)
     }

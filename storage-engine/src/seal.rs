@@ -68,22 +68,20 @@ pub fn seal(frame: Frame, plain_length: u32, convergence: &ConvergenceKey) -> Se
     Sealed { bytes, key, plain_length }
 }
 
-/// Opens a sealed chunk; the frame still has to be opened with the length that the ref states.
-pub fn open(sealed: &[u8], key: &ChunkKey) -> Result<Frame, SealError> {
+/// Opens a sealed chunk, in place; the frame still has to be opened with the length that the ref states.
+pub fn open(mut sealed: Vec<u8>, key: &ChunkKey) -> Result<Frame, SealError> {
     let unopenable = SealError::Unopenable { what: "chunk" };
-    let Some((body, tag)) = sealed.split_last_chunk::<SEAL_BYTES>() else {
+    let Some((body, tag)) = sealed.split_last_chunk_mut::<SEAL_BYTES>() else {
         return Err(unopenable);
     };
-    let mut frame = body.to_vec();
+    let tag = Tag::from(*tag);
     let cipher = ChaCha20Poly1305::new(key.as_bytes().into());
-    let opened = cipher.decrypt_inout_detached(
-        &Nonce::default(),
-        CHUNK_ASSOCIATED_DATA,
-        InOutBuf::from(frame.as_mut_slice()),
-        &Tag::from(*tag),
-    );
+    let opened = cipher.decrypt_inout_detached(&Nonce::default(), CHUNK_ASSOCIATED_DATA, InOutBuf::from(body), &tag);
     match opened {
-        Ok(()) => Ok(Frame::from_bytes(frame)),
+        Ok(()) => {
+            sealed.truncate(sealed.len() - SEAL_BYTES);
+            Ok(Frame::from_bytes(sealed))
+        }
         Err(_) => Err(unopenable),
     }
 }

@@ -190,10 +190,12 @@ impl Rebuild {
                 _ => SourceFault::Absent,
             })?
         };
-        let decode = move || decode_ranges(&root, shard_length, &ranges, &reply.encoded);
+        let decode = move || {
+            let decoded = decode_ranges(&root, shard_length, &ranges, &reply.encoded).ok()?;
+            Some(decoded.first()?.concat())
+        };
         let decoded = tokio::task::spawn_blocking(decode).await.map_err(|_| SourceFault::Absent)?;
-        let mut decoded = decoded.map_err(|_| SourceFault::Wrong)?;
-        decoded.pop().map(|(_, bytes)| bytes).ok_or(SourceFault::Wrong)
+        decoded.ok_or(SourceFault::Wrong)
     }
 
     /// The targets' pieces of a column, in their order.

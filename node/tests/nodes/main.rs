@@ -48,9 +48,9 @@ async fn read_back(client: &Client, node: &TestNode, segment: &Segment) -> Resul
     let pieces = decode_ranges(root, manifest.shard_length(), &ranges, &reply.encoded).expect("a valid proof");
     let groups: u64 =
         ranges.iter().map(|range| range.bytes(manifest.shard_length())).map(|run| run.end - run.start).sum();
-    assert_eq!(pieces.iter().map(|(_, piece)| piece.len() as u64).sum::<u64>(), groups);
-    for (offset, piece) in pieces {
-        assert_eq!(piece, segment.data[offset as usize..offset as usize + piece.len()]);
+    assert_eq!(pieces.iter().map(|piece| piece.end() - piece.start).sum::<u64>(), groups);
+    for piece in pieces {
+        assert_eq!(piece.concat(), segment.data[piece.start as usize..piece.end() as usize]);
     }
     Ok(())
 }

@@ -91,14 +91,14 @@ proptest! {
         }
         prop_assert!(unread.is_empty());
 
-        let ours = decode_ranges(&root, length, &ranges, &encoded).unwrap();
+        let ours = decode_ranges(&root, length, &ranges, &encoded.into()).unwrap();
         prop_assert_eq!(ours.len(), ranges.len());
-        for ((offset, bytes), range) in ours.iter().zip(&ranges) {
+        for (proven, range) in ours.iter().zip(&ranges) {
             let place = range.bytes(length);
-            prop_assert_eq!(*offset, place.start);
-            prop_assert_eq!(&bytes[..], &shard[place.start as usize..place.end as usize]);
+            prop_assert_eq!(proven.start..proven.end(), place.clone());
+            prop_assert_eq!(&proven.concat()[..], &shard[place.start as usize..place.end as usize]);
         }
-        prop_assert_eq!(decoded, ours.iter().flat_map(|(_, bytes)| bytes.to_vec()).collect::<Vec<_>>());
+        prop_assert_eq!(decoded, ours.iter().flat_map(Proven::concat).collect::<Vec<_>>());
     }
 
     #[test]
@@ -108,7 +108,7 @@ proptest! {
         let mut encoded = encode(&shard, &ranges).unwrap();
         let at = at.index(encoded.len());
         encoded[at] ^= 1 << (seed % 8);
-        let refuted = matches!(decode_ranges(&root, length, &ranges, &encoded), Err(ProveError::Refuted { .. }));
+        let refuted = matches!(decode_ranges(&root, length, &ranges, &encoded.into()), Err(ProveError::Refuted { .. }));
         prop_assert!(refuted, "byte {}", at);
     }
 
@@ -117,7 +117,7 @@ proptest! {
         (length, ranges) in shard_and_ranges(),
         bytes in proptest::collection::vec(any::<u8>(), 0..3000),
     ) {
-        prop_assert!(decode_ranges(&ShardRoot::from_bytes([7; 32]), length, &ranges, &bytes).is_err());
+        prop_assert!(decode_ranges(&ShardRoot::from_bytes([7; 32]), length, &ranges, &bytes.into()).is_err());
     }
 }
 
@@ -128,10 +128,10 @@ fn every_flipped_byte_is_refused() {
     let (root, _) = root_of(&shard);
     let ranges = [GroupRange { first: 1, count: 2 }];
     let mut encoded = encode(&shard, &ranges).unwrap();
-    assert!(decode_ranges(&root, shard.len() as u64, &ranges, &encoded).is_ok());
+    assert!(decode_ranges(&root, shard.len() as u64, &ranges, &encoded.clone().into()).is_ok());
     for at in 0..encoded.len() {
         encoded[at] ^= 0x20;
-        let refused = decode_ranges(&root, shard.len() as u64, &ranges, &encoded);
+        let refused = decode_ranges(&root, shard.len() as u64, &ranges, &encoded.clone().into());
         assert!(matches!(refused, Err(ProveError::Refuted { .. })), "byte {at}");
         encoded[at] ^= 0x20;
     }
@@ -143,14 +143,17 @@ fn an_answer_for_other_ranges_or_another_length_is_refused() {
     let (root, _) = root_of(&shard);
     let length = shard.len() as u64;
     let asked = [GroupRange { first: 2, count: 2 }];
-    let encoded = encode(&shard, &[GroupRange { first: 4, count: 2 }]).unwrap();
+    let encoded = encode(&shard, &[GroupRange { first: 4, count: 2 }]).unwrap().into();
     assert!(matches!(decode_ranges(&root, length, &asked, &encoded), Err(ProveError::Refuted { .. })));
-    let encoded = encode(&shard, &asked).unwrap();
+    let encoded = Bytes::from(encode(&shard, &asked).unwrap());
     assert!(decode_ranges(&root, length, &asked, &encoded).is_ok());
     assert!(decode_ranges(&root, length / 2, &asked, &encoded).is_err());
     assert!(decode_ranges(&root, length + 1, &asked, &encoded).is_err());
-    for wrong in [&encoded[1..], &encoded[..encoded.len() - 1], &[encoded.as_slice(), &[0]].concat()] {
-        assert!(matches!(decode_ranges(&root, length, &asked, wrong), Err(ProveError::ProofLength { .. })));
+    for wrong in [&encoded[1..], &encoded[..encoded.len() - 1], &[&encoded[..], &[0]].concat()] {
+        assert!(matches!(
+            decode_ranges(&root, length, &asked, &Bytes::copy_from_slice(wrong)),
+            Err(ProveError::ProofLength { .. })
+        ));
     }
 }
 
@@ -174,7 +177,10 @@ fn ranges_that_lie_are_refused_by_both_sides() {
         let never_read = |_, _: &mut [u8]| panic!("nothing should be read");
         let refused = encode_ranges(never_read, outboard.as_bytes(), &root, length, ranges);
         assert!(matches!(refused, Err(ProveError::Ranges { .. })), "{ranges:?}");
-        assert!(matches!(decode_ranges(&root, length, ranges, &[]), Err(ProveError::Ranges { .. })), "{ranges:?}");
+        assert!(
+            matches!(decode_ranges(&root, length, ranges, &Bytes::new()), Err(ProveError::Ranges { .. })),
+            "{ranges:?}"
+        );
     }
 }
 

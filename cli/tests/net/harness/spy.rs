@@ -13,7 +13,7 @@ use commonhold_protocol::{
 };
 use commonhold_storage_engine::{
     keys::VaultKeys,
-    prove::{decode_ranges, root_of},
+    prove::{Proven, decode_ranges, root_of},
 };
 use serde_json::Value;
 use tokio::runtime::Runtime;
@@ -127,7 +127,7 @@ impl Spy {
         let reply = self.runtime.block_on(read).map_err(told)?;
         let root = manifest.root(index).ok_or("no such shard")?;
         let parts = decode_ranges(root, length, &ranges, &reply.encoded).map_err(|error| error.to_string())?;
-        let bytes: Vec<u8> = parts.into_iter().flat_map(|(_, bytes)| bytes).collect();
+        let bytes: Vec<u8> = parts.iter().flat_map(Proven::concat).collect();
         if root_of(&bytes).0 == *root { Ok(bytes.into()) } else { Err("other bytes than were stored".to_owned()) }
     }
 }
