@@ -228,12 +228,12 @@ fn stewards_act_in_order_of_rank_and_look_before_they_act() {
         .collect();
     assert_eq!(starts, [Timestamp(0), Timestamp(600_000), Timestamp(1_200_000)]);
     // The first dies. The second looks, finds that it is still needed, and repairs.
-    assert_eq!(orders[1].handle(starts[1], Event::Timer), [Action::Look]);
+    assert_eq!(orders[1].handle(starts[1], Event::Timer), [Action::Look { urgent: true }]);
     let acts = orders[1].handle(starts[1], Event::Looked { decision: Decision::Now, working: None });
-    assert_eq!(acts, [Action::Repair { urgent: true }]);
+    assert_eq!(acts, [Action::Repair]);
     assert!(orders[1].is_repairing());
     // The third finds it at work, waits, and then finds it done.
-    assert_eq!(orders[2].handle(starts[2], Event::Timer), [Action::Look]);
+    assert_eq!(orders[2].handle(starts[2], Event::Timer), [Action::Look { urgent: true }]);
     let looked = Event::Looked { decision: Decision::Now, working: Some(node(1)) };
     let again = timer(&orders[2].handle(starts[2], looked));
     assert_eq!(again, starts[2].after_ms(600_000));
@@ -243,22 +243,57 @@ fn stewards_act_in_order_of_rank_and_look_before_they_act() {
     assert!(orders[1].is_idle() && orders[2].is_idle());
 }
 
+/// A full segment over a slow link takes longer than a head start: whoever has begun is let finish.
+#[test]
+fn who_is_at_work_is_waited_for_and_only_so_long() {
+    let mut order = RepairOrder::new(TIMES);
+    let mut at = timer(&order.handle(Timestamp(0), Event::Assessed { decision: Decision::Now, rank: 1 }));
+    let working = Some(node(0));
+    for _ in 0..4 {
+        order.handle(at, Event::Timer);
+        let next = timer(&order.handle(at, Event::Looked { decision: Decision::Now, working }));
+        assert_eq!(next, at.after_ms(TIMES.back_off_ms));
+        at = next;
+    }
+    order.handle(at, Event::Timer);
+    assert_eq!(order.handle(at, Event::Looked { decision: Decision::Now, working }), [Action::Repair]);
+}
+
+/// A repair that waited long for its turn finds it done; one for which there is no room comes again.
+#[test]
+fn the_look_comes_when_the_turn_has_come() {
+    let mut order = RepairOrder::new(TIMES);
+    let at = timer(&order.handle(Timestamp(0), Event::Assessed { decision: Decision::Now, rank: 0 }));
+    assert_eq!(order.handle(at, Event::Timer), [Action::Look { urgent: true }]);
+    assert!(!order.is_repairing(), "those that look at it see nobody at work while it waits");
+    let again = timer(&order.handle(at, Event::Failed));
+    assert_eq!(again, at.after_ms(TIMES.back_off_ms), "there were too many");
+    order.handle(again, Event::Timer);
+    let much_later = again.after_ms(HOUR_MS);
+    assert_eq!(order.handle(much_later, Event::Looked { decision: Decision::Whole, working: None }), []);
+    assert!(order.is_idle());
+    // What is not needed any more gives up its place.
+    let at = timer(&order.handle(much_later, Event::Assessed { decision: Decision::Now, rank: 0 }));
+    order.handle(at, Event::Timer);
+    assert_eq!(order.handle(at, Event::Assessed { decision: Decision::Whole, rank: 0 }), [Action::Stop]);
+}
+
 /// Seven of eight stewards say for ever that they are repairing.
 #[test]
 fn liars_that_are_always_at_work_delay_a_repair_and_do_not_prevent_it() {
     let mut order = RepairOrder::new(TIMES);
     let mut at = timer(&order.handle(Timestamp(0), Event::Assessed { decision: Decision::Now, rank: 7 }));
-    for liar in 0..=7 {
+    for liar in 0..=8 {
         order.handle(at, Event::Timer);
         // All seven speak, in turns.
         let actions = order.handle(at, Event::Looked { decision: Decision::Now, working: Some(node(liar % 7)) });
-        if liar == 7 {
-            assert_eq!(actions, [Action::Repair { urgent: true }]);
+        if liar == 8 {
+            assert_eq!(actions, [Action::Repair]);
         } else {
             at = timer(&actions);
         }
     }
-    assert_eq!(at, Timestamp(14 * 600_000), "two hours and twenty minutes at most");
+    assert_eq!(at, Timestamp(15 * 600_000), "two hours and a half at most");
 }
 
 #[test]

@@ -205,10 +205,13 @@ impl Auditor {
         })
     }
 
-    /// Forgets nodes that are lost and claim nothing that is looked after here.
+    /// Forgets nodes that claim nothing that is looked after here and were away for so long that their return would say
+    /// nothing of how they sleep: who is back sooner has taught us its nights, and is given shards again by day.
     pub(super) fn forget_the_lost(&mut self) {
+        let (now, told_ms) = (self.now(), self.grace_ms.saturating_mul(life::STRETCH_MAX));
+        let is_gone = |life| matches!(life, Life::Lost { since } if now.ms_since(since) > told_ms);
         let lost = self.holders.iter().filter(|(_, node, holder)| {
-            **node != self.own && holder.claims == 0 && matches!(holder.life.life(), Life::Lost { .. })
+            **node != self.own && holder.claims == 0 && is_gone(holder.life.life())
         });
         let lost: Vec<NodeNumber> = lost.map(|(number, _, _)| number).collect();
         for number in lost {

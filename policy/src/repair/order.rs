@@ -1,9 +1,10 @@
 //! Which steward repairs a segment, and when: no consensus, no leader.
 //!
-//! Each waits by its rank among the record's stewards, so that the first has a head start, and looks at the others'
-//! records before it acts: one repairs, the others see that it is done. If the first is dead, the second's time comes.
-//! One that finds another at work waits one back-off more for it, once for each: a liar that is always at work delays
-//! a repair, and cannot prevent it.
+//! Each waits by its rank among the record's stewards, so that the first has a head start, and then for its turn among
+//! the repairs that it has to do; when that has come it looks at the others' records, and acts at once: one repairs, the
+//! others see that it is done. If the first is dead, the second's time comes; if it has much to do, the second does some
+//! of it. One that finds others at work waits one back-off more, up to [`WAITS_MAX`] times for each and up to
+//! [`STEWARDS`] times for all: a liar that is always at work delays a repair, and cannot prevent it.
 
 use commonhold_protocol::{NodeId, Timestamp};
 
@@ -12,6 +13,8 @@ use crate::stewards::STEWARDS;
 
 /// A repair that failed is tried again after the back-off, doubled each time, up to this many times.
 const DOUBLINGS_MAX: u32 = 6;
+/// Back-offs that a steward which is at work is waited for.
+const WAITS_MAX: usize = 4;
 
 /// Times of repairs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,14 +66,15 @@ pub enum Action {
         /// When.
         at: Timestamp,
     },
-    /// Fetch the record from the other stewards, and merge it. Ends with [`Event::Looked`].
-    Look,
-    /// Repair, when the budget allows. Ends with [`Event::Repaired`] or [`Event::Failed`].
-    Repair {
-        /// It may use the whole budget, before those that are not urgent.
+    /// When its turn has come, fetch the record from the other stewards, and merge it. Ends with [`Event::Looked`], or
+    /// with [`Event::Failed`] if too many wait already.
+    Look {
+        /// Its turn is before those that are not urgent.
         urgent: bool,
     },
-    /// It is not needed any more: end the repair that runs. Nothing follows it.
+    /// Repair at once. Ends with [`Event::Repaired`] or [`Event::Failed`].
+    Repair,
+    /// It is not needed any more: end the repair that runs or waits for its turn. Nothing follows it.
     Stop,
 }
 
@@ -94,6 +98,7 @@ pub struct RepairOrder {
     failures: u32,
     /// Not before this.
     not_before: Timestamp,
+    /// Who was found at work, once for each back-off.
     waited_for: Vec<NodeId>,
 }
 
@@ -137,7 +142,7 @@ impl RepairOrder {
                 self.rest();
                 Vec::new()
             }
-            Event::Failed if self.state == State::Repairing => {
+            Event::Failed if matches!(self.state, State::Looking | State::Repairing) => {
                 let wait_ms = self.times.back_off_ms << self.failures.min(DOUBLINGS_MAX);
                 self.failures += 1;
                 self.not_before = now.after_ms(wait_ms);
@@ -147,7 +152,7 @@ impl RepairOrder {
             Event::Timer => match self.state {
                 State::Waiting { until } if until <= now => {
                     self.state = State::Looking;
-                    vec![Action::Look]
+                    vec![Action::Look { urgent: self.decision == Decision::Now }]
                 }
                 State::Waiting { until } => vec![Action::Timer { at: until }],
                 State::Idle | State::Looking | State::Repairing => Vec::new(),
@@ -159,7 +164,7 @@ impl RepairOrder {
     fn assess(&mut self, decision: Decision, now: Timestamp) -> Vec<Action> {
         let was = std::mem::replace(&mut self.decision, decision);
         if !matches!(decision, Decision::Now | Decision::TopUp) {
-            let stops = self.state == State::Repairing;
+            let stops = matches!(self.state, State::Looking | State::Repairing);
             self.rest();
             return if stops { vec![Action::Stop] } else { Vec::new() };
         }
@@ -176,7 +181,8 @@ impl RepairOrder {
     fn looked(&mut self, decision: Decision, working: Option<NodeId>, now: Timestamp) -> Vec<Action> {
         let mut actions = self.assess(decision, now);
         let State::Waiting { until } = self.state else { return actions };
-        if let Some(other) = working.filter(|other| !self.waited_for.contains(other))
+        let waits = |other: &NodeId| self.waited_for.iter().filter(|waited_for| *waited_for == other).count();
+        if let Some(other) = working.filter(|other| waits(other) < WAITS_MAX)
             && self.waited_for.len() < STEWARDS
         {
             self.waited_for.push(other);
@@ -184,7 +190,7 @@ impl RepairOrder {
             actions = self.wait(now);
         } else if until <= now {
             self.state = State::Repairing;
-            actions = vec![Action::Repair { urgent: self.decision == Decision::Now }];
+            actions = vec![Action::Repair];
         }
         actions
     }
