@@ -213,8 +213,9 @@ fn when_a_segment_is_repaired() {
 
 const TIMES: Times = Times { top_up_ms: 7 * 24 * HOUR_MS, back_off_ms: 600_000 };
 
+/// The last one counts: it makes those before it void.
 fn timer(actions: &[Action]) -> Timestamp {
-    let at = actions.iter().find_map(|action| if let Action::Timer { at } = action { Some(*at) } else { None });
+    let at = actions.iter().rev().find_map(|action| if let Action::Timer { at } = action { Some(*at) } else { None });
     at.expect("a timer was asked for")
 }
 
@@ -276,6 +277,27 @@ fn the_look_comes_when_the_turn_has_come() {
     let at = timer(&order.handle(much_later, Event::Assessed { decision: Decision::Now, rank: 0 }));
     order.handle(at, Event::Timer);
     assert_eq!(order.handle(at, Event::Assessed { decision: Decision::Whole, rank: 0 }), [Action::Stop]);
+}
+
+/// A steward that came after a repair has a record in which most holders are dead. It must not sit on that for ever.
+#[test]
+fn who_knows_too_few_shards_looks_at_the_others_now_and_then() {
+    let mut order = RepairOrder::new(TIMES);
+    let out_of_reach = Decision::OutOfReach { healthy: 2 };
+    let mut at = timer(&order.handle(Timestamp(0), Event::Assessed { decision: out_of_reach, rank: 1 }));
+    assert_eq!(at, Timestamp(600_000));
+    for wait_ms in [600_000, 1_200_000, 2_400_000] {
+        assert_eq!(order.handle(at, Event::Timer), [Action::Look { urgent: false }]);
+        let next = timer(&order.handle(at, Event::Looked { decision: out_of_reach, working: None }));
+        assert_eq!(next, at.after_ms(wait_ms), "less and less often");
+        at = next;
+    }
+    order.handle(at, Event::Timer);
+    // The others knew of more. What is missing then is repaired as ever, without the patience of before.
+    let looked = order.handle(at, Event::Looked { decision: Decision::Now, working: None });
+    assert_eq!(timer(&looked), at.after_ms(TIMES.back_off_ms), "a head start for the first in rank");
+    assert_eq!(order.handle(at, Event::Assessed { decision: Decision::Whole, rank: 1 }), []);
+    assert!(order.is_idle());
 }
 
 /// Seven of eight stewards say for ever that they are repairing.

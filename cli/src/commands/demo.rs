@@ -122,10 +122,10 @@ impl Story<'_> {
         let put = self.store(&network, &source, given.is_none(), progress)?;
         let segments = self.show_shards(&network)?;
         let killed = self.kill_some(&mut network, &segments)?;
+        let observer = Observer::start(self, &mut network)?;
         self.say("5. A new machine that has nothing but the 24 words of the recovery phrase reads everything back.")?;
         let (get, recover_seconds) = self.recover(&mut network, &phrase, "new-machine", progress)?;
         self.compare(&source, &put, "new-machine", 6)?;
-        let observer = Observer::start(self, &network)?;
         let refill_seconds = observer.refill(&mut network, killed.len() as u16)?;
         let replaced = observer.replace_all(&mut network, &founders)?;
         drop(observer);

@@ -3,7 +3,7 @@
 
 use std::{thread, time::Duration};
 
-use super::harness::{Counters, Network, Setup, Stored, Tree, Watch, noise, poll_until};
+use super::harness::{Counters, Network, Setup, Stored, Tree, Watch, noise};
 
 const NODES: usize = 10;
 /// A laptop whose lid is closed, and a machine that is switched off.

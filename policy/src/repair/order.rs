@@ -4,7 +4,8 @@
 //! the repairs that it has to do; when that has come it looks at the others' records, and acts at once: one repairs, the
 //! others see that it is done. If the first is dead, the second's time comes; if it has much to do, the second does some
 //! of it. One that finds others at work waits one back-off more, up to [`WAITS_MAX`] times for each and up to
-//! [`STEWARDS`] times for all: a liar that is always at work delays a repair, and cannot prevent it.
+//! [`STEWARDS`] times for all: a liar that is always at work delays a repair, and cannot prevent it. One that knows too few
+//! shards to rebuild any looks all the same, less and less often: others may know of more.
 
 use commonhold_protocol::{NodeId, Timestamp};
 
@@ -78,6 +79,16 @@ pub enum Action {
     Stop,
 }
 
+fn can_be_repaired(decision: Decision) -> bool {
+    matches!(decision, Decision::Now | Decision::TopUp)
+}
+
+/// Where too few shards are known, others may know of more: a steward that was not there when a segment was repaired has
+/// the record of the dead, and would hold the segment for lost.
+fn must_look(decision: Decision) -> bool {
+    matches!(decision, Decision::OutOfReach { .. })
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Idle,
@@ -143,11 +154,8 @@ impl RepairOrder {
                 Vec::new()
             }
             Event::Failed if matches!(self.state, State::Looking | State::Repairing) => {
-                let wait_ms = self.times.back_off_ms << self.failures.min(DOUBLINGS_MAX);
-                self.failures += 1;
-                self.not_before = now.after_ms(wait_ms);
                 self.state = State::Idle;
-                self.wait(now)
+                self.back_off(now)
             }
             Event::Timer => match self.state {
                 State::Waiting { until } if until <= now => {
@@ -163,31 +171,47 @@ impl RepairOrder {
 
     fn assess(&mut self, decision: Decision, now: Timestamp) -> Vec<Action> {
         let was = std::mem::replace(&mut self.decision, decision);
-        if !matches!(decision, Decision::Now | Decision::TopUp) {
-            let stops = matches!(self.state, State::Looking | State::Repairing);
-            self.rest();
-            return if stops { vec![Action::Stop] } else { Vec::new() };
+        let mut actions = Vec::new();
+        if !can_be_repaired(decision) {
+            let looks_on = self.state == State::Looking && must_look(decision);
+            if matches!(self.state, State::Looking | State::Repairing) && !looks_on {
+                actions.push(Action::Stop);
+            }
+            if !must_look(decision) {
+                self.rest();
+                return actions;
+            }
+            if self.state == State::Repairing {
+                self.state = State::Idle;
+            }
+        }
+        if can_be_repaired(decision) != can_be_repaired(was) {
+            self.begin_anew();
         }
         // That it became urgent starts the ranks' head starts anew; that it is less urgent again does not.
         if self.since.is_none() || (decision == Decision::Now && was != Decision::Now) {
             self.since = Some(now);
         }
-        match self.state {
-            State::Idle | State::Waiting { .. } => self.wait(now),
-            State::Looking | State::Repairing => Vec::new(),
+        if matches!(self.state, State::Idle | State::Waiting { .. }) {
+            actions.extend(self.wait(now));
         }
+        actions
     }
 
     fn looked(&mut self, decision: Decision, working: Option<NodeId>, now: Timestamp) -> Vec<Action> {
         let mut actions = self.assess(decision, now);
         let State::Waiting { until } = self.state else { return actions };
+        if !can_be_repaired(self.decision) {
+            actions.extend(self.back_off(now));
+            return actions;
+        }
         let waits = |other: &NodeId| self.waited_for.iter().filter(|waited_for| *waited_for == other).count();
         if let Some(other) = working.filter(|other| waits(other) < WAITS_MAX)
             && self.waited_for.len() < STEWARDS
         {
             self.waited_for.push(other);
             self.not_before = now.after_ms(self.times.back_off_ms);
-            actions = self.wait(now);
+            actions.extend(self.wait(now));
         } else if until <= now {
             self.state = State::Repairing;
             actions = vec![Action::Repair];
@@ -196,7 +220,7 @@ impl RepairOrder {
     }
 
     fn wait(&mut self, now: Timestamp) -> Vec<Action> {
-        let top_up_ms = if self.decision == Decision::Now { 0 } else { self.times.top_up_ms };
+        let top_up_ms = if self.decision == Decision::TopUp { self.times.top_up_ms } else { 0 };
         let head_start_ms = self.times.back_off_ms.saturating_mul(self.rank as u64);
         let since = self.since.unwrap_or(now);
         let until = since.after_ms(top_up_ms).after_ms(head_start_ms).max(self.not_before).max(now);
@@ -207,8 +231,20 @@ impl RepairOrder {
         vec![Action::Timer { at: until }]
     }
 
+    /// Waits longer each time.
+    fn back_off(&mut self, now: Timestamp) -> Vec<Action> {
+        let wait_ms = self.times.back_off_ms << self.failures.min(DOUBLINGS_MAX);
+        self.failures += 1;
+        self.not_before = now.after_ms(wait_ms);
+        self.wait(now)
+    }
+
     fn rest(&mut self) {
         self.state = State::Idle;
+        self.begin_anew();
+    }
+
+    fn begin_anew(&mut self) {
         self.since = None;
         self.failures = 0;
         self.not_before = Timestamp(0);

@@ -35,7 +35,7 @@ pub(super) struct Loss {
     shards_lost: u64,
     /// The first of their shards was missed.
     missed_seconds: f64,
-    /// The first of them counted as lost.
+    /// The first of their shards counted as lost.
     given_up_seconds: f64,
     /// All shards were proven again.
     healthy_seconds: f64,
@@ -48,12 +48,13 @@ pub(super) struct Loss {
 struct Seen {
     shards: u64,
     healthy: u64,
+    lost: u64,
 }
 
 impl Seen {
     fn of(segments: &[SegmentHealth]) -> Self {
         let sum = |of: fn(&SegmentHealth) -> u8| segments.iter().map(|segment| u64::from(of(segment))).sum();
-        Self { shards: sum(|of| of.n), healthy: sum(|of| of.healthy) }
+        Self { shards: sum(|of| of.n), healthy: sum(|of| of.healthy), lost: sum(|of| of.lost) }
     }
 
     fn is_whole(self) -> bool {
@@ -65,17 +66,20 @@ impl Seen {
 pub(super) struct Observer<'s> {
     story: &'s Story<'s>,
     vault: Vault,
+    /// What had been done when it began.
+    before: Work,
 }
 
 impl<'s> Observer<'s> {
-    pub(super) fn start(story: &'s Story<'s>, network: &LocalNetwork) -> Result<Self, Failure> {
-        Ok(Self { story, vault: open(&network.client_home())? })
+    /// Begins to look, just after nodes were killed.
+    pub(super) fn start(story: &'s Story<'s>, network: &mut LocalNetwork) -> Result<Self, Failure> {
+        let before = Work::of(network);
+        Ok(Self { story, vault: open(&network.client_home())?, before })
     }
 
     /// The nodes that were killed before do not come back, and others join.
     pub(super) fn refill(&self, network: &mut LocalNetwork, dead: u16) -> Result<f64, Failure> {
-        self.wait(|_| Work::of(network).given_up > 0)?;
-        let seen = self.look()?;
+        let seen = self.wait(|seen| seen.lost > 0 || seen.is_whole())?;
         self.story.say(&format!(
             "7. For good: those nodes do not come back. The nodes that keep the records of the segments audit the\n   \
              holders, and give up who is silent for longer than 3 s (in real life: 12 hours). They see {} of {} shards\n   \
@@ -84,14 +88,14 @@ impl<'s> Observer<'s> {
             seen.shards,
             figures::count(u64::from(dead), "fresh node", "fresh nodes"),
         ))?;
-        let (before, joined) = (Work::of(network), Instant::now());
+        let joined = Instant::now();
         network.grow(dead, self.story.stop)?;
         let seen = self.wait(Seen::is_whole)?;
         let seconds = joined.elapsed().as_secs_f64();
-        let (rebuilt, sent) = Work::of(network).since(&before);
+        let (rebuilt, sent) = Work::of(network).since(&self.before);
         self.story.say(&format!(
-            "   After {}, all {} shards are healthy again, each proven by an audit: {rebuilt} rebuilt ({}), each from any\n   \
-             others of its segment and without a key.\n",
+            "   After {}, all {} shards are healthy again, each proven by an audit: {rebuilt} of them ({}) were rebuilt\n   \
+             from others of their segments, and without any key.\n",
             figures::span(seconds),
             seen.shards,
             figures::size(sent),
@@ -132,7 +136,7 @@ impl<'s> Observer<'s> {
         if shards_lost > 0 {
             self.wait(|seen| !seen.is_whole())?;
             missed_seconds = since();
-            self.wait(|_| Work::of(network).given_up > before.given_up)?;
+            self.wait(|seen| seen.lost > 0 || seen.is_whole())?;
             given_up_seconds = since();
         }
         network.grow(doomed.len() as u16, self.story.stop)?;
@@ -186,31 +190,24 @@ fn id(node: &LocalNode) -> Option<String> {
     commonhold_node::status_of(&node.folder).ok().map(|status| status.node)
 }
 
-/// What the living nodes did as stewards.
-struct Work {
-    /// Holders that each of them gave up, all together.
-    given_up: u64,
-    /// By node: shards that it rebuilt, and bytes that it sent for that.
-    repairs: BTreeMap<u16, (u64, u64)>,
-}
+/// What each living node did as a steward: shards that it rebuilt, and bytes that it sent for that.
+struct Work(BTreeMap<u16, (u64, u64)>);
 
 impl Work {
     fn of(network: &mut LocalNetwork) -> Self {
-        let mut work = Self { given_up: 0, repairs: BTreeMap::new() };
-        for node in network.living() {
+        let done = |node: LocalNode| {
             // One that does not answer is left out.
-            let Ok(status) = commonhold_node::status_of(&node.folder) else { continue };
-            work.given_up += status.audits.lost_holders;
-            work.repairs.insert(node.number, (status.audits.shards_rebuilt, status.audits.bytes_sent));
-        }
-        work
+            let audits = commonhold_node::status_of(&node.folder).ok()?.audits;
+            Some((node.number, (audits.shards_rebuilt, audits.bytes_sent)))
+        };
+        Self(network.living().into_iter().filter_map(done).collect())
     }
 
     /// Shards and bytes since then.
     fn since(&self, before: &Self) -> (u64, u64) {
         let mut all = (0, 0);
-        for (node, (shards, bytes)) in &self.repairs {
-            let was = before.repairs.get(node).copied().unwrap_or_default();
+        for (node, (shards, bytes)) in &self.0 {
+            let was = before.0.get(node).copied().unwrap_or_default();
             all.0 += shards.saturating_sub(was.0);
             all.1 += bytes.saturating_sub(was.1);
         }
