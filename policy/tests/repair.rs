@@ -237,7 +237,7 @@ fn stewards_act_in_order_of_rank_and_look_before_they_act() {
     assert_eq!(orders[2].handle(starts[2], Event::Timer), [Action::Look { urgent: true }]);
     let looked = Event::Looked { decision: Decision::Now, working: Some(node(1)) };
     let again = timer(&orders[2].handle(starts[2], looked));
-    assert_eq!(again, starts[2].after_ms(600_000));
+    assert_eq!(again, starts[2].after_ms(600_000 + 2 * 75_000));
     orders[1].handle(again, Event::Repaired);
     orders[2].handle(again, Event::Timer);
     assert_eq!(orders[2].handle(again, Event::Looked { decision: Decision::Whole, working: None }), []);
@@ -253,11 +253,30 @@ fn who_is_at_work_is_waited_for_and_only_so_long() {
     for _ in 0..4 {
         order.handle(at, Event::Timer);
         let next = timer(&order.handle(at, Event::Looked { decision: Decision::Now, working }));
-        assert_eq!(next, at.after_ms(TIMES.back_off_ms));
+        assert_eq!(next, at.after_ms(TIMES.back_off_ms + TIMES.back_off_ms / 8));
         at = next;
     }
     order.handle(at, Event::Timer);
     assert_eq!(order.handle(at, Event::Looked { decision: Decision::Now, working }), [Action::Repair]);
+}
+
+/// Each of two that look at one moment is about to repair: both wait, and the first in rank comes first.
+#[test]
+fn two_that_look_at_one_moment_come_apart() {
+    let mut orders = [RepairOrder::new(TIMES), RepairOrder::new(TIMES)];
+    let now = Timestamp(HOUR_MS);
+    for (rank, order) in orders.iter_mut().enumerate() {
+        // The second heard of it so much earlier as its head start is short.
+        let since = Timestamp(HOUR_MS - rank as u64 * TIMES.back_off_ms);
+        assert_eq!(timer(&order.handle(since, Event::Assessed { decision: Decision::Now, rank })), now);
+        order.handle(now, Event::Timer);
+        assert!(order.is_about_to_repair() && !order.is_repairing());
+    }
+    let next = [0, 1].map(|rank| {
+        let looked = Event::Looked { decision: Decision::Now, working: Some(node(1 - rank as u8)) };
+        timer(&orders[rank].handle(now, looked))
+    });
+    assert!(next[0] < next[1], "{next:?}");
 }
 
 /// A repair that waited long for its turn finds it done; one for which there is no room comes again.
@@ -315,7 +334,7 @@ fn liars_that_are_always_at_work_delay_a_repair_and_do_not_prevent_it() {
             at = timer(&actions);
         }
     }
-    assert_eq!(at, Timestamp(15 * 600_000), "two hours and a half at most");
+    assert_eq!(at, Timestamp(15 * 600_000 + 8 * 7 * 75_000), "less than four hours");
 }
 
 #[test]

@@ -200,9 +200,17 @@ impl Auditor {
             suspect: counters.suspect,
             lost: counters.lost.saturating_add(counters.unclaimed),
             repaired_at: self.repaired_at.get(&number).copied(),
-            repairing: self.orders.get(&number).is_some_and(|order| order.machine.is_repairing()),
+            repairing: self.is_at_work(number),
             resting: self.repairs.rests(number),
         })
+    }
+
+    /// True if the segment is being repaired, or is just looked at for that: else two that look at one moment would both
+    /// find nobody.
+    fn is_at_work(&self, number: WardNumber) -> bool {
+        let machine = self.orders.get(&number).map(|order| &order.machine);
+        let has_turn = || self.wards.segment(number).is_some_and(|segment| self.repairs.has_turn(&segment));
+        machine.is_some_and(|machine| machine.is_repairing() || (machine.is_about_to_repair() && has_turn()))
     }
 
     /// Forgets nodes that claim nothing that is looked after here and were away for so long that their return would say

@@ -93,6 +93,11 @@ impl Repairs {
         self.resting.contains(&ward)
     }
 
+    /// True if it is a segment's turn to be looked at or rebuilt.
+    pub(super) fn has_turn(&self, segment: &SegmentId) -> bool {
+        self.running.contains_key(segment)
+    }
+
     /// A segment is not looked after any more: its number may soon be another's.
     pub(super) fn forget(&mut self, ward: WardNumber) {
         self.resting.remove(&ward);

@@ -16,6 +16,8 @@ use crate::stewards::STEWARDS;
 const DOUBLINGS_MAX: u32 = 6;
 /// Back-offs that a steward which is at work is waited for.
 const WAITS_MAX: usize = 4;
+/// Stewards that find each other at work look again this part of a back-off apart, by rank.
+const APART_PARTS: u64 = 8;
 
 /// Times of repairs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,9 +135,14 @@ impl RepairOrder {
         self.state == State::Idle && self.since.is_none()
     }
 
-    /// True while this steward repairs: what it answers to those that look.
+    /// True while this steward repairs.
     pub fn is_repairing(&self) -> bool {
         self.state == State::Repairing
+    }
+
+    /// True while it looks, or waits for its turn to look, at what it would repair next.
+    pub fn is_about_to_repair(&self) -> bool {
+        self.state == State::Looking && can_be_repaired(self.decision)
     }
 
     /// Takes in what happened and says what to do.
@@ -210,7 +217,9 @@ impl RepairOrder {
             && self.waited_for.len() < STEWARDS
         {
             self.waited_for.push(other);
-            self.not_before = now.after_ms(self.times.back_off_ms);
+            // Two that look at one moment find each other at work: the first in rank is to look first the next time.
+            let apart_ms = self.times.back_off_ms / APART_PARTS * self.rank as u64;
+            self.not_before = now.after_ms(self.times.back_off_ms + apart_ms);
             actions.extend(self.wait(now));
         } else if until <= now {
             self.state = State::Repairing;
