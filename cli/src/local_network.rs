@@ -10,6 +10,7 @@ mod process;
 mod ready;
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
 };
@@ -87,10 +88,7 @@ impl LocalNetwork {
         for number in 1..count {
             self.spawn(number, std::slice::from_ref(&first))?;
         }
-        for process in &mut self.processes {
-            let address = ready::address(process, stop)?;
-            self.nodes.push(LocalNode { number: process.number, folder: process.folder.clone(), address });
-        }
+        self.nodes = listening(&mut self.processes, stop)?;
         self.name_others()?;
         ready::all_know_each_other(&mut self.processes, usize::from(count), stop)
     }
@@ -113,17 +111,18 @@ impl LocalNetwork {
     }
 
     fn make_client(&mut self, setup: &Setup<'_>) -> Result<(), LocalNetworkError> {
-        let phrase = sdk::create(&self.client_home(), &self.client_config(setup.coding), setup.passphrase)?;
+        let config = self.client_config(setup.coding);
+        let phrase = sdk::create(&self.client_home(), &config, setup.passphrase)?;
         self.phrase = Some(phrase);
         Ok(())
     }
 
     /// The config of a client of this network.
-    pub(crate) fn client_config(&self, coding: Option<Coding>) -> ClientConfig {
+    pub(crate) fn client_config(&mut self, coding: Option<Coding>) -> ClientConfig {
         ClientConfig {
             network: NetworkSection { name: self.layout.network().to_owned(), key: None },
             client: ClientSection {
-                bootstrap: self.nodes.iter().map(|node| node.address.clone()).collect(),
+                bootstrap: self.living().into_iter().map(|node| node.address).collect(),
                 coding: coding.map(|coding| coding.to_string()),
                 ..ClientSection::default()
             },
@@ -139,9 +138,28 @@ impl LocalNetwork {
         self.layout.network()
     }
 
-    /// The nodes that it was started with, dead or alive.
+    /// The nodes that it was started with and those that it grew by, dead or alive.
     pub(crate) fn nodes(&self) -> &[LocalNode] {
         &self.nodes
+    }
+
+    /// Those of them that run.
+    pub(crate) fn living(&mut self) -> Vec<LocalNode> {
+        let runs = |process: &mut NodeProcess| (!process.has_ended()).then_some(process.number);
+        let running: BTreeSet<u16> = self.processes.iter_mut().filter_map(runs).collect();
+        self.nodes.iter().filter(|node| running.contains(&node.number)).cloned().collect()
+    }
+
+    /// Starts fresh nodes beside those that run, and returns when they know each other. They end with the network.
+    pub(crate) fn grow(&mut self, count: u16, stop: &Stop) -> Result<(), LocalNetworkError> {
+        let running: Vec<String> = self.living().into_iter().map(|node| node.address).collect();
+        let (first, known) = (self.layout.next_number(), self.processes.len());
+        for number in first..first.saturating_add(count) {
+            self.spawn(number, &running[..running.len().min(BOOTSTRAP_MAX)])?;
+        }
+        let fresh = &mut self.processes[known..];
+        self.nodes.extend(listening(fresh, stop)?);
+        ready::all_know_each_other(fresh, running.len() + fresh.len(), stop)
     }
 
     /// The home of the client that was made for it.
@@ -215,13 +233,18 @@ fn join(
         let folder = layout.write_node(number, &running[..running.len().min(BOOTSTRAP_MAX)])?;
         added.push(NodeProcess::spawn(number, folder, Life::OfItsOwn)?);
     }
-    let mut nodes = Vec::new();
-    for process in added.iter_mut() {
-        let address = ready::address(process, stop)?;
-        nodes.push(LocalNode { number: process.number, folder: process.folder.clone(), address });
-    }
+    let nodes = listening(added, stop)?;
     ready::all_know_each_other(added, running.len() + nodes.len(), stop)?;
     Ok(nodes)
+}
+
+/// Waits until each of these nodes listens.
+fn listening(processes: &mut [NodeProcess], stop: &Stop) -> Result<Vec<LocalNode>, LocalNetworkError> {
+    let node = |process: &mut NodeProcess| {
+        let address = ready::address(process, stop)?;
+        Ok(LocalNode { number: process.number, folder: process.folder.clone(), address })
+    };
+    processes.iter_mut().map(node).collect()
 }
 
 /// The addresses of the nodes that answer now.

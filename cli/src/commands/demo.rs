@@ -1,9 +1,11 @@
 //! `demo [DIR]`: the tour, in plain lines and with figures. Each claim that it prints was checked just before.
 //!
 //! A network of real processes, a folder stored, as many nodes killed as may be lost, and the folder read back by a
-//! machine that knows nothing but the recovery phrase. If anything is not as told, it ends with an error.
+//! machine that knows nothing but the recovery phrase; then the network makes good what was lost, every node is replaced,
+//! and the folder is read back again. If anything is not as told, it ends with an error.
 
 mod compare;
+mod renewal;
 mod sample;
 
 use std::{
@@ -15,13 +17,14 @@ use std::{
 };
 
 use commonhold_client_sdk::{
-    self as sdk, GetOptions, GetReport, Home, OpenOptions, Progress, PutOptions, PutReport, SegmentHealth, Vault,
+    self as sdk, GetOptions, GetReport, Home, OpenOptions, Phrase, Progress, PutOptions, PutReport, SegmentHealth, Vault,
     VaultPath,
 };
 use commonhold_protocol::Coding;
 use rand::seq::SliceRandom;
 use serde::Serialize;
 
+use self::renewal::{Loss, Observer};
 use crate::{
     args, escape,
     exit::Failure,
@@ -50,6 +53,8 @@ pub(crate) enum DemoError {
     NothingStored { path: PathBuf },
     #[error("{what} is not known after a successful put")]
     Unknown { what: &'static str },
+    #[error("the network does not make good what was lost: {healthy} of {shards} shards are healthy, and it stays so")]
+    Stalled { healthy: u64, shards: u64 },
 }
 
 /// The figures of the tour.
@@ -64,6 +69,10 @@ struct Tour {
     killed: Vec<String>,
     recover_seconds: f64,
     get_seconds: f64,
+    refill_seconds: f64,
+    replaced: Vec<Loss>,
+    /// Of the last one, when every node had been replaced.
+    get_again_seconds: f64,
     compared_entries: u64,
     compared_bytes: u64,
 }
@@ -108,13 +117,23 @@ impl Story<'_> {
             }
         };
         let (mut network, ready_seconds) = self.start_network()?;
+        let founders = network.nodes().to_vec();
+        let phrase = network.take_phrase().ok_or(DemoError::Unknown { what: "the recovery phrase" })?;
         let put = self.store(&network, &source, given.is_none(), progress)?;
         let segments = self.show_shards(&network)?;
         let killed = self.kill_some(&mut network, &segments)?;
-        let (get, recover_seconds) = self.recover(&mut network, progress)?;
-        let compared = self.compare(&source, &put)?;
+        let observer = Observer::start(self, &mut network)?;
+        self.say("5. A new machine that has nothing but the 24 words of the recovery phrase reads everything back.")?;
+        let (get, recover_seconds) = self.recover(&mut network, &phrase, "new-machine", progress)?;
+        self.compare(&source, &put, "new-machine", 6)?;
+        let refill_seconds = observer.refill(&mut network, killed.len() as u16)?;
+        let replaced = observer.replace_all(&mut network, &founders)?;
+        drop(observer);
+        self.say("9. One more machine with the 24 words reads everything back from nodes that were not there at the start.")?;
+        let (get_again, _) = self.recover(&mut network, &phrase, "newer-machine", progress)?;
+        let compared = self.compare(&source, &put, "newer-machine", 10)?;
         Ok(Tour {
-            nodes: network.nodes().len(),
+            nodes: founders.len(),
             ready_seconds,
             stored_bytes: put.bytes,
             sent_bytes: put.commit.figures.bytes_placed,
@@ -123,6 +142,9 @@ impl Story<'_> {
             killed,
             recover_seconds,
             get_seconds: get.seconds,
+            refill_seconds,
+            replaced,
+            get_again_seconds: get_again.seconds,
             compared_entries: compared.entries,
             compared_bytes: compared.bytes,
         })
@@ -134,8 +156,11 @@ impl Story<'_> {
         ))?;
         let started = Instant::now();
         let dir = self.scratch.join("network");
-        let setup =
-            Setup { dir: &dir, nodes: NODES, domains: None, coding: None, overlay: None, passphrase: PASSPHRASE };
+        let times = self.scratch.join("times.toml");
+        let failed = |source| DemoError::Io { action: "write", path: times.clone(), source };
+        fs::write(&times, renewal::TIMES).map_err(failed)?;
+        let overlay = Some(times.as_path());
+        let setup = Setup { dir: &dir, nodes: NODES, domains: None, coding: None, overlay, passphrase: PASSPHRASE };
         let network = LocalNetwork::start(&setup, self.stop)?;
         let seconds = started.elapsed().as_secs_f64();
         self.say(&format!("   Ready after {}: they found each other through the DHT.\n", figures::span(seconds)))?;
@@ -229,16 +254,21 @@ impl Story<'_> {
         Ok(names)
     }
 
-    fn recover(&self, network: &mut LocalNetwork, progress: &Arc<Progress>) -> Result<(GetReport, f64), Failure> {
-        self.say("5. A new machine that has nothing but the 24 words of the recovery phrase reads everything back.")?;
-        let phrase = network.take_phrase().ok_or(DemoError::Unknown { what: "the recovery phrase" })?;
-        let home = Home::at(self.scratch.join("new-machine"));
+    /// Takes up the vault on a machine that was not there before, and reads all of it.
+    fn recover(
+        &self,
+        network: &mut LocalNetwork,
+        phrase: &Phrase,
+        machine: &str,
+        progress: &Arc<Progress>,
+    ) -> Result<(GetReport, f64), Failure> {
+        let home = Home::at(self.scratch.join(machine));
         let started = Instant::now();
-        sdk::recover(&home, &network.client_config(None), PASSPHRASE, &phrase)?;
+        sdk::recover(&home, &network.client_config(None), PASSPHRASE, phrase)?;
         let recover_seconds = started.elapsed().as_secs_f64();
         let vault = open(&home)?;
         let reporter = Reporter::start(self.output, "get", progress);
-        let report = vault.get(&target()?, &self.restored(), &GetOptions { overwrite: false }, progress);
+        let report = vault.get(&target()?, &self.restored(machine), &GetOptions { overwrite: false }, progress);
         drop(reporter);
         let report = report?;
         self.say(&format!(
@@ -255,23 +285,25 @@ impl Story<'_> {
         Ok((report, recover_seconds))
     }
 
-    fn compare(&self, source: &Path, put: &PutReport) -> Result<compare::Compared, Failure> {
+    /// Compares what a machine read with what was stored.
+    fn compare(&self, source: &Path, put: &PutReport, machine: &str, step: u8) -> Result<compare::Compared, Failure> {
         let left_out = put.unreadable.iter().map(|unreadable| unreadable.path.clone()).collect();
-        let compared = compare::trees(source, &self.restored(), &left_out)?;
+        let restored = self.restored(machine);
+        let compared = compare::trees(source, &restored, &left_out)?;
         let stored = put.entries.files + put.entries.folders + put.entries.links + put.entries.others;
         if compared.entries != stored {
             return Err(DemoError::Missing { found: compared.entries, expected: stored }.into());
         }
         self.say(&format!(
-            "6. Compared: {} and {} are the same, byte for byte, with modes, times and links.\n",
+            "{step}. Compared: {} and {} are the same, byte for byte, with modes, times and links.\n",
             figures::count(compared.entries, "entry", "entries"),
             figures::size(compared.bytes),
         ))?;
         Ok(compared)
     }
 
-    fn restored(&self) -> PathBuf {
-        self.scratch.join("restored")
+    fn restored(&self, machine: &str) -> PathBuf {
+        self.scratch.join(format!("restored-by-{machine}"))
     }
 }
 

@@ -216,7 +216,7 @@ fn demo(error: &DemoError) -> (Code, String) {
             "if the folder did not change meanwhile, please report this, with the log of RUST_LOG=debug"
         }
         DemoError::NothingStored { .. } => "name a folder with readable files in it, or none to use a sample",
-        DemoError::Unknown { .. } => "please report this, with the log of RUST_LOG=debug",
+        DemoError::Stalled { .. } | DemoError::Unknown { .. } => "please report this, with the log of RUST_LOG=debug",
     };
     (Code::Failed, help.to_owned())
 }

@@ -77,7 +77,7 @@ impl NodeProcess {
     }
 
     /// Whether it has ended; also lets the system forget a dead child.
-    fn has_ended(&mut self) -> bool {
+    pub(super) fn has_ended(&mut self) -> bool {
         if self.ended.is_none() {
             self.ended = self.child.try_wait().ok().flatten();
         }

@@ -8,7 +8,9 @@ mod process;
 mod someone;
 mod spy;
 mod tree;
+mod two_sides;
 mod wait;
+mod watch;
 
 use std::{
     fs,
@@ -30,7 +32,9 @@ pub(crate) use self::{
     someone::{NOBODY, Someone},
     spy::{Spy, claimed_by, hex_id, keys_of},
     tree::{Tree, noise, seed, words},
+    two_sides::{Cable, Side, Sides, TwoSides},
     wait::{eventually, poll_until},
+    watch::{Counters, Stored, Watch},
 };
 
 /// The program under test.

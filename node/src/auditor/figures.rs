@@ -76,7 +76,16 @@ impl AuditFigures {
         self.lost_holders.fetch_add(1, Relaxed);
     }
 
-    pub(super) fn repaired(&self, now: Timestamp, shards: u64, bytes_read: u64, bytes_sent: u64) {
+    /// Bytes count as they are moved: those of a repair that is stopped have been moved too.
+    pub(super) fn repair_read(&self, bytes: u64) {
+        self.bytes_read.fetch_add(bytes, Relaxed);
+    }
+
+    pub(super) fn repair_sent(&self, bytes: u64) {
+        self.bytes_sent.fetch_add(bytes, Relaxed);
+    }
+
+    pub(super) fn repaired(&self, now: Timestamp, shards: u64) {
         if shards > 0 {
             self.repairs.fetch_add(1, Relaxed);
             self.last_repair_ms.fetch_max(now.0, Relaxed);
@@ -84,8 +93,6 @@ impl AuditFigures {
             self.repairs_failed.fetch_add(1, Relaxed);
         }
         self.shards_rebuilt.fetch_add(shards, Relaxed);
-        self.bytes_read.fetch_add(bytes_read, Relaxed);
-        self.bytes_sent.fetch_add(bytes_sent, Relaxed);
     }
 
     /// The counters now.

@@ -200,15 +200,26 @@ impl Auditor {
             suspect: counters.suspect,
             lost: counters.lost.saturating_add(counters.unclaimed),
             repaired_at: self.repaired_at.get(&number).copied(),
-            repairing: self.orders.get(&number).is_some_and(|order| order.machine.is_repairing()),
+            repairing: self.is_at_work(number),
             resting: self.repairs.rests(number),
         })
     }
 
-    /// Forgets nodes that are lost and claim nothing that is looked after here.
+    /// True if the segment is being repaired, or is just looked at for that: else two that look at one moment would both
+    /// find nobody.
+    fn is_at_work(&self, number: WardNumber) -> bool {
+        let machine = self.orders.get(&number).map(|order| &order.machine);
+        let has_turn = || self.wards.segment(number).is_some_and(|segment| self.repairs.has_turn(&segment));
+        machine.is_some_and(|machine| machine.is_repairing() || (machine.is_about_to_repair() && has_turn()))
+    }
+
+    /// Forgets nodes that claim nothing that is looked after here and were away for so long that their return would say
+    /// nothing of how they sleep: who is back sooner has taught us its nights, and is given shards again by day.
     pub(super) fn forget_the_lost(&mut self) {
+        let (now, told_ms) = (self.now(), self.grace_ms.saturating_mul(life::STRETCH_MAX));
+        let is_gone = |life| matches!(life, Life::Lost { since } if now.ms_since(since) > told_ms);
         let lost = self.holders.iter().filter(|(_, node, holder)| {
-            **node != self.own && holder.claims == 0 && matches!(holder.life.life(), Life::Lost { .. })
+            **node != self.own && holder.claims == 0 && is_gone(holder.life.life())
         });
         let lost: Vec<NodeNumber> = lost.map(|(number, _, _)| number).collect();
         for number in lost {

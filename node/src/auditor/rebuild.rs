@@ -17,7 +17,7 @@ use commonhold_storage_engine::{code::Coder, prove::decode_ranges};
 use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use tokio::{sync::mpsc, task::JoinSet};
 
-use super::repairs::Pace;
+use super::{figures::AuditFigures, repairs::Pace};
 use crate::holder::Holder;
 
 /// Memory of one rebuild: a column of each source, as it came and decoded, and of each target.
@@ -40,6 +40,8 @@ pub(crate) struct Rebuild {
     pub(crate) own: (NodeId, Arc<Holder>),
     /// Awaited with the bytes of each column before they are read.
     pub(super) pace: Pace,
+    /// What it counts.
+    pub(super) figures: Arc<AuditFigures>,
 }
 
 /// How a source failed.
@@ -120,6 +122,7 @@ impl Rebuild {
                 // A target that gave up has closed its end; the others go on.
                 if target.pieces.send(Some(piece)).await.is_ok() {
                     rebuilt.bytes_sent += bytes;
+                    self.figures.repair_sent(bytes);
                 }
             }
             if targets.iter().all(|target| target.pieces.is_closed()) {
@@ -154,6 +157,7 @@ impl Rebuild {
             match outcome {
                 Ok(bytes) => {
                     rebuilt.bytes_read += bytes.len() as u64;
+                    self.figures.repair_read(bytes.len() as u64);
                     read.push((index, bytes));
                 }
                 Err(fault) => {

@@ -48,12 +48,20 @@ const REFUSAL_DOUBLINGS_MAX: u32 = 6;
 /// Repairs that run and that wait.
 pub(super) struct Repairs {
     pace: Pace,
-    running: BTreeMap<SegmentId, CancellationToken>,
+    running: BTreeMap<SegmentId, Turn>,
     urgent: VecDeque<SegmentId>,
     waiting: VecDeque<SegmentId>,
     /// Segments that lack shards which no node could take.
     resting: BTreeSet<WardNumber>,
     refusals: BTreeMap<NodeId, Refusals>,
+}
+
+/// What is done for a segment whose turn it is.
+enum Turn {
+    /// The other stewards are looked at.
+    Look,
+    /// It is rebuilt, until that is stopped.
+    Rebuild(CancellationToken),
 }
 
 /// A node that said that it has room, and took nothing. Without this, segments that rest would try it again and again.
@@ -85,6 +93,11 @@ impl Repairs {
         self.resting.contains(&ward)
     }
 
+    /// True if it is a segment's turn to be looked at or rebuilt.
+    pub(super) fn has_turn(&self, segment: &SegmentId) -> bool {
+        self.running.contains_key(segment)
+    }
+
     /// A segment is not looked after any more: its number may soon be another's.
     pub(super) fn forget(&mut self, ward: WardNumber) {
         self.resting.remove(&ward);
@@ -112,8 +125,8 @@ impl Repairs {
         fits
     }
 
-    /// The repair whose turn it is, and what stops it. One that was stopped ends before the same segment's next begins.
-    fn next(&mut self) -> Option<(SegmentId, CancellationToken)> {
+    /// The segment whose turn it is. One that was stopped ends before the same segment's next begins.
+    fn next(&mut self) -> Option<SegmentId> {
         if self.running.len() >= AT_ONCE {
             return None;
         }
@@ -122,17 +135,16 @@ impl Repairs {
             let place = queue.iter().position(|segment| !self.running.contains_key(segment))?;
             queue.remove(place)
         })?;
-        let stop = CancellationToken::new();
-        self.running.insert(next, stop.clone());
-        Some((next, stop))
+        self.running.insert(next, Turn::Look);
+        Some(next)
     }
 
     /// Ends the repair of a segment, or takes it out of those that wait.
     pub(super) fn stop(&mut self, segment: &SegmentId) {
         self.urgent.retain(|waiting| waiting != segment);
         self.waiting.retain(|waiting| waiting != segment);
-        if let Some(running) = self.running.get(segment) {
-            running.cancel();
+        if let Some(Turn::Rebuild(stop)) = self.running.get(segment) {
+            stop.cancel();
         }
     }
 }
@@ -273,22 +285,35 @@ impl Auditor {
                     }
                     self.wake(at, TimerOf::Repair(number));
                 }
-                Action::Look => self.look(segment),
-                Action::Repair { urgent } => {
+                Action::Look { urgent } => {
                     if self.repairs.queue(segment, urgent) {
-                        self.run_repairs();
+                        self.next_turn();
                     } else {
                         self.order(number, order::Event::Failed);
                     }
                 }
+                Action::Repair => self.rebuild(segment, number),
                 Action::Stop => self.repairs.stop(&segment),
             }
         }
     }
 
+    /// Begins those whose turn has come.
+    fn next_turn(&mut self) {
+        while let Some(segment) = self.repairs.next() {
+            self.look(segment);
+        }
+    }
+
     /// Fetches the record from the other stewards, and asks whether one of them is at work.
     fn look(&mut self, segment: SegmentId) {
-        let others = self.other_stewards(&segment);
+        // One that is silent would be waited for, each time.
+        let is_silent = |node: &NodeId| {
+            let holder = self.holders.number(node).and_then(|holder| self.holders.get(holder));
+            holder.is_some_and(|holder| holder.life.life() != Life::Up)
+        };
+        let others: Vec<NodeId> =
+            self.other_stewards(&segment).into_iter().filter(|node| !is_silent(node)).collect();
         let (peer, done) = (self.parts.peer.clone(), self.done.clone());
         let (steward, neighbours) = (self.parts.steward.clone(), self.parts.neighbours.clone());
         self.parts.tasks.spawn(async move {
@@ -320,51 +345,52 @@ impl Auditor {
     /// The others were looked at: is it still to be repaired?
     pub(super) async fn looked(&mut self, segment: SegmentId, working: Option<NodeId>) {
         self.load(vec![(segment, true)], Some(self.own)).await;
-        let Some(number) = self.wards.number(&segment) else { return };
-        if let Some(decision) = self.decide(number, &self.helpers()) {
+        if let Some(number) = self.wards.number(&segment)
+            && let Some(decision) = self.decide(number, &self.helpers())
+        {
             self.order(number, order::Event::Looked { decision, working });
         }
-    }
-
-    fn run_repairs(&mut self) {
-        while let Some((segment, stop)) = self.repairs.next() {
-            let Some((number, plan)) = self.plan(&segment) else {
-                self.repairs.running.remove(&segment);
-                if let Some(number) = self.wards.number(&segment) {
-                    self.order(number, order::Event::Failed);
-                }
-                continue;
-            };
-            tracing::info!(%segment, %number, shards = plan.targets.len(), "repairing");
-            let (steward, done) = (self.parts.steward.clone(), self.done.clone());
-            let (peer, network) = (self.parts.peer.clone(), self.parts.network.clone());
-            let (own, pace) = ((self.own, self.parts.holder.clone()), self.repairs.pace.clone());
-            self.parts.tasks.spawn(async move {
-                let read = move || steward.manifest(&segment).map(|known| (steward.running_lease(&known.vault), known));
-                let rebuilt = match tokio::task::spawn_blocking(read).await {
-                    Ok(Some((lease, manifest))) => {
-                        let manifest = Arc::new(manifest);
-                        let targets = plan.targets.into_iter().map(|(index, place)| (index, place.node)).collect();
-                        let rebuild =
-                            Rebuild { peer, network, manifest, lease, sources: plan.sources, targets, own, pace };
-                        // What was sent by then is given up by its holders.
-                        stop.run_until_cancelled(rebuild.run()).await
-                    }
-                    // Dropped meanwhile.
-                    Ok(None) | Err(_) => Some(Rebuilt::default()),
-                };
-                let _ = done.send(Done::Rebuilt(segment, rebuilt)).await;
-            });
+        if matches!(self.repairs.running.get(&segment), Some(Turn::Look)) {
+            self.repairs.running.remove(&segment);
         }
+        self.next_turn();
     }
 
-    fn plan(&self, segment: &SegmentId) -> Option<(WardNumber, RepairPlan)> {
-        let number = self.wards.number(segment)?;
-        let (ward, health, helpers) = (self.wards.get(number)?, self.named_health(number)?, self.helpers());
-        let plan = plan::plan(&mut rand::rng(), ward.coding, &health, ward.shard_length.into(), &helpers, |node| {
-            self.domain_of(node)
+    fn rebuild(&mut self, segment: SegmentId, number: WardNumber) {
+        let Some(plan) = self.plan(number) else {
+            self.order(number, order::Event::Failed);
+            return;
+        };
+        tracing::info!(%segment, %number, shards = plan.targets.len(), "repairing");
+        let stop = CancellationToken::new();
+        self.repairs.running.insert(segment, Turn::Rebuild(stop.clone()));
+        let (steward, done) = (self.parts.steward.clone(), self.done.clone());
+        let (peer, network) = (self.parts.peer.clone(), self.parts.network.clone());
+        let (own, pace) = ((self.own, self.parts.holder.clone()), self.repairs.pace.clone());
+        let figures = self.parts.figures.clone();
+        self.parts.tasks.spawn(async move {
+            let read = move || steward.manifest(&segment).map(|known| (steward.running_lease(&known.vault), known));
+            let rebuilt = match tokio::task::spawn_blocking(read).await {
+                Ok(Some((lease, manifest))) => {
+                    let manifest = Arc::new(manifest);
+                    let targets = plan.targets.into_iter().map(|(index, place)| (index, place.node)).collect();
+                    let sources = plan.sources;
+                    let rebuild = Rebuild { peer, network, manifest, lease, sources, targets, own, pace, figures };
+                    // What was sent by then is given up by its holders.
+                    stop.run_until_cancelled(rebuild.run()).await
+                }
+                // Dropped meanwhile.
+                Ok(None) | Err(_) => Some(Rebuilt::default()),
+            };
+            let _ = done.send(Done::Rebuilt(segment, rebuilt)).await;
         });
-        Some((number, plan?))
+    }
+
+    fn plan(&self, number: WardNumber) -> Option<RepairPlan> {
+        let (ward, health, helpers) = (self.wards.get(number)?, self.named_health(number)?, self.helpers());
+        plan::plan(&mut rand::rng(), ward.coding, &health, ward.shard_length.into(), &helpers, |node| {
+            self.domain_of(node)
+        })
     }
 
     /// A repair has ended: its claims go into the record, here and at the other stewards. None: it was stopped.
@@ -375,13 +401,13 @@ impl Auditor {
         } else {
             tracing::info!(%segment, "a repair was stopped: it is not needed any more, or cannot be done now");
         }
-        self.run_repairs();
+        self.next_turn();
     }
 
     async fn take_rebuilt(&mut self, segment: SegmentId, rebuilt: Rebuilt) {
         let Rebuilt { claims, refused, faults, bytes_read, bytes_sent } = rebuilt;
         let now = self.now();
-        self.parts.figures.repaired(now, claims.len() as u64, bytes_read, bytes_sent);
+        self.parts.figures.repaired(now, claims.len() as u64);
         let (placed, refusing, faulty) = (claims.len(), refused.len(), faults.len());
         if placed > 0 {
             tracing::info!(%segment, placed, refusing, faulty, bytes_read, bytes_sent, "repaired");

@@ -1,9 +1,11 @@
 //! Which steward repairs a segment, and when: no consensus, no leader.
 //!
-//! Each waits by its rank among the record's stewards, so that the first has a head start, and looks at the others'
-//! records before it acts: one repairs, the others see that it is done. If the first is dead, the second's time comes.
-//! One that finds another at work waits one back-off more for it, once for each: a liar that is always at work delays
-//! a repair, and cannot prevent it.
+//! Each waits by its rank among the record's stewards, so that the first has a head start, and then for its turn among
+//! the repairs that it has to do; when that has come it looks at the others' records, and acts at once: one repairs, the
+//! others see that it is done. If the first is dead, the second's time comes; if it has much to do, the second does some
+//! of it. One that finds others at work waits one back-off more, up to [`WAITS_MAX`] times for each and up to
+//! [`STEWARDS`] times for all: a liar that is always at work delays a repair, and cannot prevent it. One that knows too few
+//! shards to rebuild any looks all the same, less and less often: others may know of more.
 
 use commonhold_protocol::{NodeId, Timestamp};
 
@@ -12,6 +14,10 @@ use crate::stewards::STEWARDS;
 
 /// A repair that failed is tried again after the back-off, doubled each time, up to this many times.
 const DOUBLINGS_MAX: u32 = 6;
+/// Back-offs that a steward which is at work is waited for.
+const WAITS_MAX: usize = 4;
+/// Stewards that find each other at work look again this part of a back-off apart, by rank.
+const APART_PARTS: u64 = 8;
 
 /// Times of repairs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,15 +69,26 @@ pub enum Action {
         /// When.
         at: Timestamp,
     },
-    /// Fetch the record from the other stewards, and merge it. Ends with [`Event::Looked`].
-    Look,
-    /// Repair, when the budget allows. Ends with [`Event::Repaired`] or [`Event::Failed`].
-    Repair {
-        /// It may use the whole budget, before those that are not urgent.
+    /// When its turn has come, fetch the record from the other stewards, and merge it. Ends with [`Event::Looked`], or
+    /// with [`Event::Failed`] if too many wait already.
+    Look {
+        /// Its turn is before those that are not urgent.
         urgent: bool,
     },
-    /// It is not needed any more: end the repair that runs. Nothing follows it.
+    /// Repair at once. Ends with [`Event::Repaired`] or [`Event::Failed`].
+    Repair,
+    /// It is not needed any more: end the repair that runs or waits for its turn. Nothing follows it.
     Stop,
+}
+
+fn can_be_repaired(decision: Decision) -> bool {
+    matches!(decision, Decision::Now | Decision::TopUp)
+}
+
+/// Where too few shards are known, others may know of more: a steward that was not there when a segment was repaired has
+/// the record of the dead, and would hold the segment for lost.
+fn must_look(decision: Decision) -> bool {
+    matches!(decision, Decision::OutOfReach { .. })
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,6 +111,7 @@ pub struct RepairOrder {
     failures: u32,
     /// Not before this.
     not_before: Timestamp,
+    /// Who was found at work, once for each back-off.
     waited_for: Vec<NodeId>,
 }
 
@@ -117,9 +135,14 @@ impl RepairOrder {
         self.state == State::Idle && self.since.is_none()
     }
 
-    /// True while this steward repairs: what it answers to those that look.
+    /// True while this steward repairs.
     pub fn is_repairing(&self) -> bool {
         self.state == State::Repairing
+    }
+
+    /// True while it looks, or waits for its turn to look, at what it would repair next.
+    pub fn is_about_to_repair(&self) -> bool {
+        self.state == State::Looking && can_be_repaired(self.decision)
     }
 
     /// Takes in what happened and says what to do.
@@ -137,17 +160,14 @@ impl RepairOrder {
                 self.rest();
                 Vec::new()
             }
-            Event::Failed if self.state == State::Repairing => {
-                let wait_ms = self.times.back_off_ms << self.failures.min(DOUBLINGS_MAX);
-                self.failures += 1;
-                self.not_before = now.after_ms(wait_ms);
+            Event::Failed if matches!(self.state, State::Looking | State::Repairing) => {
                 self.state = State::Idle;
-                self.wait(now)
+                self.back_off(now)
             }
             Event::Timer => match self.state {
                 State::Waiting { until } if until <= now => {
                     self.state = State::Looking;
-                    vec![Action::Look]
+                    vec![Action::Look { urgent: self.decision == Decision::Now }]
                 }
                 State::Waiting { until } => vec![Action::Timer { at: until }],
                 State::Idle | State::Looking | State::Repairing => Vec::new(),
@@ -158,39 +178,58 @@ impl RepairOrder {
 
     fn assess(&mut self, decision: Decision, now: Timestamp) -> Vec<Action> {
         let was = std::mem::replace(&mut self.decision, decision);
-        if !matches!(decision, Decision::Now | Decision::TopUp) {
-            let stops = self.state == State::Repairing;
-            self.rest();
-            return if stops { vec![Action::Stop] } else { Vec::new() };
+        let mut actions = Vec::new();
+        if !can_be_repaired(decision) {
+            let looks_on = self.state == State::Looking && must_look(decision);
+            if matches!(self.state, State::Looking | State::Repairing) && !looks_on {
+                actions.push(Action::Stop);
+            }
+            if !must_look(decision) {
+                self.rest();
+                return actions;
+            }
+            if self.state == State::Repairing {
+                self.state = State::Idle;
+            }
+        }
+        if can_be_repaired(decision) != can_be_repaired(was) {
+            self.begin_anew();
         }
         // That it became urgent starts the ranks' head starts anew; that it is less urgent again does not.
         if self.since.is_none() || (decision == Decision::Now && was != Decision::Now) {
             self.since = Some(now);
         }
-        match self.state {
-            State::Idle | State::Waiting { .. } => self.wait(now),
-            State::Looking | State::Repairing => Vec::new(),
+        if matches!(self.state, State::Idle | State::Waiting { .. }) {
+            actions.extend(self.wait(now));
         }
+        actions
     }
 
     fn looked(&mut self, decision: Decision, working: Option<NodeId>, now: Timestamp) -> Vec<Action> {
         let mut actions = self.assess(decision, now);
         let State::Waiting { until } = self.state else { return actions };
-        if let Some(other) = working.filter(|other| !self.waited_for.contains(other))
+        if !can_be_repaired(self.decision) {
+            actions.extend(self.back_off(now));
+            return actions;
+        }
+        let waits = |other: &NodeId| self.waited_for.iter().filter(|waited_for| *waited_for == other).count();
+        if let Some(other) = working.filter(|other| waits(other) < WAITS_MAX)
             && self.waited_for.len() < STEWARDS
         {
             self.waited_for.push(other);
-            self.not_before = now.after_ms(self.times.back_off_ms);
-            actions = self.wait(now);
+            // Two that look at one moment find each other at work: the first in rank is to look first the next time.
+            let apart_ms = self.times.back_off_ms / APART_PARTS * self.rank as u64;
+            self.not_before = now.after_ms(self.times.back_off_ms + apart_ms);
+            actions.extend(self.wait(now));
         } else if until <= now {
             self.state = State::Repairing;
-            actions = vec![Action::Repair { urgent: self.decision == Decision::Now }];
+            actions = vec![Action::Repair];
         }
         actions
     }
 
     fn wait(&mut self, now: Timestamp) -> Vec<Action> {
-        let top_up_ms = if self.decision == Decision::Now { 0 } else { self.times.top_up_ms };
+        let top_up_ms = if self.decision == Decision::TopUp { self.times.top_up_ms } else { 0 };
         let head_start_ms = self.times.back_off_ms.saturating_mul(self.rank as u64);
         let since = self.since.unwrap_or(now);
         let until = since.after_ms(top_up_ms).after_ms(head_start_ms).max(self.not_before).max(now);
@@ -201,8 +240,20 @@ impl RepairOrder {
         vec![Action::Timer { at: until }]
     }
 
+    /// Waits longer each time.
+    fn back_off(&mut self, now: Timestamp) -> Vec<Action> {
+        let wait_ms = self.times.back_off_ms << self.failures.min(DOUBLINGS_MAX);
+        self.failures += 1;
+        self.not_before = now.after_ms(wait_ms);
+        self.wait(now)
+    }
+
     fn rest(&mut self) {
         self.state = State::Idle;
+        self.begin_anew();
+    }
+
+    fn begin_anew(&mut self) {
         self.since = None;
         self.failures = 0;
         self.not_before = Timestamp(0);

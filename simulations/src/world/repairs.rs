@@ -183,8 +183,8 @@ impl World<'_> {
                         self.queue.push(moment.0, What::RepairTimer { segment });
                     }
                     // All stewards see the same.
-                    Action::Look => next = Some(Event::Looked { decision: self.decide(segment), working: None }),
-                    Action::Repair { .. } => self.begin_repair(segment),
+                    Action::Look { .. } => next = Some(Event::Looked { decision: self.decide(segment), working: None }),
+                    Action::Repair => self.begin_repair(segment),
                     Action::Stop => self.segments.repair[at] = self.segments.repair[at].wrapping_add(1),
                 }
             }

@@ -62,6 +62,11 @@ impl Spy {
         self.runtime.block_on(self.peer.ask(node, request, PATIENCE)).unwrap()
     }
 
+    /// Asks a node; none if it does not answer.
+    pub(crate) fn try_ask(&self, node: NodeId, request: Request) -> Option<Response> {
+        self.runtime.block_on(self.peer.ask(node, request, PATIENCE)).ok()
+    }
+
     /// Asks a node to keep one object, and gives its verdict.
     pub(crate) fn keep(&self, node: NodeId, request: Request) -> Result<(), Refusal> {
         match self.ask(node, request) {
