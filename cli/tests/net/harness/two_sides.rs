@@ -96,9 +96,9 @@ impl TwoSides {
         let middle = format!("{}-wire", self.name);
         ip(&["netns", "add", &middle]);
         let mut wire = mortal("ip");
-        wire.args(["netns", "exec", &middle]).arg(&program).args([port("a"), port("b")]);
+        wire.args(["netns", "exec", &middle]).arg(&program).args([port("end-a"), port("end-b")]);
         self.wire = Some(wire.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap());
-        for (end, side) in [("a", Side::A), ("b", Side::B)] {
+        for (end, side) in [("end-a", Side::A), ("end-b", Side::B)] {
             let exists = || {
                 let mut show = Command::new("ip");
                 show.args(["-n", &middle, "link", "show", end]).stdout(Stdio::null()).stderr(Stdio::null());
