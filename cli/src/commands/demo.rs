@@ -17,8 +17,8 @@ use std::{
 };
 
 use commonhold_client_sdk::{
-    self as sdk, GetOptions, GetReport, Home, OpenOptions, Phrase, Progress, PutOptions, PutReport, SegmentHealth, Vault,
-    VaultPath,
+    self as sdk, GetOptions, GetReport, Home, OpenOptions, Phrase, Progress, PutOptions, PutReport, SegmentHealth,
+    Vault, VaultPath,
 };
 use commonhold_protocol::Coding;
 use rand::seq::SliceRandom;
@@ -129,7 +129,9 @@ impl Story<'_> {
         let refill_seconds = observer.refill(&mut network, killed.len() as u16)?;
         let replaced = observer.replace_all(&mut network, &founders)?;
         drop(observer);
-        self.say("9. One more machine with the 24 words reads everything back from nodes that were not there at the start.")?;
+        self.say(
+            "9. One more machine with the 24 words reads everything back from nodes that were not there at the start.",
+        )?;
         let (get_again, _) = self.recover(&mut network, &phrase, "newer-machine", progress)?;
         let compared = self.compare(&source, &put, "newer-machine", 10)?;
         Ok(Tour {

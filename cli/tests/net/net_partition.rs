@@ -133,9 +133,14 @@ fn two_sides_that_gave_each_other_up_come_together_again() {
             let (k, n) = (segment["k"].as_u64().unwrap(), segment["n"].as_u64().unwrap());
             (k + (n - k).div_ceil(2) + 1).min(n)
         };
-        settled(&lab, side, "it has made good what is away", |segment| segment["healthy"].as_u64() >= Some(goal(segment)));
+        settled(&lab, side, "it has made good what is away", |segment| {
+            segment["healthy"].as_u64() >= Some(goal(segment))
+        });
         let [lost, rebuilt] = ["lost_holders", "shards_rebuilt"].map(|of| lab.figures(side, &format!("/audits/{of}")));
-        eprintln!("{name}'s side: settled after {:.1?}, {lost} nodes given up, {rebuilt} shards rebuilt", pulled.elapsed());
+        eprintln!(
+            "{name}'s side: settled after {:.1?}, {lost} nodes given up, {rebuilt} shards rebuilt",
+            pulled.elapsed()
+        );
         assert!(lost > 0 && rebuilt > 0);
         // What was there before is there, on each half alone.
         let seen = lab.client(side, &["cat", "/from before"]).expect_code(0).stdout;

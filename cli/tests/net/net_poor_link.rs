@@ -43,13 +43,17 @@ fn a_node_on_a_poor_link_stays_in() {
     settled(&lab, "every shard is proven to those that were started again");
 
     let poor = &lab.statuses(Side::B)[0];
-    let sum = |of: &str| lab.figures(Side::A, &format!("/audits/{of}")) + poor.pointer(&format!("/audits/{of}")).and_then(Value::as_u64).unwrap();
+    let sum = |of: &str| {
+        lab.figures(Side::A, &format!("/audits/{of}"))
+            + poor.pointer(&format!("/audits/{of}")).and_then(Value::as_u64).unwrap()
+    };
     eprintln!("challenges {}, held {}, unreachable {}", sum("challenges"), sum("held"), sum("unreachable"));
     for outcome in ["wrong", "refused", "lost_holders", "repairs", "bytes_sent"] {
         assert_eq!(sum(outcome), 0, "{outcome}");
     }
     let id = &poor["node"].as_str().unwrap()[..16];
-    let silent = (0..POOR).map(|node| lab.log(node).lines().filter(|line| line.contains(id) && line.contains("is silent")).count());
+    let silent = (0..POOR)
+        .map(|node| lab.log(node).lines().filter(|line| line.contains(id) && line.contains("is silent")).count());
     eprintln!("it was taken for silent {} times, by {POOR} nodes in {WATCHED:?}", silent.sum::<usize>());
 }
 

@@ -33,9 +33,12 @@ fn who_sleeps_each_night_is_repaired_once_and_not_every_night() {
         let watch = Watch::on(&network);
         watch.whole_again(&stored, std::time::Instant::now(), WHOLE_MAX);
         let ids = watch.ids();
-        let sleepers: Vec<_> = ids.into_iter().filter(|id| matches!(watch.number(*id), Some(SUSPENDED | SWITCHED_OFF))).collect();
+        let sleepers: Vec<_> =
+            ids.into_iter().filter(|id| matches!(watch.number(*id), Some(SUSPENDED | SWITCHED_OFF))).collect();
         let claims = watch.claims(&stored);
-        let alone = claims.values().filter(|of| sleepers.iter().any(|id| of.contains(id)) && of.iter().all(|id| sleepers.contains(id)));
+        let alone = claims
+            .values()
+            .filter(|of| sleepers.iter().any(|id| of.contains(id)) && of.iter().all(|id| sleepers.contains(id)));
         let alone = alone.count();
         let [_, _, before] = counters.now(&network);
 

@@ -218,9 +218,10 @@ impl Auditor {
     pub(super) fn forget_the_lost(&mut self) {
         let (now, told_ms) = (self.now(), self.grace_ms.saturating_mul(life::STRETCH_MAX));
         let is_gone = |life| matches!(life, Life::Lost { since } if now.ms_since(since) > told_ms);
-        let lost = self.holders.iter().filter(|(_, node, holder)| {
-            **node != self.own && holder.claims == 0 && is_gone(holder.life.life())
-        });
+        let lost = self
+            .holders
+            .iter()
+            .filter(|(_, node, holder)| **node != self.own && holder.claims == 0 && is_gone(holder.life.life()));
         let lost: Vec<NodeNumber> = lost.map(|(number, _, _)| number).collect();
         for number in lost {
             self.holders.remove(number);

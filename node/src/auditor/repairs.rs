@@ -312,8 +312,7 @@ impl Auditor {
             let holder = self.holders.number(node).and_then(|holder| self.holders.get(holder));
             holder.is_some_and(|holder| holder.life.life() != Life::Up)
         };
-        let others: Vec<NodeId> =
-            self.other_stewards(&segment).into_iter().filter(|node| !is_silent(node)).collect();
+        let others: Vec<NodeId> = self.other_stewards(&segment).into_iter().filter(|node| !is_silent(node)).collect();
         let (peer, done) = (self.parts.peer.clone(), self.done.clone());
         let (steward, neighbours) = (self.parts.steward.clone(), self.parts.neighbours.clone());
         self.parts.tasks.spawn(async move {

@@ -22,7 +22,10 @@ pub(crate) enum Side {
 pub(crate) enum Cable {
     Good,
     /// Once it has turned poor, each frame takes so long, and so many of a hundred are lost, either way.
-    TurnsPoor { delay_ms: u32, loss_percent: u32 },
+    TurnsPoor {
+        delay_ms: u32,
+        loss_percent: u32,
+    },
 }
 
 /// What the two sides are to be.
@@ -60,7 +63,9 @@ impl TwoSides {
             ip(&["-n", space, "link", "set", "lo", "up"]);
         }
         match sides.cable {
-            Cable::Good => ip(&["-n", &a, "link", "add", "cable", "type", "veth", "peer", "name", "cable", "netns", &b]),
+            Cable::Good => {
+                ip(&["-n", &a, "link", "add", "cable", "type", "veth", "peer", "name", "cable", "netns", &b])
+            }
             Cable::TurnsPoor { delay_ms, loss_percent } => lab.lay_a_wire(delay_ms, loss_percent),
         }
         for (space, side) in [(&a, Side::A), (&b, Side::B)] {
@@ -91,9 +96,9 @@ impl TwoSides {
         let middle = format!("{}-wire", self.name);
         ip(&["netns", "add", &middle]);
         let mut wire = mortal("ip");
-        wire.args(["netns", "exec", &middle]).arg(&program).args([port("a"), port("b")]);
+        wire.args(["netns", "exec", &middle]).arg(&program).args([port("end-a"), port("end-b")]);
         self.wire = Some(wire.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap());
-        for (end, side) in [("a", Side::A), ("b", Side::B)] {
+        for (end, side) in [("end-a", Side::A), ("end-b", Side::B)] {
             let exists = || {
                 let mut show = Command::new("ip");
                 show.args(["-n", &middle, "link", "show", end]).stdout(Stdio::null()).stderr(Stdio::null());
