@@ -109,6 +109,9 @@ impl Distribution {
 
     /// The chance that what has lasted for `age` ms ends within the next `ms`.
     pub fn ends_within(&self, age: f64, ms: f64) -> f64 {
+        if let Self::Exponential { mean } = self {
+            return -(-ms / mean.ms()).exp_m1();
+        }
         let lasts = self.survival(age);
         if lasts > 0.0 { (1.0 - self.survival(age + ms) / lasts).clamp(0.0, 1.0) } else { 1.0 }
     }

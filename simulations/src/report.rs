@@ -286,11 +286,17 @@ impl Report {
                 repairs_per_day: all.repairs as f64 / node_days,
             },
             cheats: has_cheats.then(|| Cheats { found: all.cheats_found, found_days: Spread::of(&mut cheats) }),
-            overhead: all.shards_held as f64 * shard_bytes as f64 / stored,
+            overhead: overhead(scenario, &all, shard_bytes),
             alive_at_end: (0..=255u8).zip(all.alive_at_end).filter(|(_, count)| *count > 0).collect(),
             events: all.events,
         }
     }
+}
+
+/// Bytes on disks for each byte of the segments that are not lost.
+fn overhead(scenario: &Scenario, all: &Tally, shard_bytes: u64) -> f64 {
+    let kept = all.alive_at_end.iter().sum::<u64>() as f64 * scenario.network.segment_size.0 as f64;
+    if kept > 0.0 { all.shards_on_disks as f64 * shard_bytes as f64 / kept } else { 0.0 }
 }
 
 fn durability(scenario: &Scenario, all: &Tally, scatter: f64) -> Durability {

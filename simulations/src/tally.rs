@@ -45,7 +45,10 @@ pub(crate) struct Tally {
     /// Segments by the shards that are alive at the end.
     pub(crate) alive_at_end: Vec<u64>,
     pub(crate) standing_at_end: u64,
+    /// Shards that nodes hold, of segments that are lost too.
     pub(crate) shards_held: u64,
+    /// Shards of segments that are not lost, on disks that are there.
+    pub(crate) shards_on_disks: u64,
     pub(crate) nodes_at_end: u64,
 }
 
@@ -77,6 +80,7 @@ impl Default for Tally {
             alive_at_end: vec![0; 256],
             standing_at_end: 0,
             shards_held: 0,
+            shards_on_disks: 0,
             nodes_at_end: 0,
         }
     }
@@ -124,6 +128,7 @@ impl Tally {
         }
         self.standing_at_end += other.standing_at_end;
         self.shards_held += other.shards_held;
+        self.shards_on_disks += other.shards_on_disks;
         self.nodes_at_end += other.nodes_at_end;
     }
 }

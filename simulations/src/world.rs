@@ -33,6 +33,11 @@ const SAMPLED_SEGMENTS: u32 = 200;
 /// So many segments are watched closely, for the estimate of losses too rare to be seen.
 const WATCHED: u32 = 20_000;
 
+/// So many segments are fetched from memory at once, see [`World::look_ahead`].
+const AHEAD: usize = 16;
+/// Of 8 bytes each.
+const CLAIMS_PER_LINE: usize = 8;
+
 /// What happens.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum What {
@@ -82,23 +87,23 @@ struct Nodes {
     place: Vec<u32>,
 }
 
-/// All segments there ever were.
-#[derive(Debug, Default)]
-struct Segments {
-    health: Vec<SegmentHealth<u32>>,
-    order: Vec<RepairOrder>,
+/// A segment: what is touched together lies together.
+#[derive(Debug)]
+struct Segment {
+    health: SegmentHealth<u32>,
+    order: RepairOrder,
     /// The one timer that counts.
-    timer_at: Vec<u64>,
+    timer_at: u64,
     /// The one repair that counts.
-    repair: Vec<u16>,
+    repair: u16,
     /// Indices of which a real shard is on the disk of a node that has not left for good.
-    alive: Vec<u8>,
-    lost: Vec<bool>,
-    placed_at: Vec<u64>,
-    /// Since when fewer than n are alive, of those that are watched; not a number if all are.
-    dipped_at: Vec<f64>,
+    alive: u8,
+    lost: bool,
+    placed_at: u64,
+    /// Since when fewer than n are alive, if it is watched; not a number if all are.
+    dipped_at: f64,
     /// Since when no more than the threshold are alive.
-    crossed_at: Vec<f64>,
+    crossed_at: f64,
 }
 
 /// One run.
@@ -115,7 +120,7 @@ pub(crate) struct World<'s> {
     end: u64,
     nodes: Nodes,
     members: Vec<u32>,
-    segments: Segments,
+    segments: Vec<Segment>,
     /// There are so many nodes and domains that each repair finds room.
     ample: bool,
     /// Segments that wait for room, where it is not ample.
@@ -146,7 +151,7 @@ impl<'s> World<'s> {
             end,
             nodes: Nodes::default(),
             members: Vec::new(),
-            segments: Segments::default(),
+            segments: Vec::with_capacity(segment_count as usize),
             ample: false,
             resting: std::collections::BTreeSet::new(),
             watch_each: (segment_count / WATCHED).max(1),
@@ -170,6 +175,9 @@ impl<'s> World<'s> {
     pub(crate) fn run(mut self) -> Tally {
         while let Some(event) = self.queue.pop() {
             self.now = event.at.max(self.now);
+            if self.tally.events.is_multiple_of(AHEAD as u64) {
+                self.look_ahead();
+            }
             self.tally.events += 1;
             match event.what {
                 What::Leaves { node } => self.leaves(node),
@@ -187,6 +195,29 @@ impl<'s> World<'s> {
         self.now = self.end;
         self.sum_up();
         self.tally
+    }
+
+    /// Touches the segments of the next events. Each lies somewhere in gigabytes: fetched one after the other, when
+    /// they are needed, the year would be spent waiting for memory; fetched together, the waits overlap.
+    fn look_ahead(&self) {
+        let segments = self.queue.upcoming(AHEAD).iter().filter_map(|event| match event.what {
+            What::RepairTimer { segment } | What::Repaired { segment, .. } => Some(segment),
+            _ => None,
+        });
+        self.touch(segments);
+    }
+
+    fn touch(&self, segments: impl Iterator<Item = u32> + Clone) {
+        let mut sum = 0;
+        for segment in segments.clone() {
+            let segment = &self.segments[segment as usize];
+            sum += segment.timer_at + u64::from(segment.repair) + u64::from(segment.order.is_repairing());
+        }
+        for segment in segments {
+            let claims = self.segments[segment as usize].health.claims();
+            sum += claims.iter().step_by(CLAIMS_PER_LINE).map(|claim| u64::from(claim.node)).sum::<u64>();
+        }
+        std::hint::black_box(sum);
     }
 
     fn moment(&self) -> Timestamp {
@@ -321,10 +352,10 @@ impl<'s> World<'s> {
 
     /// Reads of some segments, at a random choice: can each be restored from the nodes that are on?
     fn sample(&mut self) {
-        let count = self.segments.health.len() as u32;
+        let count = self.segments.len() as u32;
         for _ in 0..SAMPLED_SEGMENTS.min(count) {
             let segment = self.rng.random_range(0..count);
-            if self.segments.lost[segment as usize] {
+            if self.segments[segment as usize].lost {
                 continue;
             }
             self.tally.reads += 1;
@@ -339,7 +370,7 @@ impl<'s> World<'s> {
     fn readable(&self, segment: u32) -> u8 {
         let mut last = None;
         let mut count = 0;
-        for claim in self.segments.health[segment as usize].claims() {
+        for claim in self.segments[segment as usize].health.claims() {
             if last != Some(claim.index) && self.is_online(claim.node) && self.is_real(claim.node) {
                 last = Some(claim.index);
                 count += 1;
