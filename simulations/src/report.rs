@@ -1,5 +1,6 @@
 //! What came out of a scenario: as a table, as JSON, as a page with plots.
 
+mod closed_form;
 pub mod html;
 pub(crate) mod plots;
 mod table;
@@ -10,6 +11,7 @@ use commonhold_policy::{
 };
 use serde::Serialize;
 
+pub use self::closed_form::{ClosedForm, NoClosedForm};
 use crate::{
     confidence::{design_effect, quantile, share_interval},
     distribution::Distribution,
@@ -37,6 +39,10 @@ pub struct Report {
     pub settings: Settings,
     /// What was lost.
     pub durability: Durability,
+    /// What the closed form says of the same, where it can.
+    pub closed_form: Option<ClosedForm>,
+    /// Why it cannot.
+    pub no_closed_form: Option<NoClosedForm>,
     /// Reads of a segment at a random moment.
     pub availability: Estimate,
     /// The part of the nodes that is on, on average.
@@ -208,7 +214,11 @@ pub struct Steward {
 pub struct Cheats {
     /// Found by audits.
     pub found: u64,
-    /// Days from taking a shard to being found out, as drawn.
+    /// Nodes of which a shard was found.
+    pub nodes_found: u64,
+    /// Days from taking the first shard to the first that was found.
+    pub first_days: Spread,
+    /// Days from taking a shard to its being found, of those that were found.
     pub found_days: Spread,
 }
 
@@ -241,11 +251,14 @@ impl Report {
         let per_shard = f64::from(groups) * proven_group_bytes(shard_bytes) / audit_days;
         let mut thin: Vec<f32> = all.windows.iter().map(|window| (window.lasted / 3.6e6) as f32).collect();
         let mut detections: Vec<f32> = all.detections.iter().map(|ms| ms / 3.6e6).collect();
-        let mut cheats: Vec<f32> = all.cheats_drawn.iter().map(|ms| (ms / DAY_MS) as f32).collect();
+        let in_days = |all: &[f32]| all.iter().map(|ms| (f64::from(*ms) / DAY_MS) as f32).collect::<Vec<f32>>();
+        let (mut found_days, mut first_days) = (in_days(&all.cheat_delays), in_days(&all.cheats_first_found));
         let has_cheats = scenario.population.iter().any(|population| population.cheat.is_some());
         let (on, looked_at) = all.online_sampled;
         let failed = all.reads_failed as f64;
         let (low, high) = share_interval((all.reads - all.reads_failed) as f64 / scatter, all.reads as f64 / scatter);
+        let durability = durability(scenario, &all, scatter);
+        let closed_form = closed_form::closed_form(scenario, &durability);
 
         Self {
             name: scenario.name.clone(),
@@ -264,7 +277,9 @@ impl Report {
                 audit_days,
                 top_up_days: scenario.repair.top_up.ms() / DAY_MS,
             },
-            durability: durability(scenario, &all, scatter),
+            durability,
+            closed_form: closed_form.ok(),
+            no_closed_form: closed_form.err(),
             availability: Estimate { value: 1.0 - failed / all.reads.max(1) as f64, low, high },
             nodes_online: on as f64 / looked_at.max(1) as f64,
             repair: Repair {
@@ -285,7 +300,12 @@ impl Report {
                 shards_audited_per_day: f64::from(segments) * f64::from(coding.n()) / f64::from(nodes) / audit_days,
                 repairs_per_day: all.repairs as f64 / node_days,
             },
-            cheats: has_cheats.then(|| Cheats { found: all.cheats_found, found_days: Spread::of(&mut cheats) }),
+            cheats: has_cheats.then(|| Cheats {
+                found: all.cheats_found,
+                nodes_found: first_days.len() as u64,
+                first_days: Spread::of(&mut first_days),
+                found_days: Spread::of(&mut found_days),
+            }),
             overhead: overhead(scenario, &all, shard_bytes),
             alive_at_end: (0..=255u8).zip(all.alive_at_end).filter(|(_, count)| *count > 0).collect(),
             events: all.events,

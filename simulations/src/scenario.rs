@@ -177,6 +177,9 @@ pub enum Cheat {
     Drop {
         /// Which part; with 1 it stores nothing.
         lost: Share,
+        /// Whether it answers wrongly instead of leaving out what it lost: then the first challenge convicts it.
+        #[serde(default)]
+        wrong: bool,
     },
     /// It stores nothing and fetches from k others when it is asked: audits do not find it.
     FetchOnDemand,

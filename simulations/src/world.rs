@@ -5,6 +5,7 @@
 //! find a cheat is drawn from `policy::detection_delay`, the law that the auditor follows. All stewards of a segment
 //! see the same, and the first in rank acts: what a dead steward costs is one back-off of some minutes.
 
+mod cheats;
 mod holders;
 mod incidents;
 mod losses;
@@ -23,7 +24,7 @@ use rand_chacha::ChaCha8Rng;
 use crate::{
     distribution::Distribution,
     queue::Queue,
-    scenario::{Cheat, DAY_MS, Population, Scenario},
+    scenario::{DAY_MS, Population, Scenario},
     tally::Tally,
 };
 
@@ -126,6 +127,9 @@ pub(crate) struct World<'s> {
     /// Segments that wait for room, where it is not ample.
     resting: std::collections::BTreeSet<u32>,
     watch_each: u32,
+    cheats: cheats::Cheats,
+    /// The segments of the start are placed.
+    is_placed: bool,
     tally: Tally,
 }
 
@@ -155,6 +159,8 @@ impl<'s> World<'s> {
             ample: false,
             resting: std::collections::BTreeSet::new(),
             watch_each: (segment_count / WATCHED).max(1),
+            cheats: cheats::Cheats::default(),
+            is_placed: false,
             tally: Tally::default(),
         };
         world.populate(node_count);
@@ -162,6 +168,7 @@ impl<'s> World<'s> {
         for _ in 0..segment_count {
             world.place_segment();
         }
+        world.draw_detections();
         for number in 0..scenario.incident.len() as u32 {
             world.queue.push(scenario.incident[number as usize].at.as_ms(), What::Incident { number });
         }
@@ -208,16 +215,16 @@ impl<'s> World<'s> {
     }
 
     fn touch(&self, segments: impl Iterator<Item = u32> + Clone) {
-        let mut sum = 0;
+        let mut touched = 0;
         for segment in segments.clone() {
             let segment = &self.segments[segment as usize];
-            sum += segment.timer_at + u64::from(segment.repair) + u64::from(segment.order.is_repairing());
+            touched ^= segment.timer_at ^ u64::from(segment.repair) ^ u64::from(segment.order.is_repairing());
         }
         for segment in segments {
             let claims = self.segments[segment as usize].health.claims();
-            sum += claims.iter().step_by(CLAIMS_PER_LINE).map(|claim| u64::from(claim.node)).sum::<u64>();
+            touched = claims.iter().step_by(CLAIMS_PER_LINE).fold(touched, |all, claim| all ^ u64::from(claim.node));
         }
-        std::hint::black_box(sum);
+        std::hint::black_box(touched);
     }
 
     fn moment(&self) -> Timestamp {
@@ -420,13 +427,5 @@ impl<'s> Lives<'s> {
         let at = upto.partition_point(|end| *end <= moment).min(Self::COUNT - 1);
         let begin = if at == 0 { 0.0 } else { upto[at - 1] };
         (moment - begin, upto[at] - moment)
-    }
-}
-
-/// What a holder that cheats has lost of each shard, if audits can find it.
-fn lost_share(cheat: &Cheat) -> Option<f64> {
-    match cheat {
-        Cheat::Drop { lost } => Some(lost.0),
-        Cheat::FetchOnDemand => None,
     }
 }

@@ -43,18 +43,8 @@ fn the_table_that_storj_prints() {
 
 #[test]
 fn the_nine_repair_ratios_that_storj_prints() {
-    for (mttf, k, n, m, ratio) in [
-        (1.0, 20, 40, 35, "9.36"),
-        (6.0, 20, 40, 30, "0.87"),
-        (12.0, 20, 40, 25, "0.31"),
-        (1.0, 30, 60, 35, "3.40"),
-        (6.0, 30, 70, 40, "0.60"),
-        (12.0, 30, 80, 45, "0.31"),
-        (1.0, 40, 80, 60, "5.21"),
-        (6.0, 40, 120, 50, "0.52"),
-        (12.0, 40, 120, 45, "0.24"),
-    ] {
-        assert_eq!(format!("{:.2}", repair_ratio(mttf, k, n, m)), ratio, "{k}/{n}/{m}");
+    for (mttf, k, n, m, printed) in RATIOS {
+        assert_eq!(format!("{:.2}", repair_ratio(mttf, k, n, m)), printed, "{k}/{n}/{m}");
     }
 }
 

@@ -2,11 +2,7 @@
 
 use commonhold_policy::{
     Standing,
-    audit::{
-        Outcome,
-        detection::{self, DetectionParams},
-        schedule,
-    },
+    audit::Outcome,
     placement::{self, Candidate, Place},
     repair::{
         self, Decision, Room,
@@ -15,13 +11,12 @@ use commonhold_policy::{
     },
     reputation::Trust,
     segment_health::{ClaimState, Claimed, SegmentHealth, Source},
-    stewards::STEWARDS,
     surplus,
 };
 use commonhold_protocol::{NodeId, ShardIndex, Timestamp};
 use rand::Rng;
 
-use super::{Held, Segment, What, World, lost_share};
+use super::{Held, Segment, What, World};
 
 /// So many candidates are looked at for each shard that is missing, and some more: what a node finds by walking a few
 /// random keys.
@@ -74,23 +69,9 @@ impl World<'_> {
         let at = node as usize;
         self.nodes.held[at].push(Held { segment, index: index.0 });
         self.nodes.free_bytes[at] = self.nodes.free_bytes[at].saturating_sub(self.shard_bytes);
-        let Some(lost) = self.population(node).cheat.as_ref().and_then(lost_share) else { return };
-        let groups = schedule::shard_groups(self.shard_bytes);
-        // Each shard is found by its own eight stewards: in a large network they seldom know another of this holder.
-        let params = DetectionParams {
-            rate: self.rate,
-            stewards: STEWARDS,
-            shards: 1,
-            auditors: STEWARDS as u64,
-            groups_asked: self.rate.groups(self.nodes.held[at].len() as u64),
-            shard_groups: groups,
-            lost,
-            contained_ms: detection::contained_ms(self.rate),
-        };
-        if let Some(delay) = commonhold_policy::detection_delay(&mut self.rng, &params) {
-            let delay_ms = delay.as_millis() as f64;
-            self.tally.cheats_drawn.push(delay_ms);
-            self.queue.push(self.later(delay_ms), What::CheatFound { segment, node, index: index.0 });
+        // Those of the start are drawn when all are placed: how much is asked depends on how much is held.
+        if self.is_placed {
+            self.draw_detection(segment, index.0, node);
         }
     }
 
@@ -275,17 +256,6 @@ impl World<'_> {
         self.tally.repairs += 1;
         self.tally.shards_rebuilt += plan.targets.len() as u64;
         self.tally.repair_bytes += plan.bytes;
-    }
-
-    /// An audit has found that a shard is not what it should be.
-    pub(super) fn cheat_found(&mut self, segment: u32, node: u32, index: u8) {
-        let at = segment as usize;
-        if self.segments[at].lost || self.nodes.flags[node as usize] & super::GONE != 0 {
-            return;
-        }
-        self.tally.cheats_found += 1;
-        self.segments[at].health.audited(ShardIndex(index), node, Outcome::Refused);
-        self.assess(segment);
     }
 
     /// A shard of a node that was lost: true if it counts again, false if it was rebuilt meanwhile and is given up.
