@@ -151,6 +151,8 @@ pub struct Spread {
     pub p95: f64,
     /// One of a hundred is above this.
     pub p99: f64,
+    /// What each twentieth is below of, from none to all.
+    pub twentieths: [f64; 21],
 }
 
 impl Spread {
@@ -158,7 +160,8 @@ impl Spread {
         values.sort_by(f32::total_cmp);
         let mean = values.iter().copied().map(f64::from).sum::<f64>() / values.len().max(1) as f64;
         let [p5, p50, p95, p99] = [0.05, 0.5, 0.95, 0.99].map(|part| quantile(values, part));
-        Self { mean, p5, p50, p95, p99 }
+        let twentieths = std::array::from_fn(|number| quantile(values, number as f64 / 20.0));
+        Self { mean, p5, p50, p95, p99, twentieths }
     }
 }
 
@@ -171,6 +174,8 @@ pub struct Repair {
     pub failed: u64,
     /// Shards rebuilt.
     pub shards_rebuilt: u64,
+    /// Bytes that repairs moved, in and out of the steward.
+    pub bytes: u64,
     /// Nodes that left for good.
     pub nodes_left: u64,
     /// Times that a node was given up that came back.
@@ -196,6 +201,8 @@ pub struct Audit {
     pub shard_bytes_per_day: f64,
     /// Bytes that a node sends in a day.
     pub node_bytes_per_day: f64,
+    /// Bytes moved for each byte stored and 30 days.
+    pub bytes_per_byte_month: f64,
 }
 
 /// What a steward has to do, on average.
@@ -286,6 +293,7 @@ impl Report {
                 repairs: all.repairs,
                 failed: all.repairs_failed,
                 shards_rebuilt: all.shards_rebuilt,
+                bytes: all.repair_bytes,
                 nodes_left: all.left,
                 given_up_wrongly: all.given_up_wrongly,
                 surplus_shards: all.surplus_shards,
@@ -294,7 +302,12 @@ impl Report {
                 detect_hours: Spread::of(&mut detections),
                 thin_hours: Spread::of(&mut thin),
             },
-            audit: Audit { groups, shard_bytes_per_day: per_shard, node_bytes_per_day: per_shard * held },
+            audit: Audit {
+                groups,
+                shard_bytes_per_day: per_shard,
+                node_bytes_per_day: per_shard * held,
+                bytes_per_byte_month: per_shard * f64::from(coding.n()) / scenario.network.segment_size.0 as f64 * 30.0,
+            },
             steward: Steward {
                 records: f64::from(segments) * STEWARDS as f64 / f64::from(nodes),
                 shards_audited_per_day: f64::from(segments) * f64::from(coding.n()) / f64::from(nodes) / audit_days,

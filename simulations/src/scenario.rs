@@ -195,6 +195,8 @@ pub struct Incident {
     pub region: Option<Spanned<String>>,
     /// Whom: nodes of this population.
     pub population: Option<Spanned<String>>,
+    /// So many of them, drawn; instead of `share`.
+    pub nodes: Option<u32>,
     /// Which part of them: whole operators.
     #[serde(default = "whole")]
     pub share: Share,

@@ -66,13 +66,23 @@ pub fn run(scenario: &Scenario, seed: u64) -> Result<Vec<Point>, SweepError> {
 fn costs(point: &Point) -> [f64; 3] {
     [
         point.report.durability.per_year,
-        point.report.repair.bytes_per_byte_month,
+        traffic(&point.report),
         f64::from(point.report.settings.n) / f64::from(point.report.settings.k),
     ]
 }
 
+/// Bytes that repairs and audits move for each byte stored and month.
+fn traffic(report: &Report) -> f64 {
+    report.repair.bytes_per_byte_month + report.audit.bytes_per_byte_month
+}
+
+/// Losses, traffic and space that differ by less than these factors are equal: runs scatter by as much.
+const EQUAL: [f64; 3] = [3.0, 1.05, 1.001];
+
 fn is_better(one: &[f64; 3], other: &[f64; 3]) -> bool {
-    one.iter().zip(other).all(|(one, other)| one <= other) && one != other
+    let pairs = || one.iter().zip(other).zip(EQUAL);
+    pairs().all(|((one, other), equal)| *one <= *other * equal)
+        && pairs().any(|((one, other), equal)| *one * equal < *other)
 }
 
 fn label(report: &Report) -> String {
@@ -146,7 +156,7 @@ pub fn html(name: &str, points: &[Point]) -> Result<String, PlotError> {
     let dots: Vec<Dot> = points
         .iter()
         .map(|point| Dot {
-            x: point.report.repair.bytes_per_byte_month,
+            x: traffic(&point.report),
             y: point.report.durability.nines.unwrap_or(0.0),
             label: point.label.clone(),
             on_frontier: point.on_frontier,
@@ -155,7 +165,7 @@ pub fn html(name: &str, points: &[Point]) -> Result<String, PlotError> {
         .collect();
     let plot = plots::dots(
         "Durability against bandwidth (ring: policy's own choice; red: nothing is better in losses, traffic and space)",
-        "bytes of repair per byte stored and month",
+        "bytes of repair and audits per byte stored and month",
         "nines of durability a year",
         &dots,
     )?;
@@ -170,7 +180,7 @@ pub fn html(name: &str, points: &[Point]) -> Result<String, PlotError> {
 
 /// The points as rows, the first of them headings.
 pub fn table(points: &[Point]) -> Vec<Vec<String>> {
-    let headings = ["SETTINGS", "LOST PER YEAR", "REPAIR PER BYTE, MONTH", "SPACE", "READS", ""];
+    let headings = ["SETTINGS", "LOST PER YEAR", "TRAFFIC PER BYTE, MONTH", "SPACE", "READS", ""];
     let mut rows = vec![headings.map(str::to_owned).to_vec()];
     rows.extend(points.iter().map(|point| {
         let report = &point.report;
@@ -184,7 +194,7 @@ pub fn table(points: &[Point]) -> Vec<Vec<String>> {
         vec![
             point.label.clone(),
             format!("{:.2e}{mark}", report.durability.per_year),
-            format!("{:.3}", report.repair.bytes_per_byte_month),
+            format!("{:.3}", traffic(report)),
             format!("{:.2}", report.overhead),
             format!("{:.6}", report.availability.value),
             remark.to_owned(),

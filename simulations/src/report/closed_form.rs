@@ -14,7 +14,8 @@ use crate::{
 pub struct ClosedForm {
     /// The chance that a segment that is there from the start is lost by the end.
     pub lost: f64,
-    /// How far the count is from it, in standard errors of independent segments; none where the lost are renewed.
+    /// How far the count is from it, in standard errors: of independent segments, and with several runs widened by how
+    /// much more these scatter. None where the lost are renewed.
     pub standard_errors: Option<f64>,
     /// Losses per segment and year in the long run, each lost segment replaced by a whole one.
     pub per_year: f64,
@@ -102,7 +103,7 @@ pub(super) fn closed_form(scenario: &Scenario, found: &Durability) -> Result<Clo
     let (Some(lost), Some(rate)) = (point.loss_by(scenario.duration.get_ref().ms() / DAY_MS), point.loss_rate()) else {
         return Err(NoClosedForm::Overlap);
     };
-    let error = (lost * (1.0 - lost) / found.segments.max(1) as f64).sqrt();
+    let error = (lost * (1.0 - lost) / found.segments.max(1) as f64 * found.design_effect).sqrt();
     let compares = !scenario.network.renew_lost && error > 0.0;
     Ok(ClosedForm {
         lost,

@@ -39,6 +39,27 @@ pub(crate) fn bars(title: &str, x: &str, y: &str, values: &[(f64, f64)], width: 
     Ok(svg)
 }
 
+/// A curve through points that are in order.
+pub(crate) fn curve(title: &str, x: &str, y: &str, points: &[(f64, f64)]) -> Result<String, PlotError> {
+    let mut svg = String::new();
+    {
+        let root = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
+        let (low, high) = bounds(points.iter().map(|(at, _)| *at));
+        let wide = ((high - low) * 0.03).max(high.abs() * 0.01).max(1e-9);
+        let mut chart = ChartBuilder::on(&root)
+            .caption(title, ("sans-serif", 18))
+            .margin(12)
+            .x_label_area_size(40)
+            .y_label_area_size(70)
+            .build_cartesian_2d((low - wide).max(0.0).min(low)..high + wide, 0.0..102.0)
+            .map_err(failed)?;
+        chart.configure_mesh().x_desc(x).y_desc(y).light_line_style(WHITE).draw().map_err(failed)?;
+        chart.draw_series(LineSeries::new(points.iter().copied(), BLUE_INK.stroke_width(2))).map_err(failed)?;
+        root.present().map_err(failed)?;
+    }
+    Ok(svg)
+}
+
 /// A point of a plot, with its label.
 pub(crate) struct Dot {
     pub(crate) x: f64,

@@ -64,7 +64,13 @@ impl Report {
             ("nodes that left", repair.nodes_left.to_string()),
             (
                 "repairs",
-                format!("{} ({} shards, {} tried again)", repair.repairs, repair.shards_rebuilt, repair.failed),
+                format!(
+                    "{} ({} shards, {} moved; {} tried again)",
+                    repair.repairs,
+                    repair.shards_rebuilt,
+                    bytes(repair.bytes as f64),
+                    repair.failed
+                ),
             ),
             (
                 "false repairs",
@@ -76,7 +82,10 @@ impl Report {
             ("time to detect a loss", spread(&repair.detect_hours, |hours| span(hours / 24.0))),
             ("time to repair, below n", spread(&repair.thin_hours, |hours| span(hours / 24.0))),
             ("repair per node and day", spread(&repair.node_bytes_per_day, bytes)),
-            ("repair per byte and month", format!("{:.3}", repair.bytes_per_byte_month)),
+            (
+                "traffic per byte, month",
+                format!("{:.3} for repairs, {:.3} for audits", repair.bytes_per_byte_month, self.audit.bytes_per_byte_month),
+            ),
             (
                 "audits per node and day",
                 format!(
