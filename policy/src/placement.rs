@@ -144,7 +144,7 @@ pub fn order<'a, N: Copy + 'a, D: Clone + Ord + 'a>(
     candidates: impl Iterator<Item = &'a Candidate<N, D>>,
     taken: &BTreeSet<D>,
 ) -> Vec<Place<N, D>> {
-    order_beside(rng, candidates, |domain| taken.contains(domain))
+    order_beside(rng, candidates, |domain| taken.contains(domain)).collect()
 }
 
 /// As [`order`], with the taken domains told by a function.
@@ -152,14 +152,14 @@ pub(crate) fn order_beside<'a, N: Copy + 'a, D: Clone + Ord + 'a>(
     rng: &mut impl Rng,
     candidates: impl Iterator<Item = &'a Candidate<N, D>>,
     is_taken: impl Fn(&D) -> bool,
-) -> Vec<Place<N, D>> {
-    let mut places: Vec<(bool, Place<N, D>)> = Vec::new();
-    for (in_domain, candidate) in ranked_in_domains(rng, candidates) {
-        let apart = in_domain == 1 && !is_taken(&candidate.domain);
-        places.push((!apart, place(candidate)));
-    }
-    places.sort_by_key(|(shares, _)| *shares);
-    places.into_iter().map(|(_, place)| place).collect()
+) -> impl Iterator<Item = Place<N, D>> {
+    let mut drawn = draw(rng, candidates);
+    // Stable, so the draw decides among equals.
+    drawn.sort_by_key(|drawn| {
+        let shares = drawn.in_domain > 1 || is_taken(&drawn.candidate.domain);
+        (shares, drawn.failed, drawn.in_domain)
+    });
+    drawn.into_iter().map(|drawn| place(drawn.candidate))
 }
 
 fn place<N: Copy, D: Clone>(candidate: &Candidate<N, D>) -> Place<N, D> {
@@ -167,7 +167,7 @@ fn place<N: Copy, D: Clone>(candidate: &Candidate<N, D>) -> Place<N, D> {
 }
 
 /// Candidates by node, each once; of those that are named twice the last.
-pub(crate) fn by_node<N: Copy + Ord, D>(candidates: &[Candidate<N, D>]) -> Vec<&Candidate<N, D>> {
+fn by_node<N: Copy + Ord, D>(candidates: &[Candidate<N, D>]) -> Vec<&Candidate<N, D>> {
     let mut known: Vec<&Candidate<N, D>> = candidates.iter().collect();
     known.sort_by_key(|candidate| candidate.node);
     known.dedup_by(|later, earlier| {
@@ -186,7 +186,10 @@ fn rank<'a, N, D: Ord>(
     rng: &mut impl Rng,
     candidates: impl Iterator<Item = &'a Candidate<N, D>>,
 ) -> Vec<&'a Candidate<N, D>> {
-    ranked_in_domains(rng, candidates).into_iter().map(|(_, candidate)| candidate).collect()
+    let mut drawn = draw(rng, candidates);
+    // Stable, so the draw decides among equals.
+    drawn.sort_by_key(|drawn| (drawn.failed, drawn.in_domain));
+    drawn.into_iter().map(|drawn| drawn.candidate).collect()
 }
 
 /// A candidate as it was drawn.
@@ -198,19 +201,20 @@ struct Drawn<'a, N, D> {
     candidate: &'a Candidate<N, D>,
 }
 
-/// As [`rank`], each with its place among those of its domain, from 1.
-fn ranked_in_domains<'a, N, D: Ord>(
+/// Draws all candidates one after another, with chances in proportion to their free bytes; those that failed lately
+/// come last.
+fn draw<'a, N, D: Ord>(
     rng: &mut impl Rng,
     candidates: impl Iterator<Item = &'a Candidate<N, D>>,
-) -> Vec<(u32, &'a Candidate<N, D>)> {
-    // All are drawn one after another, with chances in proportion to their free bytes: that is the same as sorting by
-    // exponential variates (Efraimidis and Spirakis, 2006).
-    let draw = |candidate: &'a Candidate<N, D>| {
-        let uniform: f64 = rng.random();
-        let key = -(1.0 - uniform).ln() / candidate.free_bytes.max(1) as f64;
-        Drawn { failed: candidate.standing == Standing::RecentlyFailed, in_domain: 1, key, candidate }
-    };
-    let mut drawn: Vec<Drawn<'_, N, D>> = candidates.map(draw).collect();
+) -> Vec<Drawn<'a, N, D>> {
+    // That is the same as sorting by exponential variates (Efraimidis and Spirakis, 2006).
+    let mut drawn: Vec<Drawn<'_, N, D>> = candidates
+        .map(|candidate| {
+            let uniform: f64 = rng.random();
+            let key = -(1.0 - uniform).ln() / candidate.free_bytes.max(1) as f64;
+            Drawn { failed: candidate.standing == Standing::RecentlyFailed, in_domain: 1, key, candidate }
+        })
+        .collect();
     drawn.sort_by(|a, b| a.failed.cmp(&b.failed).then(a.key.total_cmp(&b.key)));
     // Sorted rather than kept in a map: a simulated year asks this for some ten million repairs.
     let mut domains: Vec<(&D, usize)> = drawn.iter().map(|drawn| &drawn.candidate.domain).zip(0..).collect();
@@ -220,9 +224,7 @@ fn ranked_in_domains<'a, N, D: Ord>(
             drawn[pair[1].1].in_domain = drawn[pair[0].1].in_domain + 1;
         }
     }
-    // Stable, so the draw decides among equals.
-    drawn.sort_by_key(|drawn| (drawn.failed, drawn.in_domain));
-    drawn.into_iter().map(|drawn| (drawn.in_domain, drawn.candidate)).collect()
+    drawn
 }
 
 #[cfg(test)]

@@ -397,7 +397,7 @@ fn thin_loss(scenario: &Scenario) -> f64 {
     let window = scenario.audit.grace.ms() + repair_ms;
     let deaths = scenario.population.iter().map(|population| {
         // At a random moment: in equilibrium a node dies once in a mean lifetime.
-        let mean = population.lifetime.mean();
+        let mean = population.lifetime.get_ref().mean();
         population.share.get_ref().0 * if mean.is_finite() { -(-window / mean).exp_m1() } else { 0.0 }
     });
     crate::chain::binomial_tail(m, m - k + 1, deaths.sum())

@@ -170,7 +170,7 @@ impl<'s> World<'s> {
         }
         world.draw_detections();
         for number in 0..scenario.incident.len() as u32 {
-            world.queue.push(scenario.incident[number as usize].at.as_ms(), What::Incident { number });
+            world.queue.push(scenario.incident[number as usize].at.get_ref().as_ms(), What::Incident { number });
         }
         for sample in 1..=SAMPLES {
             world.queue.push(end / SAMPLES * sample, What::Sample);
@@ -317,7 +317,7 @@ impl<'s> World<'s> {
 
     /// A node of this population joins, its life ahead of it.
     fn newcomer(&mut self, number: u16) {
-        let rest = self.scenario.population[usize::from(number)].lifetime.draw(&mut self.rng);
+        let rest = self.scenario.population[usize::from(number)].lifetime.get_ref().draw(&mut self.rng);
         self.join(number, 0.0, rest, false);
     }
 
@@ -329,7 +329,7 @@ impl<'s> World<'s> {
     fn first_session(&mut self, node: u32, at_start: bool) {
         let population = self.population(node);
         if let (Some(online), Some(offline)) = (&population.online, &population.offline) {
-            let (on, off) = (online.get_ref().mean(), offline.mean());
+            let (on, off) = (online.get_ref().mean(), offline.get_ref().mean());
             let is_off = at_start && off.is_finite() && self.rng.random::<f64>() * (on + off) < off;
             if is_off {
                 self.off(node);
@@ -401,7 +401,7 @@ impl<'s> Lives<'s> {
     const COUNT: usize = 1 << 16;
 
     fn of(population: &'s Population, rng: &mut ChaCha8Rng) -> Self {
-        let law = &population.lifetime;
+        let law = population.lifetime.get_ref();
         if matches!(law, Distribution::Exponential { .. }) {
             return Self::Memoryless(law);
         }

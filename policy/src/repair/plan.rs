@@ -85,7 +85,7 @@ pub fn plan<N: Copy + Ord, D: Clone + Ord>(
         .collect();
     let count = goal(coding, health.counters(), room).saturating_sub(health.counters().standing().into());
     let places = placement::order_beside(rng, weighed.iter(), |domain| taken.contains(domain));
-    let targets: BTreeMap<ShardIndex, Place<N, D>> = health.missing().zip(places.into_iter().take(count)).collect();
+    let targets: BTreeMap<ShardIndex, Place<N, D>> = health.missing().zip(places.take(count)).collect();
     let shards = usize::from(coding.k()) + targets.len();
     let bytes = shard_bytes.saturating_mul(shards as u64);
     (!targets.is_empty()).then_some(RepairPlan { sources, targets, bytes })

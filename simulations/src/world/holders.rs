@@ -65,7 +65,7 @@ impl World<'_> {
             return;
         }
         let lasts = match (&population.offline, &population.night) {
-            (Some(offline), _) => offline.draw(&mut self.rng),
+            (Some(offline), _) => offline.get_ref().draw(&mut self.rng),
             (None, Some(night)) => night.get_ref().asleep.ms(),
             (None, None) => return,
         };

@@ -84,15 +84,15 @@ impl World<'_> {
     pub(super) fn mean_death_chance(&self, segment: u32, since: f64, ms: f64) -> f64 {
         // Where no life remembers its age, all holders of a population are alike.
         if let [population] = self.scenario.population.as_slice()
-            && let Distribution::Exponential { .. } = population.lifetime
+            && let Distribution::Exponential { .. } = population.lifetime.get_ref()
         {
-            return population.lifetime.ends_within(0.0, ms);
+            return population.lifetime.get_ref().ends_within(0.0, ms);
         }
         let mut sum = 0.0;
         let mut count = 0.0;
         for claim in self.segments[segment as usize].health.claims() {
             let age = (since - self.nodes.born[claim.node as usize]).max(0.0);
-            sum += self.population(claim.node).lifetime.ends_within(age, ms);
+            sum += self.population(claim.node).lifetime.get_ref().ends_within(age, ms);
             count += 1.0;
         }
         if count > 0.0 { sum / count } else { 0.0 }

@@ -203,31 +203,31 @@ impl World<'_> {
         let plan = plan::plan(&mut self.rng, self.coding, health, self.shard_bytes, &helpers, domain_of);
         // Which of the sources are on is seen when they are asked.
         let k = usize::from(self.coding.k());
-        let plan = plan.and_then(|plan| {
-            let on = |node: u32| self.is_online(node) && self.is_real(node);
-            let sources: Vec<u32> =
-                plan.sources.iter().map(|(_, node)| *node).filter(|node| on(*node)).take(k).collect();
-            (sources.len() == k).then_some((plan, sources))
+        let plan = plan.and_then(|mut plan| {
+            plan.sources.retain(|(_, node)| self.is_online(*node) && self.is_real(*node));
+            plan.sources.truncate(k);
+            (plan.sources.len() == k).then_some(plan)
         });
-        let Some((plan, sources)) = plan else {
+        let Some(plan) = plan else {
             self.tally.repairs_failed += 1;
             self.order(segment, Event::Failed);
             return;
         };
-        self.execute(segment, &plan, &sources);
+        self.execute(segment, &plan);
         self.order(segment, Event::Repaired);
         self.assess(segment);
     }
 
-    fn execute(&mut self, segment: u32, plan: &RepairPlan<u32, u32>, sources: &[u32]) {
+    /// Carries a plan out whose sources are k that are on.
+    fn execute(&mut self, segment: u32, plan: &RepairPlan<u32, u32>) {
         let at = segment as usize;
         let bytes = self.shard_bytes;
         self.window_ends(segment);
-        for source in sources {
+        for (_, source) in &plan.sources {
             self.nodes.sent[*source as usize] += bytes;
         }
         let steward = self.members[self.rng.random_range(0..self.members.len())] as usize;
-        self.nodes.received[steward] += bytes * sources.len() as u64;
+        self.nodes.received[steward] += bytes * plan.sources.len() as u64;
         self.nodes.sent[steward] += bytes * plan.targets.len() as u64;
         for (index, place) in &plan.targets {
             let was_alive = self.is_alive(segment, index.0);
