@@ -2,7 +2,7 @@
 # make build   the binary: target/release/commonhold
 # make demo    the tour: a local network, a backup, a loss, a restore
 # make bench   the speed of every stage and of the whole (PEERS=1: Tahoe-LAFS beside it)
-# make durability   docs/durability.md, from simulated runs
+# make durability   docs/durability.md anew, from simulated runs
 #
 # Each does all of its own set-up on a fresh Debian with a Rust toolchain. One profile and one target folder serve
 # all checks, so that nothing is built twice.
@@ -22,8 +22,7 @@ bench: setup
 	PEERS=$(PEERS) scripts/bench
 
 durability: setup
-	cargo run --quiet --locked -p commonhold-simulations --example durability > target/durability.md
-	mv target/durability.md docs/durability.md
+	cargo run --quiet --locked -p commonhold-simulations --example durability docs
 
 setup:
 	scripts/setup

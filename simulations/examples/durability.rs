@@ -1,5 +1,5 @@
-//! Writes `docs/durability.md` to standard output: what commonhold promises under which assumptions, from simulated
-//! runs of the scenarios that ship. `make durability` does it.
+//! Writes `durability.md` and `durability.svg` into the folder that it is told: what commonhold promises under which
+//! assumptions, from simulated runs of the scenarios that ship. `make durability` does it.
 
 use std::{error::Error, fmt::Write as _, path::Path};
 
@@ -27,6 +27,7 @@ const SCENARIOS: [&str; 9] = [
 const SWEPT: &str = "home-volunteers";
 
 fn main() -> Result<(), Box<dyn Error>> {
+    let target = std::env::args().nth(1).ok_or("the folder to write into is missing")?;
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios");
     let mut page = String::from(include_str!("durability/head.md"));
     let mut reports = Vec::new();
@@ -40,9 +41,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     borders(&mut page)?;
     let swept = Scenario::load(&folder.join(SWEPT).with_extension("toml"))?;
     eprintln!("the sweep of {SWEPT} ...");
-    sweeps(&mut page, &sweep::run(&swept, swept.seed)?)?;
+    let points = sweep::run(&swept, swept.seed)?;
+    sweeps(&mut page, &points)?;
     mathematics(&mut page)?;
-    print!("{page}");
+    std::fs::write(Path::new(&target).join("durability.svg"), sweep::plot(&points)?)?;
+    std::fs::write(Path::new(&target).join("durability.md"), page)?;
     Ok(())
 }
 
@@ -147,7 +150,8 @@ fn sweeps(page: &mut String, points: &[sweep::Point]) -> std::fmt::Result {
     for row in kept {
         writeln!(page, "| {} |", row.join(" | "))?;
     }
-    writeln!(page, "\n{} combinations were simulated.\n", points.len())
+    let count = points.len();
+    writeln!(page, "\n![All {count} combinations that were simulated](durability.svg)\n")
 }
 
 fn mathematics(page: &mut String) -> std::fmt::Result {

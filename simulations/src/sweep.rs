@@ -151,8 +151,8 @@ fn vary<T>(all: &mut Vec<Scenario>, values: &[T], set: impl Fn(&mut Scenario, &T
         .collect();
 }
 
-/// The points as a page with the plot of durability against bandwidth.
-pub fn html(name: &str, points: &[Point]) -> Result<String, PlotError> {
+/// The plot of durability against bandwidth, as SVG.
+pub fn plot(points: &[Point]) -> Result<String, PlotError> {
     let dots: Vec<Dot> = points
         .iter()
         .map(|point| Dot {
@@ -163,12 +163,17 @@ pub fn html(name: &str, points: &[Point]) -> Result<String, PlotError> {
             is_default: point.is_default,
         })
         .collect();
-    let plot = plots::dots(
-        "Durability against bandwidth (ring: policy's own choice; red: nothing is better in losses, traffic and space)",
+    plots::dots(
+        "Durability against bandwidth (ring: policy's own choice; red: nothing is better)",
         "bytes of repair and audits per byte stored and month",
         "nines of durability a year",
         &dots,
-    )?;
+    )
+}
+
+/// The points as a page with their plot.
+pub fn html(name: &str, points: &[Point]) -> Result<String, PlotError> {
+    let plot = plot(points)?;
     let rows: String = table(points)
         .into_iter()
         .map(|row| {

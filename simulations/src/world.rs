@@ -164,7 +164,7 @@ impl<'s> World<'s> {
             tally: Tally::default(),
         };
         world.populate(node_count);
-        world.ample = node_count >= 4 * u32::from(coding.n()) && world.domain_count() >= 4 * usize::from(coding.n());
+        world.ample = node_count >= 3 * u32::from(coding.n()) && world.domain_count() >= 3 * usize::from(coding.n());
         for _ in 0..segment_count {
             world.place_segment();
         }
@@ -274,7 +274,7 @@ impl<'s> World<'s> {
 
     /// A node joins: at the start one in the middle of its life, later a newcomer.
     /// `age` and `rest` of its life in milliseconds.
-    fn join(&mut self, number: u16, age: f64, rest: f64, at_start: bool) {
+    fn join(&mut self, number: u16, age: f64, rest: f64, at_start: bool) -> u32 {
         let population = &self.scenario.population[usize::from(number)];
         let node = self.nodes.flags.len() as u32;
         let peers = f64::from(*self.scenario.network.nodes.get_ref()) * population.share.get_ref().0;
@@ -313,12 +313,13 @@ impl<'s> World<'s> {
         self.members.push(node);
         self.queue.push(self.later(rest), What::Leaves { node });
         self.first_session(node, at_start);
+        node
     }
 
     /// A node of this population joins, its life ahead of it.
-    fn newcomer(&mut self, number: u16) {
+    fn newcomer(&mut self, number: u16) -> u32 {
         let rest = self.scenario.population[usize::from(number)].lifetime.get_ref().draw(&mut self.rng);
-        self.join(number, 0.0, rest, false);
+        self.join(number, 0.0, rest, false)
     }
 
     fn later(&self, ms: f64) -> u64 {

@@ -5,7 +5,7 @@ use super::{Report, Spread, plots};
 
 const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}\
     table{border-collapse:collapse}td,th{padding:.2rem .8rem .2rem 0;vertical-align:top;text-align:left;\
-    border-bottom:1px solid #ddd}svg{max-width:100%;height:auto;margin:1rem 0}\
+    border-bottom:1px solid #ddd}svg{max-width:100%;height:auto;margin:.5rem 0;display:block}\
     @media(prefers-color-scheme:dark){body{background:#fff}}";
 
 /// Text that is not markup.
@@ -23,8 +23,10 @@ pub(crate) fn page(title: &str, body: &str) -> String {
 
 /// A distribution as a curve: what part is below of what.
 fn spread(title: &str, unit: &str, spread: &Spread, show: impl Fn(f64) -> f64) -> Result<String, PlotError> {
+    // The very largest would squeeze all others: it ends at one of a hundred.
+    let twentieths = spread.twentieths[..20].iter().zip(0..).map(|(value, number)| (*value, f64::from(number) * 5.0));
     let points: Vec<(f64, f64)> =
-        spread.twentieths.iter().zip(0..).map(|(value, number)| (show(*value), f64::from(number) * 5.0)).collect();
+        twentieths.chain([(spread.p99, 99.0)]).map(|(value, part)| (show(value), part)).collect();
     plots::curve(title, unit, "% are below", &points)
 }
 

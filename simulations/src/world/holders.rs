@@ -54,8 +54,8 @@ impl World<'_> {
             Life::Lost { .. } => self.shards_lost(node),
         }
         let population = self.nodes.population[at];
-        self.newcomer(population);
-        self.room_grew();
+        let newcomer = self.newcomer(population);
+        self.room_grew(newcomer);
     }
 
     /// The end of a session.
@@ -184,6 +184,6 @@ impl World<'_> {
             self.assess(shard.segment);
         }
         self.nodes.held[node as usize] = kept;
-        self.room_grew();
+        self.room_grew(node);
     }
 }

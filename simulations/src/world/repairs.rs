@@ -138,9 +138,24 @@ impl World<'_> {
         self.order(segment, Event::Assessed { decision, rank: 0 });
     }
 
-    /// There may be room now for segments that rest below n.
-    pub(super) fn room_grew(&mut self) {
-        for segment in std::mem::take(&mut self.resting) {
+    /// There may be room now, at `node`, for segments that rest below n: not for those that have a shard in its domain
+    /// already, unless they are so thin that a second one there is better than none.
+    pub(super) fn room_grew(&mut self, node: u32) {
+        if self.resting.is_empty() {
+            return;
+        }
+        let domain = self.nodes.domain[node as usize];
+        let may_use = |segment: &u32| {
+            let health = &self.segments[*segment as usize].health;
+            let holds = |claim: &Claimed<u32>| {
+                let stands = !matches!(claim.state, ClaimState::Away | ClaimState::Failed);
+                stands && self.nodes.domain[claim.node as usize] == domain
+            };
+            health.counters().standing() <= self.coding.threshold() || !health.claims().iter().any(holds)
+        };
+        let waiting: Vec<u32> = self.resting.iter().copied().filter(may_use).collect();
+        for segment in waiting {
+            self.resting.remove(&segment);
             self.assess(segment);
         }
     }
@@ -196,7 +211,8 @@ impl World<'_> {
             return;
         }
         let missing = self.coding.n().saturating_sub(self.segments[at].health.counters().standing());
-        let helpers = self.helpers(usize::from(missing));
+        // Where room is scarce, what a few random walks find would seldom be what there is room at.
+        let helpers = self.helpers(if self.ample { missing.into() } else { self.members.len() });
         let domains = &self.nodes.domain;
         let health = &self.segments[at].health;
         let domain_of = |node: &u32| Some(domains[*node as usize]);
