@@ -65,7 +65,10 @@ fn nines(report: &Report) -> String {
 
 fn losses(page: &mut String, reports: &[(&str, Report)]) -> std::fmt::Result {
     writeln!(page, "## What is lost\n")?;
-    writeln!(page, "| scenario | nodes | coding | segments lost of | 95% of the share | loss per segment and year | reads that work | 95% |")?;
+    writeln!(
+        page,
+        "| scenario | nodes | coding | segments lost of | 95% of the share | loss per segment and year | reads that work | 95% |"
+    )?;
     writeln!(page, "|---|---|---|---|---|---|---|---|")?;
     for (name, report) in reports {
         let (found, settings, reads) = (&report.durability, &report.settings, &report.availability);
@@ -97,7 +100,7 @@ fn costs(page: &mut String, reports: &[(&str, Report)]) -> std::fmt::Result {
     writeln!(page, "## What a volunteer pays\n")?;
     writeln!(
         page,
-        "| scenario | repair a day: mean, 95% below | audits a day | bytes moved per byte stored and month: repair, audits | space | found lost after | below n for | given up and came back | records kept |"
+        "| scenario | repair a day: mean, 95% below | audits a day | bytes moved per byte stored and month: repair, audits | space | found lost after | below n for | given up, and came back | records kept |"
     )?;
     writeln!(page, "|---|---|---|---|---|---|---|---|---|")?;
     let mb = |bytes: f64| format!("{:.1} MB", bytes / 1e6);
@@ -105,7 +108,7 @@ fn costs(page: &mut String, reports: &[(&str, Report)]) -> std::fmt::Result {
         let (repair, audit) = (&report.repair, &report.audit);
         writeln!(
             page,
-            "| {name} | {}, {} | {} | {:.2}, {:.2} | {:.2} | {:.1} h | {:.1} d | {} of {} nodes | {:.0} |",
+            "| {name} | {}, {} | {} | {:.2}, {:.2} | {:.2} | {:.1} h | {:.1} d | {} times ({} nodes) | {:.0} |",
             mb(repair.node_bytes_per_day.mean),
             mb(repair.node_bytes_per_day.p95),
             mb(audit.node_bytes_per_day),
@@ -119,7 +122,7 @@ fn costs(page: &mut String, reports: &[(&str, Report)]) -> std::fmt::Result {
             report.steward.records,
         )?;
     }
-    writeln!(page)
+    writeln!(page, "\n{}", include_str!("durability/costs.md"))
 }
 
 fn borders(page: &mut String) -> std::fmt::Result {
@@ -144,7 +147,8 @@ fn sweeps(page: &mut String, points: &[sweep::Point]) -> std::fmt::Result {
         .filter(|(_, point)| point.on_frontier || point.is_default)
         .map(|(row, _)| row)
         .collect();
-    kept.sort_by(|a, b| a[2].cmp(&b[2]));
+    let traffic = |row: &[String]| row[2].parse::<f64>().unwrap_or(f64::INFINITY);
+    kept.sort_by(|a, b| traffic(a).total_cmp(&traffic(b)));
     writeln!(page, "| {} |", table[0].join(" | "))?;
     writeln!(page, "|{}", "---|".repeat(table[0].len()))?;
     for row in kept {
@@ -165,7 +169,8 @@ fn mathematics(page: &mut String) -> std::fmt::Result {
     writeln!(page, "| MTTF in months | k/n/m | its formula | printed | the chain, and the simulator to 3% |")?;
     writeln!(page, "|---|---|---|---|---|")?;
     for (months, k, n, m, printed) in storj::RATIOS {
-        let (formula, chain) = (storj::repair_ratio(months, k, n, m), storj::repair_ratio_of_the_chain(months, k, n, m));
+        let (formula, chain) =
+            (storj::repair_ratio(months, k, n, m), storj::repair_ratio_of_the_chain(months, k, n, m));
         writeln!(page, "| {months:.0} | {k}/{n}/{m} | {formula:.2} | {printed} | {chain:.2} |")?;
     }
     writeln!(page, "\nAudits of c chunk groups find a holder that lost the part f with 1 - (1 - f)^c:\n")?;
@@ -176,7 +181,12 @@ fn mathematics(page: &mut String) -> std::fmt::Result {
         writeln!(page, "| {:.1}% | {a:.1}% | {b:.1}% | {c:.1}% | {needed} |", lost * 100.0)?;
     }
     let choices = [4, 8, 12, 20, 54].map(|nodes| {
-        parameters::choose(None, nodes).map_or_else(|error| error.to_string(), |coding| format!("{nodes} nodes: {coding}"))
+        parameters::choose(None, nodes)
+            .map_or_else(|error| error.to_string(), |coding| format!("{nodes} nodes: {coding}"))
     });
-    writeln!(page, "\nWhat policy chooses where nothing is pinned: {}, and 20/40 for all that are more.", choices.join(", "))
+    writeln!(
+        page,
+        "\nWhat policy chooses where nothing is pinned: {}, and 20/40 for all that are more.",
+        choices.join(", ")
+    )
 }

@@ -121,7 +121,10 @@ impl Point {
             RepairLaw::Exponential => {
                 // From j alive at the end of the detection, all deaths down to k - 1 come before the repair's end.
                 let from = |alive: u8| -> f64 {
-                    (k..=alive).map(|j| f64::from(j) * rate).map(|die| die * self.repair / (die * self.repair + 1.0)).product()
+                    (k..=alive)
+                        .map(|j| f64::from(j) * rate)
+                        .map(|die| die * self.repair / (die * self.repair + 1.0))
+                        .product()
                 };
                 let noticed = self.dead_within(self.detection);
                 (0..=m).map(|died| binomial(m, died, noticed) * if m - died < k { 1.0 } else { from(m - died) }).sum()

@@ -86,7 +86,12 @@ impl Network {
     }
 
     /// One steward's challenges to the cheat, which leaves out what it has lost; the moment of the first verdict.
-    fn audit(&self, moment: Timestamp, due: Vec<commonhold_policy::audit::Sample>, lost_groups: u32) -> Option<Timestamp> {
+    fn audit(
+        &self,
+        moment: Timestamp,
+        due: Vec<commonhold_policy::audit::Sample>,
+        lost_groups: u32,
+    ) -> Option<Timestamp> {
         let (mut machine, mut now) = (Containment::new(self.rate), moment);
         let mut actions = machine.handle(now, Event::Due(due));
         loop {
@@ -200,6 +205,9 @@ fn groups_of_many_shards_find_what_the_closed_form_says() {
         let expected = detection_chance(f64::from(lost_groups) / f64::from(GROUPS), u64::from(shards));
         let error = (expected * (1.0 - expected) / f64::from(TRIALS)).sqrt();
         let found = f64::from(found) / f64::from(TRIALS);
-        assert!((found - expected).abs() < 3.5 * error, "{lost_groups} of {GROUPS}, {shards}: {found} against {expected}");
+        assert!(
+            (found - expected).abs() < 3.5 * error,
+            "{lost_groups} of {GROUPS}, {shards}: {found} against {expected}"
+        );
     }
 }

@@ -113,7 +113,8 @@ impl Point {
         let mut at = vec![0.0, self.detection.min(end), end];
         at.extend((1..(end / step).ceil() as usize).map(|number| number as f64 * step));
         if self.law == RepairLaw::Exponential {
-            let moments = (1..(means / part) as u32).map(|number| self.detection + f64::from(number) * part * self.repair);
+            let moments =
+                (1..(means / part) as u32).map(|number| self.detection + f64::from(number) * part * self.repair);
             at.extend(moments.take_while(|moment| *moment < end));
         }
         at.sort_by(f64::total_cmp);

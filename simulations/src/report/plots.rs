@@ -94,7 +94,8 @@ pub(crate) struct Dot {
     pub(crate) is_default: bool,
 }
 
-/// Points with labels; those on the frontier are joined, the default is ringed.
+/// Points with labels; those on the frontier are red, the default is ringed. They are not joined: the frontier is one in
+/// more costs than a plot has axes.
 pub(crate) fn dots(title: &str, x: &str, y: &str, dots: &[Dot]) -> Result<String, PlotError> {
     let mut svg = String::new();
     {
@@ -119,10 +120,6 @@ pub(crate) fn dots(title: &str, x: &str, y: &str, dots: &[Dot]) -> Result<String
             .axis_desc_style(LABELS)
             .draw()
             .map_err(failed)?;
-        let mut frontier: Vec<(f64, f64)> =
-            dots.iter().filter(|dot| dot.on_frontier).map(|dot| (dot.x, dot.y)).collect();
-        frontier.sort_by(|a, b| a.0.total_cmp(&b.0));
-        chart.draw_series(LineSeries::new(frontier, RED_INK.stroke_width(1))).map_err(failed)?;
         let ink = |dot: &Dot| if dot.on_frontier { RED_INK } else { BLUE_INK };
         chart.draw_series(dots.iter().map(|dot| Circle::new((dot.x, dot.y), 4, ink(dot).filled()))).map_err(failed)?;
         let default = dots.iter().filter(|dot| dot.is_default);

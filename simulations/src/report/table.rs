@@ -84,7 +84,10 @@ impl Report {
             ("repair per node and day", spread(&repair.node_bytes_per_day, bytes)),
             (
                 "traffic per byte, month",
-                format!("{:.3} for repairs, {:.3} for audits", repair.bytes_per_byte_month, self.audit.bytes_per_byte_month),
+                format!(
+                    "{:.3} for repairs, {:.3} for audits",
+                    repair.bytes_per_byte_month, self.audit.bytes_per_byte_month
+                ),
             ),
             (
                 "audits per node and day",
@@ -105,7 +108,10 @@ impl Report {
             ("space", format!("{:.3} bytes on disks for each byte stored", self.overhead)),
         ]);
         if let Some(cheats) = &self.cheats {
-            rows.push(("cheats found", format!("{} nodes; first after: {}", cheats.nodes_found, spread(&cheats.first_days, span))));
+            rows.push((
+                "cheats found",
+                format!("{} nodes; first after: {}", cheats.nodes_found, spread(&cheats.first_days, span)),
+            ));
             rows.push(("false shards found", format!("{}; after: {}", cheats.found, spread(&cheats.found_days, span))));
         }
         rows
@@ -116,7 +122,9 @@ fn closed_form(report: &Report) -> String {
     let Some(found) = report.closed_form else {
         return report.no_closed_form.map_or_else(String::new, |why| format!("none: {why}"));
     };
-    let apart = found.standard_errors.map_or_else(String::new, |apart| format!("; counted {apart:+.2} standard errors from it"));
+    let apart = found
+        .standard_errors
+        .map_or_else(String::new, |apart| format!("; counted {apart:+.2} standard errors from it"));
     format!("{:.3e} lost by the end{apart}; {:.3e} per year in the long run", found.lost, found.per_year)
 }
 

@@ -78,12 +78,16 @@ impl World<'_> {
         let held = self.nodes.held[at].len();
         let asked = self.rate.groups(held as u64);
         let finds = detection::detection_chance(lost.0, u64::from(asked)) * known;
+        if finds <= 0.0 {
+            return;
+        }
         // From one to the next that is found, without a draw for each that is not.
-        let mut next = 0;
-        while finds > 0.0 {
+        let mut next: usize = 0;
+        loop {
             let uniform = 1.0 - self.rng.random::<f64>();
-            // The cast saturates, and so does the sum.
-            next = (next as usize).saturating_add(if finds < 1.0 { (uniform.ln() / (-finds).ln_1p()) as usize } else { 0 });
+            // The cast saturates.
+            let passed = if finds < 1.0 { (uniform.ln() / (-finds).ln_1p()) as usize } else { 0 };
+            next = next.saturating_add(passed);
             let Some(shard) = self.nodes.held[at].get(next).copied() else { return };
             self.is_found(shard.segment, node, shard.index);
             next += 1;

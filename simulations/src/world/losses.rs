@@ -104,7 +104,8 @@ impl World<'_> {
         for at in 0..self.segments.len() {
             self.tally.segments += 1;
             if !self.segments[at].lost {
-                let holders = self.segments[at].health.claims().iter().map(|claim| self.nodes.flags[claim.node as usize]);
+                let holders =
+                    self.segments[at].health.claims().iter().map(|claim| self.nodes.flags[claim.node as usize]);
                 self.tally.shards_on_disks += holders.filter(|flags| flags & GONE == 0).count() as u64;
                 self.tally.at_risk_ms += end - self.segments[at].placed_at as f64;
                 self.tally.alive_at_end[usize::from(self.segments[at].alive)] += 1;
