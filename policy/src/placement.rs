@@ -186,7 +186,11 @@ fn rank<'a, N, D: Ord>(
     rng: &mut impl Rng,
     candidates: impl Iterator<Item = &'a Candidate<N, D>>,
 ) -> Vec<&'a Candidate<N, D>> {
-    let mut drawn = draw(rng, candidates);
+    spread(draw(rng, candidates))
+}
+
+/// Among those of like standing, puts the first of each domain before the second of any, and so on.
+fn spread<N, D>(mut drawn: Vec<Drawn<'_, N, D>>) -> Vec<&Candidate<N, D>> {
     // Stable, so the draw decides among equals.
     drawn.sort_by_key(|drawn| (drawn.failed, drawn.in_domain));
     drawn.into_iter().map(|drawn| drawn.candidate).collect()
@@ -216,6 +220,11 @@ fn draw<'a, N, D: Ord>(
         })
         .collect();
     drawn.sort_by(|a, b| a.failed.cmp(&b.failed).then(a.key.total_cmp(&b.key)));
+    count_in_domains(&mut drawn);
+    drawn
+}
+
+fn count_in_domains<N, D: Ord>(drawn: &mut [Drawn<'_, N, D>]) {
     // Sorted rather than kept in a map: a simulated year asks this for some ten million repairs.
     let mut domains: Vec<(&D, usize)> = drawn.iter().map(|drawn| &drawn.candidate.domain).zip(0..).collect();
     domains.sort_unstable();
@@ -224,7 +233,6 @@ fn draw<'a, N, D: Ord>(
             drawn[pair[1].1].in_domain = drawn[pair[0].1].in_domain + 1;
         }
     }
-    drawn
 }
 
 #[cfg(test)]
