@@ -2,11 +2,12 @@
 # make build   the binary: target/release/commonhold
 # make demo    the tour: a local network, a backup, a loss, a restore
 # make bench   the speed of every stage and of the whole (PEERS=1: Tahoe-LAFS beside it)
+# make durability   docs/durability.md anew, from simulated runs
 #
 # Each does all of its own set-up on a fresh Debian with a Rust toolchain. One profile and one target folder serve
 # all checks, so that nothing is built twice.
 
-.PHONY: test build demo bench setup format tidy purity dependencies lint doc unit
+.PHONY: test build demo bench durability setup format tidy purity dependencies lint doc unit
 .NOTPARALLEL:
 
 test: setup format tidy purity dependencies lint doc unit
@@ -19,6 +20,9 @@ demo: build
 
 bench: setup
 	PEERS=$(PEERS) scripts/bench
+
+durability: setup
+	cargo run --quiet --locked -p commonhold-simulations --example durability docs
 
 setup:
 	scripts/setup

@@ -115,8 +115,8 @@ pub fn plan<N: Copy + Ord, D: Clone + Ord>(
     shard_bytes: u64,
     candidates: &[Candidate<N, D>],
 ) -> Result<PlacementPlan<N, D>, PlacementError> {
-    let known: BTreeMap<N, &Candidate<N, D>> = candidates.iter().map(|candidate| (candidate.node, candidate)).collect();
-    let ranked = rank(rng, known.values().copied().filter(|candidate| candidate.free_bytes >= shard_bytes));
+    let known = by_node(candidates);
+    let ranked = rank(rng, known.iter().copied().filter(|candidate| candidate.free_bytes >= shard_bytes));
     let need = usize::from(coding.placed_enough());
     if ranked.len() < need {
         return Err(PlacementError::TooFewNodes { have: ranked.len(), known: known.len(), need, shard_bytes });
@@ -144,18 +144,40 @@ pub fn order<'a, N: Copy + 'a, D: Clone + Ord + 'a>(
     candidates: impl Iterator<Item = &'a Candidate<N, D>>,
     taken: &BTreeSet<D>,
 ) -> Vec<Place<N, D>> {
-    let mut places: Vec<(bool, Place<N, D>)> = Vec::new();
-    let mut seen: BTreeSet<&D> = taken.iter().collect();
-    for candidate in rank(rng, candidates) {
-        let apart = seen.insert(&candidate.domain);
-        places.push((!apart, place(candidate)));
-    }
-    places.sort_by_key(|(shares, _)| *shares);
-    places.into_iter().map(|(_, place)| place).collect()
+    order_beside(rng, candidates, |domain| taken.contains(domain)).collect()
+}
+
+/// As [`order`], with the taken domains told by a function.
+pub(crate) fn order_beside<'a, N: Copy + 'a, D: Clone + Ord + 'a>(
+    rng: &mut impl Rng,
+    candidates: impl Iterator<Item = &'a Candidate<N, D>>,
+    is_taken: impl Fn(&D) -> bool,
+) -> impl Iterator<Item = Place<N, D>> {
+    let mut drawn = draw(rng, candidates);
+    // Stable, so the draw decides among equals.
+    drawn.sort_by_key(|drawn| {
+        let shares = drawn.in_domain > 1 || is_taken(&drawn.candidate.domain);
+        (shares, drawn.failed, drawn.in_domain)
+    });
+    drawn.into_iter().map(|drawn| place(drawn.candidate))
 }
 
 fn place<N: Copy, D: Clone>(candidate: &Candidate<N, D>) -> Place<N, D> {
     Place { node: candidate.node, domain: candidate.domain.clone(), standing: candidate.standing }
+}
+
+/// Candidates by node, each once; of those that are named twice the last.
+fn by_node<N: Copy + Ord, D>(candidates: &[Candidate<N, D>]) -> Vec<&Candidate<N, D>> {
+    let mut known: Vec<&Candidate<N, D>> = candidates.iter().collect();
+    known.sort_by_key(|candidate| candidate.node);
+    known.dedup_by(|later, earlier| {
+        let is_same = later.node == earlier.node;
+        if is_same {
+            *earlier = *later;
+        }
+        is_same
+    });
+    known
 }
 
 /// All candidates, best first: those that did not fail lately, then one of each domain before a second of any, then
@@ -164,41 +186,53 @@ fn rank<'a, N, D: Ord>(
     rng: &mut impl Rng,
     candidates: impl Iterator<Item = &'a Candidate<N, D>>,
 ) -> Vec<&'a Candidate<N, D>> {
-    let mut drawn = draw(rng, candidates);
-    drawn.sort_by_key(|candidate| candidate.standing == Standing::RecentlyFailed);
-    spread(drawn)
-}
-
-/// Draws all candidates one after another, with chances in proportion to their free bytes.
-fn draw<'a, N, D>(
-    rng: &mut impl Rng,
-    candidates: impl Iterator<Item = &'a Candidate<N, D>>,
-) -> Vec<&'a Candidate<N, D>> {
-    // That is the same as sorting by exponential variates (Efraimidis and Spirakis, 2006).
-    let mut drawn: Vec<(f64, &Candidate<N, D>)> = candidates
-        .map(|candidate| {
-            let uniform: f64 = rng.random();
-            (-(1.0 - uniform).ln() / candidate.free_bytes.max(1) as f64, candidate)
-        })
-        .collect();
-    drawn.sort_by(|a, b| a.0.total_cmp(&b.0));
-    drawn.into_iter().map(|(_, candidate)| candidate).collect()
+    spread(draw(rng, candidates))
 }
 
 /// Among those of like standing, puts the first of each domain before the second of any, and so on.
-fn spread<N, D: Ord>(drawn: Vec<&Candidate<N, D>>) -> Vec<&Candidate<N, D>> {
-    let mut seen: BTreeMap<&D, u32> = BTreeMap::new();
-    let mut ranked: Vec<(bool, u32, &Candidate<N, D>)> = drawn
-        .into_iter()
+fn spread<N, D>(mut drawn: Vec<Drawn<'_, N, D>>) -> Vec<&Candidate<N, D>> {
+    // Stable, so the draw decides among equals.
+    drawn.sort_by_key(|drawn| (drawn.failed, drawn.in_domain));
+    drawn.into_iter().map(|drawn| drawn.candidate).collect()
+}
+
+/// A candidate as it was drawn.
+struct Drawn<'a, N, D> {
+    failed: bool,
+    /// Its place among those of its domain, from 1.
+    in_domain: u32,
+    key: f64,
+    candidate: &'a Candidate<N, D>,
+}
+
+/// Draws all candidates one after another, with chances in proportion to their free bytes; those that failed lately
+/// come last.
+fn draw<'a, N, D: Ord>(
+    rng: &mut impl Rng,
+    candidates: impl Iterator<Item = &'a Candidate<N, D>>,
+) -> Vec<Drawn<'a, N, D>> {
+    // That is the same as sorting by exponential variates (Efraimidis and Spirakis, 2006).
+    let mut drawn: Vec<Drawn<'_, N, D>> = candidates
         .map(|candidate| {
-            let in_domain = seen.entry(&candidate.domain).or_default();
-            *in_domain += 1;
-            (candidate.standing == Standing::RecentlyFailed, *in_domain, candidate)
+            let uniform: f64 = rng.random();
+            let key = -(1.0 - uniform).ln() / candidate.free_bytes.max(1) as f64;
+            Drawn { failed: candidate.standing == Standing::RecentlyFailed, in_domain: 1, key, candidate }
         })
         .collect();
-    // Stable, so the draw decides among equals.
-    ranked.sort_by_key(|(failed, in_domain, _)| (*failed, *in_domain));
-    ranked.into_iter().map(|(_, _, candidate)| candidate).collect()
+    drawn.sort_by(|a, b| a.failed.cmp(&b.failed).then(a.key.total_cmp(&b.key)));
+    count_in_domains(&mut drawn);
+    drawn
+}
+
+fn count_in_domains<N, D: Ord>(drawn: &mut [Drawn<'_, N, D>]) {
+    // Sorted rather than kept in a map: a simulated year asks this for some ten million repairs.
+    let mut domains: Vec<(&D, usize)> = drawn.iter().map(|drawn| &drawn.candidate.domain).zip(0..).collect();
+    domains.sort_unstable();
+    for pair in domains.windows(2) {
+        if pair[0].0 == pair[1].0 {
+            drawn[pair[1].1].in_domain = drawn[pair[0].1].in_domain + 1;
+        }
+    }
 }
 
 #[cfg(test)]

@@ -152,6 +152,19 @@ impl<N: Copy + Eq> SegmentHealth<N> {
         all.filter(|index| self.range(*index).len() >= CLAIMS_PER_INDEX_MAX)
     }
 
+    /// Shards that a repair rebuilds: lost, or claimed by nobody.
+    pub fn missing(&self) -> impl Iterator<Item = ShardIndex> + '_ {
+        // One walk along the claims, which are by index.
+        let mut claims = self.claims.iter().peekable();
+        (0..self.n).map(ShardIndex).filter(move |index| {
+            let mut stands = false;
+            while let Some(claim) = claims.next_if(|claim| claim.index == *index) {
+                stands |= claim.state.shard() < ShardState::Lost;
+            }
+            !stands
+        })
+    }
+
     /// Takes a claim in, unproven, if the rules allow it; true if it is new. `evicted` is told of the claim that made
     /// room, if one had to: a lost one.
     pub fn claim(&mut self, index: ShardIndex, node: N, source: Source, evicted: &mut Option<N>) -> bool {
@@ -212,9 +225,11 @@ impl<N: Copy + Eq> SegmentHealth<N> {
 
     /// A holder has released its claim; true if the counters changed.
     pub fn release(&mut self, index: ShardIndex, node: N) -> bool {
-        let (before, claims) = (self.state(index), self.claims.len());
-        self.claims.retain(|claim| claim.index != index || claim.node != node);
-        self.claims.len() < claims && self.recount(index, before)
+        let range = self.range(index);
+        let Some(at) = self.claims[range.clone()].iter().position(|claim| claim.node == node) else { return false };
+        let before = self.state(index);
+        self.claims.remove(range.start + at);
+        self.recount(index, before)
     }
 
     fn each_of(&mut self, node: N, next: impl Fn(ClaimState) -> ClaimState) -> bool {

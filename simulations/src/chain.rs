@@ -7,8 +7,12 @@
 //! g = 0 that is the birth-death chain of Giroire et al. and Storj) or always the same ([`RepairLaw::Fixed`]). The
 //! two are no variants of one figure: at 20/40/30 and an MTTF of 180 days their losses differ by a factor of a million.
 //!
+//! Where so many die unnoticed in a window that the next repair is due before this one ends ([`Point::overlap`]), the
+//! windows are not independent any more, and there is no closed form here: [`Point::loss_by`] says nothing then.
+//!
 //! Figures: `research/papers.md` of the design; what is from Storj's whitepaper is in [`storj`].
 
+mod flow;
 pub mod storj;
 
 /// The law of the repair time.
@@ -62,41 +66,75 @@ pub fn loss_without_repair(k: u8, n: u8, death: f64) -> f64 {
     binomial_tail(n, n - k + 1, death)
 }
 
+/// Up to this chance of overlapping windows the closed form is given: it is off by about as much.
+pub const OVERLAP_MAX: f64 = 0.02;
+
+/// So many steps of uniformization at most; beyond that, the flow around the cycle is as exact and much faster.
+const UNIFORM_STEPS_MAX: f64 = 2e6;
+
 impl Point {
-    /// The chance that a segment which is whole at 0 is lost by `time`.
-    pub fn loss_by(&self, time: f64) -> f64 {
-        match self.law {
-            RepairLaw::Exponential if self.detection == 0.0 => self.chain_loss_by(time),
-            RepairLaw::Exponential | RepairLaw::Fixed => self.renewal_loss_by(time),
+    /// The chance that a segment which is whole at 0 is lost by `time`; none where windows overlap.
+    pub fn loss_by(&self, time: f64) -> Option<f64> {
+        if self.overlap() > OVERLAP_MAX {
+            return None;
         }
+        if time <= 0.0 || !self.mttf.is_finite() || self.detection + self.repair <= 0.0 {
+            return Some(0.0);
+        }
+        let uniform_steps = (f64::from(self.n) / self.mttf + 1.0 / self.repair) * time;
+        let is_chain = self.law == RepairLaw::Exponential && self.detection == 0.0;
+        Some(if is_chain && uniform_steps < UNIFORM_STEPS_MAX {
+            self.chain_loss_by(time)
+        } else {
+            self.flow_loss_by(time)
+        })
     }
 
-    /// Losses per time of segments that exist, in the long run.
-    pub fn loss_rate(&self) -> f64 {
-        // Windows follow windows: what a cycle loses, over how long it lasts.
-        let rate = 1.0 / self.mttf;
-        let up: f64 = (self.threshold + 1..=self.n).map(|alive| 1.0 / (f64::from(alive) * rate)).sum();
-        let window = self.detection + self.repair;
+    /// Losses per segment and time in the long run, if each that is lost is replaced by a whole one: what a cycle
+    /// loses, over how long it lasts. None where windows overlap.
+    pub fn loss_rate(&self) -> Option<f64> {
+        if self.overlap() > OVERLAP_MAX {
+            return None;
+        }
+        if !self.mttf.is_finite() || self.detection + self.repair <= 0.0 {
+            return Some(0.0);
+        }
         let lost = self.window_loss();
-        lost / (up + window)
+        // A cycle begins with those missing that died unnoticed at the end of the last.
+        let mut up = lost * self.time_above_threshold(0);
+        for (unnoticed, chance) in (0..).zip(self.window_ends(self.n - self.threshold)) {
+            up += chance * self.time_above_threshold(unnoticed);
+        }
+        Some(lost / (up + self.window_time()))
+    }
+
+    /// Mean time until no more than the threshold are alive, if `missing` of n are missing at first.
+    fn time_above_threshold(&self, missing: u8) -> f64 {
+        (self.threshold + 1..=self.n - missing).map(|alive| self.mttf / f64::from(alive)).sum()
     }
 
     /// The chance that a segment is lost between coming down to the threshold and the end of its repair.
     pub fn window_loss(&self) -> f64 {
         let (k, m, rate) = (self.k, self.threshold, 1.0 / self.mttf);
-        let dead = |time: f64| -(-rate * time).exp_m1();
         match self.law {
-            RepairLaw::Fixed => binomial_tail(m, m - k + 1, dead(self.detection + self.repair)),
+            RepairLaw::Fixed => binomial_tail(m, m - k + 1, self.dead_within(self.detection + self.repair)),
             RepairLaw::Exponential => {
-                let repaired = 1.0 / self.repair;
                 // From j alive at the end of the detection, all deaths down to k - 1 come before the repair's end.
                 let from = |alive: u8| -> f64 {
-                    (k..=alive).map(|j| f64::from(j) * rate / (f64::from(j) * rate + repaired)).product()
+                    (k..=alive)
+                        .map(|j| f64::from(j) * rate)
+                        .map(|die| die * self.repair / (die * self.repair + 1.0))
+                        .product()
                 };
-                let noticed = dead(self.detection);
+                let noticed = self.dead_within(self.detection);
                 (0..=m).map(|died| binomial(m, died, noticed) * if m - died < k { 1.0 } else { from(m - died) }).sum()
             }
         }
+    }
+
+    /// The chance that a holder is dead after `time`.
+    fn dead_within(&self, time: f64) -> f64 {
+        -(-time.max(0.0) / self.mttf).exp_m1()
     }
 
     /// The birth-death chain, by uniformization: states n down to k, and lost.
@@ -130,87 +168,6 @@ impl Point {
             chance = next;
         }
         by_time
-    }
-
-    /// Any law of the window, by the flow of segments around the cycle: down to the threshold, through a window, up
-    /// again or lost; in small steps of time.
-    fn renewal_loss_by(&self, time: f64) -> f64 {
-        let (n, k, m) = (self.n, self.k, self.threshold);
-        let rate = 1.0 / self.mttf;
-        let window = self.detection + self.repair;
-        let step = (window / 100.0).min(self.mttf / f64::from(n) / 100.0).min(time / 400.0);
-        let step = window / (window / step).ceil();
-        let steps = (time / step).round() as usize;
-        let dead = |time: f64| -(-rate * time.max(0.0)).exp_m1();
-        // What of a window's entrants is lost within each step after, and what is whole again, by the number that died
-        // unnoticed in the last `detection`.
-        let ends = match self.law {
-            RepairLaw::Fixed => window,
-            RepairLaw::Exponential => self.detection + 40.0 * self.repair,
-        };
-        let last = (ends / step).ceil() as usize;
-        let goes_on = |at: f64| match self.law {
-            RepairLaw::Fixed => f64::from(at < window - step / 4.0),
-            RepairLaw::Exponential => (-(at - self.detection).max(0.0) / self.repair).exp(),
-        };
-        let unnoticed_max = usize::from(if self.detection > 0.0 { n - m - 1 } else { 0 });
-        let lost_by = |at: f64| binomial_tail(m, m - k + 1, dead(at));
-        let mut lost_in = Vec::with_capacity(last + 1);
-        let mut whole_in: Vec<Vec<f64>> = Vec::with_capacity(last + 1);
-        for number in 0..=last {
-            let (from, to) = (number as f64 * step, (number + 1) as f64 * step);
-            lost_in.push((lost_by(to) - lost_by(from)) * goes_on((from + to) / 2.0));
-            let completes = goes_on(from) - goes_on(to);
-            let at = if self.law == RepairLaw::Fixed { window } else { (from + to) / 2.0 };
-            let mut whole = vec![0.0; unnoticed_max + 1];
-            if completes > 0.0 {
-                let (early, late) = (dead(at - self.detection), dead(self.detection.min(at)));
-                for died in 0..=m - k {
-                    let left = m - died;
-                    for unnoticed in 0..=(left - k) {
-                        let chance = binomial(m, died, early) * binomial(left, unnoticed, late);
-                        whole[usize::from(unnoticed).min(unnoticed_max)] += completes * chance;
-                    }
-                }
-            }
-            whole_in.push(whole);
-        }
-        let completing: Vec<usize> = (0..=last).filter(|at| whole_in[*at].iter().any(|chance| *chance > 0.0)).collect();
-
-        let up = usize::from(n - m);
-        let mut chance = vec![0.0; up];
-        chance[0] = 1.0;
-        let mut returns = vec![vec![0.0; unnoticed_max + 1]; steps + last + 2];
-        let mut lost_sum = vec![0.0; last + 2];
-        for (number, lost) in lost_in.iter().enumerate() {
-            lost_sum[number + 1] = lost_sum[number] + lost;
-        }
-        let mut lost = 0.0;
-        for now in 0..steps {
-            let mut enters = 0.0;
-            for state in (0..up).rev() {
-                let dies = -(-(f64::from(n) - state as f64) * rate * step).exp_m1();
-                let flow = chance[state] * dies;
-                chance[state] -= flow;
-                if state + 1 < up {
-                    chance[state + 1] += flow;
-                } else {
-                    enters = flow;
-                }
-            }
-            for (unnoticed, whole) in returns[now].iter().enumerate() {
-                chance[unnoticed.min(up - 1)] += whole;
-            }
-            if enters > 0.0 {
-                for at in &completing {
-                    for (sum, whole) in returns[now + at + 1].iter_mut().zip(&whole_in[*at]) {
-                        *sum += enters * whole;
-                    }
-                }
-                lost += enters * lost_sum[(steps - now).min(last + 1)];
-            }
-        }
-        lost
     }
 }
 

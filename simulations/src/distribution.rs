@@ -5,7 +5,7 @@ use std::{path::PathBuf, sync::Arc};
 use rand::Rng;
 use serde::{Deserialize, Serialize};
 
-use crate::quantity::{Positive, Span};
+use crate::quantity::{Positive, Span, above_nothing};
 
 /// The law of a length of time.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -21,6 +21,7 @@ pub enum Distribution {
     /// Without memory.
     Exponential {
         /// Its mean.
+        #[serde(deserialize_with = "above_nothing")]
         mean: Span,
     },
     /// Shape below 1: who has stayed for long stays longer.
@@ -28,11 +29,13 @@ pub enum Distribution {
         /// Shape.
         shape: Positive,
         /// Scale: 63% are over by then.
+        #[serde(deserialize_with = "above_nothing")]
         scale: Span,
     },
     /// The logarithm is normal.
     LogNormal {
         /// Its median.
+        #[serde(deserialize_with = "above_nothing")]
         median: Span,
         /// Standard deviation of the natural logarithm.
         sigma: Positive,
@@ -42,6 +45,7 @@ pub enum Distribution {
         /// Tail index; at 1 or below the mean is infinite.
         shape: Positive,
         /// The least value.
+        #[serde(deserialize_with = "above_nothing")]
         minimum: Span,
     },
     /// Drawn from measured values.
@@ -109,6 +113,9 @@ impl Distribution {
 
     /// The chance that what has lasted for `age` ms ends within the next `ms`.
     pub fn ends_within(&self, age: f64, ms: f64) -> f64 {
+        if let Self::Exponential { mean } = self {
+            return -(-ms / mean.ms()).exp_m1();
+        }
         let lasts = self.survival(age);
         if lasts > 0.0 { (1.0 - self.survival(age + ms) / lasts).clamp(0.0, 1.0) } else { 1.0 }
     }

@@ -31,6 +31,16 @@ impl<'de> Deserialize<'de> for Span {
     }
 }
 
+/// Reads a length of time above 0.
+pub(crate) fn above_nothing<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Span, D::Error> {
+    let span = Span::deserialize(deserializer)?;
+    if span.0 > 0.0 {
+        Ok(span)
+    } else {
+        Err(D::Error::custom("a length of time of more than 0 is allowed, as in \"180 d\", \"12 h\" or \"500 ms\""))
+    }
+}
+
 impl Serialize for Span {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let span = std::time::Duration::from_millis(self.as_ms());

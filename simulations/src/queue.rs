@@ -82,6 +82,11 @@ impl<T: Copy> Queue<T> {
         }
     }
 
+    /// The next events, `count` at most, as far as they are in order already.
+    pub(crate) fn upcoming(&self, count: usize) -> &[Event<T>] {
+        &self.current[self.current.len().saturating_sub(count)..]
+    }
+
     /// What happens next.
     pub(crate) fn pop(&mut self) -> Option<Event<T>> {
         loop {

@@ -1,5 +1,6 @@
 //! What came out of a scenario: as a table, as JSON, as a page with plots.
 
+mod closed_form;
 pub mod html;
 pub(crate) mod plots;
 mod table;
@@ -10,6 +11,7 @@ use commonhold_policy::{
 };
 use serde::Serialize;
 
+pub use self::closed_form::{ClosedForm, NoClosedForm};
 use crate::{
     confidence::{design_effect, quantile, share_interval},
     distribution::Distribution,
@@ -37,6 +39,10 @@ pub struct Report {
     pub settings: Settings,
     /// What was lost.
     pub durability: Durability,
+    /// What the closed form says of the same, where it can.
+    pub closed_form: Option<ClosedForm>,
+    /// Why it cannot.
+    pub no_closed_form: Option<NoClosedForm>,
     /// Reads of a segment at a random moment.
     pub availability: Estimate,
     /// The part of the nodes that is on, on average.
@@ -145,6 +151,8 @@ pub struct Spread {
     pub p95: f64,
     /// One of a hundred is above this.
     pub p99: f64,
+    /// What each twentieth is below of, from none to all.
+    pub twentieths: [f64; 21],
 }
 
 impl Spread {
@@ -152,7 +160,8 @@ impl Spread {
         values.sort_by(f32::total_cmp);
         let mean = values.iter().copied().map(f64::from).sum::<f64>() / values.len().max(1) as f64;
         let [p5, p50, p95, p99] = [0.05, 0.5, 0.95, 0.99].map(|part| quantile(values, part));
-        Self { mean, p5, p50, p95, p99 }
+        let twentieths = std::array::from_fn(|number| quantile(values, number as f64 / 20.0));
+        Self { mean, p5, p50, p95, p99, twentieths }
     }
 }
 
@@ -165,6 +174,8 @@ pub struct Repair {
     pub failed: u64,
     /// Shards rebuilt.
     pub shards_rebuilt: u64,
+    /// Bytes that repairs moved, in and out of the steward.
+    pub bytes: u64,
     /// Nodes that left for good.
     pub nodes_left: u64,
     /// Times that a node was given up that came back.
@@ -190,6 +201,8 @@ pub struct Audit {
     pub shard_bytes_per_day: f64,
     /// Bytes that a node sends in a day.
     pub node_bytes_per_day: f64,
+    /// Bytes moved for each byte stored and 30 days.
+    pub bytes_per_byte_month: f64,
 }
 
 /// What a steward has to do, on average.
@@ -208,7 +221,11 @@ pub struct Steward {
 pub struct Cheats {
     /// Found by audits.
     pub found: u64,
-    /// Days from taking a shard to being found out, as drawn.
+    /// Nodes of which a shard was found.
+    pub nodes_found: u64,
+    /// Days from taking the first shard to the first that was found.
+    pub first_days: Spread,
+    /// Days from taking a shard to its being found, of those that were found.
     pub found_days: Spread,
 }
 
@@ -241,11 +258,14 @@ impl Report {
         let per_shard = f64::from(groups) * proven_group_bytes(shard_bytes) / audit_days;
         let mut thin: Vec<f32> = all.windows.iter().map(|window| (window.lasted / 3.6e6) as f32).collect();
         let mut detections: Vec<f32> = all.detections.iter().map(|ms| ms / 3.6e6).collect();
-        let mut cheats: Vec<f32> = all.cheats_drawn.iter().map(|ms| (ms / DAY_MS) as f32).collect();
+        let in_days = |all: &[f32]| all.iter().map(|ms| (f64::from(*ms) / DAY_MS) as f32).collect::<Vec<f32>>();
+        let (mut found_days, mut first_days) = (in_days(&all.cheat_delays), in_days(&all.cheats_first_found));
         let has_cheats = scenario.population.iter().any(|population| population.cheat.is_some());
         let (on, looked_at) = all.online_sampled;
         let failed = all.reads_failed as f64;
         let (low, high) = share_interval((all.reads - all.reads_failed) as f64 / scatter, all.reads as f64 / scatter);
+        let durability = durability(scenario, &all, scatter);
+        let closed_form = closed_form::closed_form(scenario, &durability);
 
         Self {
             name: scenario.name.clone(),
@@ -264,13 +284,16 @@ impl Report {
                 audit_days,
                 top_up_days: scenario.repair.top_up.ms() / DAY_MS,
             },
-            durability: durability(scenario, &all, scatter),
+            durability,
+            closed_form: closed_form.ok(),
+            no_closed_form: closed_form.err(),
             availability: Estimate { value: 1.0 - failed / all.reads.max(1) as f64, low, high },
             nodes_online: on as f64 / looked_at.max(1) as f64,
             repair: Repair {
                 repairs: all.repairs,
                 failed: all.repairs_failed,
                 shards_rebuilt: all.shards_rebuilt,
+                bytes: all.repair_bytes,
                 nodes_left: all.left,
                 given_up_wrongly: all.given_up_wrongly,
                 surplus_shards: all.surplus_shards,
@@ -279,18 +302,34 @@ impl Report {
                 detect_hours: Spread::of(&mut detections),
                 thin_hours: Spread::of(&mut thin),
             },
-            audit: Audit { groups, shard_bytes_per_day: per_shard, node_bytes_per_day: per_shard * held },
+            audit: Audit {
+                groups,
+                shard_bytes_per_day: per_shard,
+                node_bytes_per_day: per_shard * held,
+                bytes_per_byte_month: per_shard * f64::from(coding.n()) / scenario.network.segment_size.0 as f64 * 30.0,
+            },
             steward: Steward {
                 records: f64::from(segments) * STEWARDS as f64 / f64::from(nodes),
                 shards_audited_per_day: f64::from(segments) * f64::from(coding.n()) / f64::from(nodes) / audit_days,
                 repairs_per_day: all.repairs as f64 / node_days,
             },
-            cheats: has_cheats.then(|| Cheats { found: all.cheats_found, found_days: Spread::of(&mut cheats) }),
-            overhead: all.shards_held as f64 * shard_bytes as f64 / stored,
+            cheats: has_cheats.then(|| Cheats {
+                found: all.cheats_found,
+                nodes_found: first_days.len() as u64,
+                first_days: Spread::of(&mut first_days),
+                found_days: Spread::of(&mut found_days),
+            }),
+            overhead: overhead(scenario, &all, shard_bytes),
             alive_at_end: (0..=255u8).zip(all.alive_at_end).filter(|(_, count)| *count > 0).collect(),
             events: all.events,
         }
     }
+}
+
+/// Bytes on disks for each byte of the segments that are not lost.
+fn overhead(scenario: &Scenario, all: &Tally, shard_bytes: u64) -> f64 {
+    let kept = all.alive_at_end.iter().sum::<u64>() as f64 * scenario.network.segment_size.0 as f64;
+    if kept > 0.0 { all.shards_on_disks as f64 * shard_bytes as f64 / kept } else { 0.0 }
 }
 
 fn durability(scenario: &Scenario, all: &Tally, scatter: f64) -> Durability {
@@ -358,7 +397,7 @@ fn thin_loss(scenario: &Scenario) -> f64 {
     let window = scenario.audit.grace.ms() + repair_ms;
     let deaths = scenario.population.iter().map(|population| {
         // At a random moment: in equilibrium a node dies once in a mean lifetime.
-        let mean = population.lifetime.mean();
+        let mean = population.lifetime.get_ref().mean();
         population.share.get_ref().0 * if mean.is_finite() { -(-window / mean).exp_m1() } else { 0.0 }
     });
     crate::chain::binomial_tail(m, m - k + 1, deaths.sum())

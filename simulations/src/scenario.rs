@@ -16,7 +16,7 @@ use toml::Spanned;
 pub use self::error::ScenarioError;
 use crate::{
     distribution::Distribution,
-    quantity::{Rate, Share, Size, Span},
+    quantity::{Rate, Share, Size, Span, above_nothing},
 };
 
 /// The most bytes of a scenario or of a file of measured values.
@@ -84,6 +84,7 @@ pub struct Network {
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct Audit {
     /// Mean time between audits of one shard, all stewards together.
+    #[serde(deserialize_with = "above_nothing")]
     pub every: Span,
     /// How long a node may be silent before it counts as gone.
     pub grace: Span,
@@ -123,11 +124,11 @@ pub struct Population {
     #[serde(default = "all")]
     pub share: Spanned<Share>,
     /// How long a node stays until it leaves for good, disk and all.
-    pub lifetime: Distribution,
+    pub lifetime: Spanned<Distribution>,
     /// How long it is on at a time; always, if not given. Going off is not leaving: the disk stays.
     pub online: Option<Spanned<Distribution>>,
     /// How long it is off at a time.
-    pub offline: Option<Distribution>,
+    pub offline: Option<Spanned<Distribution>>,
     /// Sleep at night, local time.
     pub night: Option<Spanned<Night>>,
     /// Disk that each lends.
@@ -177,6 +178,9 @@ pub enum Cheat {
     Drop {
         /// Which part; with 1 it stores nothing.
         lost: Share,
+        /// Whether it answers wrongly instead of leaving out what it lost: then the first challenge convicts it.
+        #[serde(default)]
+        wrong: bool,
     },
     /// It stores nothing and fetches from k others when it is asked: audits do not find it.
     FetchOnDemand,
@@ -187,11 +191,13 @@ pub enum Cheat {
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Incident {
     /// When.
-    pub at: Span,
+    pub at: Spanned<Span>,
     /// Whom: nodes of this region; of all, if neither is given.
     pub region: Option<Spanned<String>>,
     /// Whom: nodes of this population.
     pub population: Option<Spanned<String>>,
+    /// So many of them, drawn; instead of `share`.
+    pub nodes: Option<u32>,
     /// Which part of them: whole operators.
     #[serde(default = "whole")]
     pub share: Share,
@@ -271,11 +277,12 @@ impl Scenario {
         let mut scenario: Self = toml::from_str(text).map_err(|source| lines.refused(&source))?;
         scenario.check(&lines)?;
         for population in &mut scenario.population {
-            let laws = [Some(&mut population.lifetime), population.online.as_mut().map(Spanned::get_mut)];
-            for law in laws.into_iter().chain([population.offline.as_mut()]).flatten() {
-                trace::fill(law, folder)?;
+            let laws = [Some(&mut population.lifetime), population.online.as_mut(), population.offline.as_mut()];
+            for law in laws.into_iter().flatten() {
+                trace::fill(law.get_mut(), folder)?;
             }
         }
+        scenario.check_laws(&lines)?;
         if let Some(law) = &mut scenario.repair.time {
             trace::fill(law, folder)?;
         }
@@ -334,14 +341,22 @@ impl Scenario {
             if let Some(online) = &population.online {
                 let allowed = "`[[population]] online`: give `offline` too, and not `night`";
                 lines.allow(population.offline.is_some() && population.night.is_none(), online, allowed)?;
-                lines.allow(online.get_ref().mean() > 0.0, online, "`online`: a mean above 0 is needed")?;
+            }
+            if let (Some(offline), None) = (&population.offline, &population.online) {
+                return Err(lines.not_allowed(offline, "`[[population]] offline`: give `online` too"));
             }
             if let Some(night) = &population.night {
                 let sane = night.get_ref().asleep.ms() < 22.0 / 24.0 * DAY_MS && !night.get_ref().zones.is_empty();
                 lines.allow(sane, night, "`[[population]] night`: less than 22 h asleep, in one zone or more")?;
+                let zones = &night.get_ref().zones;
+                let sane = zones.iter().all(|zone| (-12..=14).contains(zone));
+                lines.allow(sane, night, "`[[population]] zones`: -12 to 14 hours from UTC are allowed")?;
             }
         }
         for incident in &self.incident {
+            let ends = self.duration.get_ref().ms();
+            let allowed = "`[[incident]] at`: a time before the end of the simulation is allowed";
+            lines.allow(incident.at.get_ref().ms() < ends, &incident.at, allowed)?;
             if let Some(name) = &incident.population {
                 let names: Vec<&str> = self.population.iter().map(|population| population.name.as_str()).collect();
                 let allowed = format!("`[[incident]] population`: allowed are {}", names.join(", "));
@@ -356,6 +371,19 @@ impl Scenario {
         }
         for coding in self.sweep.iter().flat_map(|sweep| &sweep.coding) {
             parse_coding(coding, nodes, lines)?;
+        }
+        Ok(())
+    }
+
+    /// What is seen of laws once measured values are read: an endless number of lives or sessions in no time.
+    fn check_laws(&self, lines: &error::Lines<'_>) -> Result<(), ScenarioError> {
+        for population in &self.population {
+            let sessions = [("online", &population.online), ("offline", &population.offline)];
+            let laws = sessions.into_iter().filter_map(|(key, law)| law.as_ref().map(|law| (key, law)));
+            for (key, law) in laws.chain([("lifetime", &population.lifetime)]) {
+                let allowed = format!("`[[population]] {key}`: a mean of 1 s or more is allowed");
+                lines.allow(law.get_ref().mean() >= 1_000.0 || key == "offline", law, &allowed)?;
+            }
         }
         Ok(())
     }

@@ -23,7 +23,7 @@ const POINTS_MAX: usize = 10_000;
 pub struct Point {
     /// The settings, in short.
     pub label: String,
-    /// No other point loses as little with as little traffic and space.
+    /// No other point loses as little with as little traffic, space and holders.
     pub on_frontier: bool,
     /// These are policy's own choices.
     pub is_default: bool,
@@ -46,41 +46,67 @@ pub enum SweepError {
 pub fn run(scenario: &Scenario, seed: u64) -> Result<Vec<Point>, SweepError> {
     let sweep = scenario.sweep.as_ref().filter(|sweep| **sweep != Sweep::default()).ok_or(SweepError::NothingToVary)?;
     let scenarios = combinations(scenario, sweep)?;
-    let mut points: Vec<Point> = scenarios
+    let played: Vec<(Report, bool)> = scenarios
         .into_par_iter()
         .map(|(scenario, is_default)| {
             let runs: Vec<Tally> =
                 (0..*scenario.runs.get_ref()).map(|run| World::new(&scenario, seed, run).run()).collect();
-            let report = Report::new(&scenario, seed, runs);
-            Point { label: label(&report), on_frontier: false, is_default, report }
+            (Report::new(&scenario, seed, runs), is_default)
         })
         .collect();
-    let costs: Vec<[f64; 3]> = points.iter().map(costs).collect();
+    let (reports, defaults): (Vec<Report>, Vec<bool>) = played.into_iter().unzip();
+    let labels: Vec<String> = reports.iter().map(|report| label(report, &reports)).collect();
+    let settled = reports.into_iter().zip(defaults).zip(labels);
+    let mut points: Vec<Point> =
+        settled.map(|((report, is_default), label)| Point { label, on_frontier: false, is_default, report }).collect();
+    let costs: Vec<[f64; 4]> = points.iter().map(costs).collect();
     for (point, cost) in points.iter_mut().zip(&costs) {
         point.on_frontier = !costs.iter().any(|other| is_better(other, cost));
     }
     Ok(points)
 }
 
-/// What should be small: losses, traffic, space.
-fn costs(point: &Point) -> [f64; 3] {
-    [
-        point.report.durability.per_year,
-        point.report.repair.bytes_per_byte_month,
-        f64::from(point.report.settings.n) / f64::from(point.report.settings.k),
-    ]
+/// What should be small: losses, traffic, space, and the holders of each segment, since each of them is a dial, a claim
+/// to be synced and a line of its record.
+fn costs(point: &Point) -> [f64; 4] {
+    let settings = &point.report.settings;
+    let (k, n) = (f64::from(settings.k), f64::from(settings.n));
+    [point.report.durability.per_year, traffic(&point.report), n / k, n]
 }
 
-fn is_better(one: &[f64; 3], other: &[f64; 3]) -> bool {
-    one.iter().zip(other).all(|(one, other)| one <= other) && one != other
+/// Bytes that repairs and audits move for each byte stored and month.
+fn traffic(report: &Report) -> f64 {
+    report.repair.bytes_per_byte_month + report.audit.bytes_per_byte_month
 }
 
-fn label(report: &Report) -> String {
+/// Costs that differ by less than these factors are equal: runs scatter by as much.
+const EQUAL: [f64; 4] = [3.0, 1.05, 1.001, 1.001];
+
+fn is_better(one: &[f64; 4], other: &[f64; 4]) -> bool {
+    let pairs = || one.iter().zip(other).zip(EQUAL);
+    pairs().all(|((one, other), equal)| *one <= *other * equal)
+        && pairs().any(|((one, other), equal)| *one * equal < *other)
+}
+
+/// Coding and threshold, and of the times those that differ among the points.
+fn label(report: &Report, all: &[Report]) -> String {
     let settings = &report.settings;
-    format!(
-        "{}/{}/{} g{:.0}h t{:.1}d a{:.1}d",
-        settings.k, settings.n, settings.threshold, settings.grace_hours, settings.top_up_days, settings.audit_days
-    )
+    let times = [
+        ("grace", settings.grace_hours, "h"),
+        ("top-up", settings.top_up_days, "d"),
+        ("audits", settings.audit_days, "d"),
+    ];
+    let mut label = format!("{}/{}/{}", settings.k, settings.n, settings.threshold);
+    for (place, (name, value, unit)) in times.into_iter().enumerate() {
+        let same = |other: &Report| {
+            let other = &other.settings;
+            [other.grace_hours, other.top_up_days, other.audit_days][place] == value
+        };
+        if !all.iter().all(same) {
+            label.push_str(&format!(" {name} {value} {unit}"));
+        }
+    }
+    label
 }
 
 fn combinations(scenario: &Scenario, sweep: &Sweep) -> Result<Vec<(Scenario, bool)>, SweepError> {
@@ -141,24 +167,29 @@ fn vary<T>(all: &mut Vec<Scenario>, values: &[T], set: impl Fn(&mut Scenario, &T
         .collect();
 }
 
-/// The points as a page with the plot of durability against bandwidth.
-pub fn html(name: &str, points: &[Point]) -> Result<String, PlotError> {
+/// The plot of durability against bandwidth, as SVG.
+pub fn plot(points: &[Point]) -> Result<String, PlotError> {
     let dots: Vec<Dot> = points
         .iter()
         .map(|point| Dot {
-            x: point.report.repair.bytes_per_byte_month,
+            x: traffic(&point.report),
             y: point.report.durability.nines.unwrap_or(0.0),
             label: point.label.clone(),
             on_frontier: point.on_frontier,
             is_default: point.is_default,
         })
         .collect();
-    let plot = plots::dots(
-        "Durability against bandwidth (ring: policy's own choice; red: nothing is better in losses, traffic and space)",
-        "bytes of repair per byte stored and month",
+    plots::dots(
+        "Durability against bandwidth (ring: policy's own choice; red: nothing is better)",
+        "bytes of repair and audits per byte stored and month",
         "nines of durability a year",
         &dots,
-    )?;
+    )
+}
+
+/// The points as a page with their plot.
+pub fn html(name: &str, points: &[Point]) -> Result<String, PlotError> {
+    let plot = plot(points)?;
     let rows: String = table(points)
         .into_iter()
         .map(|row| {
@@ -170,7 +201,7 @@ pub fn html(name: &str, points: &[Point]) -> Result<String, PlotError> {
 
 /// The points as rows, the first of them headings.
 pub fn table(points: &[Point]) -> Vec<Vec<String>> {
-    let headings = ["SETTINGS", "LOST PER YEAR", "REPAIR PER BYTE, MONTH", "SPACE", "READS", ""];
+    let headings = ["SETTINGS", "LOST PER YEAR", "TRAFFIC PER BYTE, MONTH", "SPACE", "READS", ""];
     let mut rows = vec![headings.map(str::to_owned).to_vec()];
     rows.extend(points.iter().map(|point| {
         let report = &point.report;
@@ -184,7 +215,7 @@ pub fn table(points: &[Point]) -> Vec<Vec<String>> {
         vec![
             point.label.clone(),
             format!("{:.2e}{mark}", report.durability.per_year),
-            format!("{:.3}", report.repair.bytes_per_byte_month),
+            format!("{:.3}", traffic(report)),
             format!("{:.2}", report.overhead),
             format!("{:.6}", report.availability.value),
             remark.to_owned(),

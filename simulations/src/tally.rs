@@ -33,8 +33,11 @@ pub(crate) struct Tally {
     pub(crate) repairs_failed: u64,
     pub(crate) shards_rebuilt: u64,
     pub(crate) repair_bytes: u64,
-    pub(crate) cheats_drawn: Vec<f64>,
     pub(crate) cheats_found: u64,
+    /// Milliseconds from a cheat's first shard to the first that is found.
+    pub(crate) cheats_first_found: Vec<f32>,
+    /// Milliseconds from a shard's being taken to its being found.
+    pub(crate) cheat_delays: Vec<f32>,
     /// Milliseconds from leaving to being given up.
     pub(crate) detections: Vec<f32>,
     pub(crate) windows: Vec<Window>,
@@ -45,7 +48,10 @@ pub(crate) struct Tally {
     /// Segments by the shards that are alive at the end.
     pub(crate) alive_at_end: Vec<u64>,
     pub(crate) standing_at_end: u64,
+    /// Shards that nodes hold, of segments that are lost too.
     pub(crate) shards_held: u64,
+    /// Shards of segments that are not lost, on disks that are there.
+    pub(crate) shards_on_disks: u64,
     pub(crate) nodes_at_end: u64,
 }
 
@@ -68,8 +74,9 @@ impl Default for Tally {
             repairs_failed: 0,
             shards_rebuilt: 0,
             repair_bytes: 0,
-            cheats_drawn: Vec::new(),
             cheats_found: 0,
+            cheats_first_found: Vec::new(),
+            cheat_delays: Vec::new(),
             detections: Vec::new(),
             windows: Vec::new(),
             watched: 0,
@@ -77,6 +84,7 @@ impl Default for Tally {
             alive_at_end: vec![0; 256],
             standing_at_end: 0,
             shards_held: 0,
+            shards_on_disks: 0,
             nodes_at_end: 0,
         }
     }
@@ -113,7 +121,8 @@ impl Tally {
         self.repairs_failed += other.repairs_failed;
         self.shards_rebuilt += other.shards_rebuilt;
         self.repair_bytes += other.repair_bytes;
-        self.cheats_drawn.extend(other.cheats_drawn);
+        self.cheats_first_found.extend(other.cheats_first_found);
+        self.cheat_delays.extend(other.cheat_delays);
         self.cheats_found += other.cheats_found;
         self.detections.extend(other.detections);
         self.windows.extend(other.windows);
@@ -124,6 +133,7 @@ impl Tally {
         }
         self.standing_at_end += other.standing_at_end;
         self.shards_held += other.shards_held;
+        self.shards_on_disks += other.shards_on_disks;
         self.nodes_at_end += other.nodes_at_end;
     }
 }

@@ -5,6 +5,7 @@
 //! find a cheat is drawn from `policy::detection_delay`, the law that the auditor follows. All stewards of a segment
 //! see the same, and the first in rank acts: what a dead steward costs is one back-off of some minutes.
 
+mod cheats;
 mod holders;
 mod incidents;
 mod losses;
@@ -23,7 +24,7 @@ use rand_chacha::ChaCha8Rng;
 use crate::{
     distribution::Distribution,
     queue::Queue,
-    scenario::{Cheat, DAY_MS, Population, Scenario},
+    scenario::{DAY_MS, Population, Scenario},
     tally::Tally,
 };
 
@@ -32,6 +33,11 @@ const SAMPLES: u64 = 200;
 const SAMPLED_SEGMENTS: u32 = 200;
 /// So many segments are watched closely, for the estimate of losses too rare to be seen.
 const WATCHED: u32 = 20_000;
+
+/// So many segments are fetched from memory at once, see [`World::look_ahead`].
+const AHEAD: usize = 16;
+/// Of 8 bytes each.
+const CLAIMS_PER_LINE: usize = 8;
 
 /// What happens.
 #[derive(Debug, Clone, Copy)]
@@ -82,23 +88,23 @@ struct Nodes {
     place: Vec<u32>,
 }
 
-/// All segments there ever were.
-#[derive(Debug, Default)]
-struct Segments {
-    health: Vec<SegmentHealth<u32>>,
-    order: Vec<RepairOrder>,
+/// A segment: what is touched together lies together.
+#[derive(Debug)]
+struct Segment {
+    health: SegmentHealth<u32>,
+    order: RepairOrder,
     /// The one timer that counts.
-    timer_at: Vec<u64>,
+    timer_at: u64,
     /// The one repair that counts.
-    repair: Vec<u16>,
+    repair: u16,
     /// Indices of which a real shard is on the disk of a node that has not left for good.
-    alive: Vec<u8>,
-    lost: Vec<bool>,
-    placed_at: Vec<u64>,
-    /// Since when fewer than n are alive, of those that are watched; not a number if all are.
-    dipped_at: Vec<f64>,
+    alive: u8,
+    lost: bool,
+    placed_at: u64,
+    /// Since when fewer than n are alive, if it is watched; not a number if all are.
+    dipped_at: f64,
     /// Since when no more than the threshold are alive.
-    crossed_at: Vec<f64>,
+    crossed_at: f64,
 }
 
 /// One run.
@@ -115,12 +121,15 @@ pub(crate) struct World<'s> {
     end: u64,
     nodes: Nodes,
     members: Vec<u32>,
-    segments: Segments,
+    segments: Vec<Segment>,
     /// There are so many nodes and domains that each repair finds room.
     ample: bool,
     /// Segments that wait for room, where it is not ample.
     resting: std::collections::BTreeSet<u32>,
     watch_each: u32,
+    cheats: cheats::Cheats,
+    /// The segments of the start are placed.
+    is_placed: bool,
     tally: Tally,
 }
 
@@ -146,19 +155,22 @@ impl<'s> World<'s> {
             end,
             nodes: Nodes::default(),
             members: Vec::new(),
-            segments: Segments::default(),
+            segments: Vec::with_capacity(segment_count as usize),
             ample: false,
             resting: std::collections::BTreeSet::new(),
             watch_each: (segment_count / WATCHED).max(1),
+            cheats: cheats::Cheats::default(),
+            is_placed: false,
             tally: Tally::default(),
         };
         world.populate(node_count);
-        world.ample = node_count >= 4 * u32::from(coding.n()) && world.domain_count() >= 4 * usize::from(coding.n());
+        world.ample = node_count >= 3 * u32::from(coding.n()) && world.domain_count() >= 3 * usize::from(coding.n());
         for _ in 0..segment_count {
             world.place_segment();
         }
+        world.draw_detections();
         for number in 0..scenario.incident.len() as u32 {
-            world.queue.push(scenario.incident[number as usize].at.as_ms(), What::Incident { number });
+            world.queue.push(scenario.incident[number as usize].at.get_ref().as_ms(), What::Incident { number });
         }
         for sample in 1..=SAMPLES {
             world.queue.push(end / SAMPLES * sample, What::Sample);
@@ -170,6 +182,9 @@ impl<'s> World<'s> {
     pub(crate) fn run(mut self) -> Tally {
         while let Some(event) = self.queue.pop() {
             self.now = event.at.max(self.now);
+            if self.tally.events.is_multiple_of(AHEAD as u64) {
+                self.look_ahead();
+            }
             self.tally.events += 1;
             match event.what {
                 What::Leaves { node } => self.leaves(node),
@@ -187,6 +202,29 @@ impl<'s> World<'s> {
         self.now = self.end;
         self.sum_up();
         self.tally
+    }
+
+    /// Touches the segments of the next events. Each lies somewhere in gigabytes: fetched one after the other, when
+    /// they are needed, the year would be spent waiting for memory; fetched together, the waits overlap.
+    fn look_ahead(&self) {
+        let segments = self.queue.upcoming(AHEAD).iter().filter_map(|event| match event.what {
+            What::RepairTimer { segment } | What::Repaired { segment, .. } => Some(segment),
+            _ => None,
+        });
+        self.touch(segments);
+    }
+
+    fn touch(&self, segments: impl Iterator<Item = u32> + Clone) {
+        let mut touched = 0;
+        for segment in segments.clone() {
+            let segment = &self.segments[segment as usize];
+            touched ^= segment.timer_at ^ u64::from(segment.repair) ^ u64::from(segment.order.is_repairing());
+        }
+        for segment in segments {
+            let claims = self.segments[segment as usize].health.claims();
+            touched = claims.iter().step_by(CLAIMS_PER_LINE).fold(touched, |all, claim| all ^ u64::from(claim.node));
+        }
+        std::hint::black_box(touched);
     }
 
     fn moment(&self) -> Timestamp {
@@ -236,7 +274,7 @@ impl<'s> World<'s> {
 
     /// A node joins: at the start one in the middle of its life, later a newcomer.
     /// `age` and `rest` of its life in milliseconds.
-    fn join(&mut self, number: u16, age: f64, rest: f64, at_start: bool) {
+    fn join(&mut self, number: u16, age: f64, rest: f64, at_start: bool) -> u32 {
         let population = &self.scenario.population[usize::from(number)];
         let node = self.nodes.flags.len() as u32;
         let peers = f64::from(*self.scenario.network.nodes.get_ref()) * population.share.get_ref().0;
@@ -275,12 +313,13 @@ impl<'s> World<'s> {
         self.members.push(node);
         self.queue.push(self.later(rest), What::Leaves { node });
         self.first_session(node, at_start);
+        node
     }
 
     /// A node of this population joins, its life ahead of it.
-    fn newcomer(&mut self, number: u16) {
-        let rest = self.scenario.population[usize::from(number)].lifetime.draw(&mut self.rng);
-        self.join(number, 0.0, rest, false);
+    fn newcomer(&mut self, number: u16) -> u32 {
+        let rest = self.scenario.population[usize::from(number)].lifetime.get_ref().draw(&mut self.rng);
+        self.join(number, 0.0, rest, false)
     }
 
     fn later(&self, ms: f64) -> u64 {
@@ -291,7 +330,7 @@ impl<'s> World<'s> {
     fn first_session(&mut self, node: u32, at_start: bool) {
         let population = self.population(node);
         if let (Some(online), Some(offline)) = (&population.online, &population.offline) {
-            let (on, off) = (online.get_ref().mean(), offline.mean());
+            let (on, off) = (online.get_ref().mean(), offline.get_ref().mean());
             let is_off = at_start && off.is_finite() && self.rng.random::<f64>() * (on + off) < off;
             if is_off {
                 self.off(node);
@@ -321,10 +360,10 @@ impl<'s> World<'s> {
 
     /// Reads of some segments, at a random choice: can each be restored from the nodes that are on?
     fn sample(&mut self) {
-        let count = self.segments.health.len() as u32;
+        let count = self.segments.len() as u32;
         for _ in 0..SAMPLED_SEGMENTS.min(count) {
             let segment = self.rng.random_range(0..count);
-            if self.segments.lost[segment as usize] {
+            if self.segments[segment as usize].lost {
                 continue;
             }
             self.tally.reads += 1;
@@ -339,7 +378,7 @@ impl<'s> World<'s> {
     fn readable(&self, segment: u32) -> u8 {
         let mut last = None;
         let mut count = 0;
-        for claim in self.segments.health[segment as usize].claims() {
+        for claim in self.segments[segment as usize].health.claims() {
             if last != Some(claim.index) && self.is_online(claim.node) && self.is_real(claim.node) {
                 last = Some(claim.index);
                 count += 1;
@@ -363,7 +402,7 @@ impl<'s> Lives<'s> {
     const COUNT: usize = 1 << 16;
 
     fn of(population: &'s Population, rng: &mut ChaCha8Rng) -> Self {
-        let law = &population.lifetime;
+        let law = population.lifetime.get_ref();
         if matches!(law, Distribution::Exponential { .. }) {
             return Self::Memoryless(law);
         }
@@ -389,13 +428,5 @@ impl<'s> Lives<'s> {
         let at = upto.partition_point(|end| *end <= moment).min(Self::COUNT - 1);
         let begin = if at == 0 { 0.0 } else { upto[at - 1] };
         (moment - begin, upto[at] - moment)
-    }
-}
-
-/// What a holder that cheats has lost of each shard, if audits can find it.
-fn lost_share(cheat: &Cheat) -> Option<f64> {
-    match cheat {
-        Cheat::Drop { lost } => Some(lost.0),
-        Cheat::FetchOnDemand => None,
     }
 }

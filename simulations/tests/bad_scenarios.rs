@@ -46,6 +46,38 @@ fn errors_name_file_line_and_what_is_allowed() {
         ("\"exponential\"", "\"gauss\"", 13, "`weibull`"),
         ("name = \"all\"\n", "name = \"all\"\nshare = 0.5\n", 13, "must add up to 1"),
         ("duration = \"30 d\"", "duration = \"0 d\"", 3, "more than 0 and at most 1000 years"),
+        (
+            "name = \"all\"\n",
+            "name = \"all\"\noffline = { law = \"fixed\", value = \"1 h\" }\n",
+            13,
+            "give `online` too",
+        ),
+        (
+            "name = \"all\"\n",
+            "name = \"all\"\nonline = { law = \"fixed\", value = \"1 h\" }\n",
+            13,
+            "give `offline` too",
+        ),
+        ("name = \"all\"\n", "name = \"all\"\nnight = { asleep = \"8 h\", zones = [15] }\n", 13, "-12 to 14"),
+        ("name = \"all\"\n", "name = \"all\"\nnight = { asleep = \"23 h\" }\n", 13, "less than 22 h"),
+        ("name = \"all\"\n", "name = \"all\"\nupload = \"20 MB\"\n", 13, "a data rate is allowed"),
+        ("name = \"all\"\n", "name = \"all\"\ndisk = \"0 B\"\n", 13, "a size is allowed"),
+        ("name = \"all\"\n", "name = \"all\"\ncheat = { kind = \"drop\", lost = 1.5 }\n", 13, "a share from 0 to 1"),
+        ("name = \"all\"\n", "name = \"all\"\nper-domain = 0\n", 13, "1 to 10000000 nodes"),
+        ("[audit]\n", "[audit]\nevery = \"0 s\"\n", 10, "more than 0 is allowed"),
+        (
+            "[audit]\n",
+            "[repair]\ntime = { law = \"exponential\", mean = \"0 s\" }\n[audit]\n",
+            10,
+            "more than 0 is allowed",
+        ),
+        ("mean = \"180 d\"", "mean = \"0 d\"", 13, "more than 0 is allowed"),
+        ("[audit]\n", "[sweep]\ncoding = [\"7/14\", \"3/2\"]\n[audit]\n", 10, "1 <= K <= N"),
+        ("[audit]\n", "[sweep]\nthreshold = [2.0]\n[audit]\n", 10, "a share from 0 to 1"),
+        ("[audit]\n", "[[incident]]\nat = \"60 d\"\n[audit]\n", 10, "before the end"),
+        ("[audit]\n", "[[incident]]\nat = \"6 d\"\nregion = \"moon\"\n[audit]\n", 11, "allowed are"),
+        ("name = \"n\"\n", "name = \"n\"\nruns = 0\n", 2, "1 to 10000 runs"),
+        ("[network]\n", "[network\n", 4, ""),
     ] {
         assert!(GOOD.contains(from), "{from}");
         let told = refusal(&GOOD.replacen(from, to, 1));

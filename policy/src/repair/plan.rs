@@ -1,6 +1,6 @@
 //! Which shards a repair reads from whom, and which it rebuilds for whom.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use commonhold_protocol::{Coding, NodeId, ShardIndex};
 use rand::Rng;
@@ -10,7 +10,7 @@ use crate::{
     Domain, Standing,
     placement::{self, Candidate, Place},
     reputation::Trust,
-    segment_health::{ClaimState, SegmentHealth, ShardState},
+    segment_health::{ClaimState, SegmentHealth},
 };
 
 /// A node that might take a shard.
@@ -41,18 +41,14 @@ pub fn room<N: Copy + Ord, D: Clone + Ord>(
     helpers: &[Helper<N, D>],
     domain_of: impl Fn(&N) -> Option<D>,
 ) -> Room {
-    room_beside(&taken_domains(health, domain_of), health, shard_bytes, helpers)
+    room_beside(&taken_domains(health, domain_of), &able(health, shard_bytes, helpers))
 }
 
-fn room_beside<N: Copy + Ord, D: Ord>(
-    taken: &BTreeSet<D>,
-    health: &SegmentHealth<N>,
-    shard_bytes: u64,
-    helpers: &[Helper<N, D>],
-) -> Room {
-    let able: BTreeMap<N, &D> =
-        able(health, shard_bytes, helpers).map(|helper| (helper.candidate.node, &helper.candidate.domain)).collect();
-    let domains: BTreeSet<&D> = able.values().copied().filter(|domain| !taken.contains(*domain)).collect();
+fn room_beside<N, D: Ord>(taken: &[D], able: &[&Helper<N, D>]) -> Room {
+    let mut domains: Vec<&D> = able.iter().map(|helper| &helper.candidate.domain).collect();
+    domains.sort_unstable();
+    domains.dedup();
+    domains.retain(|domain| !taken.contains(domain));
     Room { nodes: able.len(), domains: domains.len() }
 }
 
@@ -65,7 +61,7 @@ pub fn plan<N: Copy + Ord, D: Clone + Ord>(
     helpers: &[Helper<N, D>],
     domain_of: impl Fn(&N) -> Option<D>,
 ) -> Option<RepairPlan<N, D>> {
-    let mut sources: Vec<(ShardIndex, N)> = Vec::new();
+    let mut sources: Vec<(ShardIndex, N)> = Vec::with_capacity(health.claims().len());
     for claim in health.claims().iter().filter(|claim| claim.state == ClaimState::Healthy) {
         if sources.last().is_none_or(|(index, _)| *index != claim.index) {
             sources.push((claim.index, claim.node));
@@ -77,40 +73,54 @@ pub fn plan<N: Copy + Ord, D: Clone + Ord>(
     rand::seq::SliceRandom::shuffle(sources.as_mut_slice(), rng);
 
     let taken = taken_domains(health, domain_of);
-    let weighed: BTreeMap<N, Candidate<N, D>> = able(health, shard_bytes, helpers)
+    let able = able(health, shard_bytes, helpers);
+    let room = room_beside(&taken, &able);
+    let weighed: Vec<Candidate<N, D>> = able
+        .into_iter()
         .map(|helper| {
             let mut candidate = helper.candidate.clone();
             candidate.free_bytes = (candidate.free_bytes as f64 * helper.trust.weight()) as u64;
-            (candidate.node, candidate)
+            candidate
         })
         .collect();
-    let room = room_beside(&taken, health, shard_bytes, helpers);
     let count = goal(coding, health.counters(), room).saturating_sub(health.counters().standing().into());
-    let places = placement::order(rng, weighed.values(), &taken).into_iter().take(count);
-    let missing =
-        coding.indices().filter(|index| matches!(health.state(*index), ShardState::Lost | ShardState::Unclaimed));
-    let targets: BTreeMap<ShardIndex, Place<N, D>> = missing.zip(places).collect();
+    let places = placement::order_beside(rng, weighed.iter(), |domain| taken.contains(domain));
+    let targets: BTreeMap<ShardIndex, Place<N, D>> = health.missing().zip(places.take(count)).collect();
     let shards = usize::from(coding.k()) + targets.len();
     let bytes = shard_bytes.saturating_mul(shards as u64);
     (!targets.is_empty()).then_some(RepairPlan { sources, targets, bytes })
 }
 
+/// Those that could take a shard, by node, each once: of those that are named twice the last.
 fn able<'a, N: Copy + Ord, D>(
     health: &SegmentHealth<N>,
     shard_bytes: u64,
     helpers: &'a [Helper<N, D>],
-) -> impl Iterator<Item = &'a Helper<N, D>> {
+) -> Vec<&'a Helper<N, D>> {
     // Some dozens of claims: looked through faster than sorted.
     let is_claimant = |node: N| health.claims().iter().any(|claim| claim.node == node);
-    helpers.iter().filter(move |helper| {
-        helper.trust != Trust::Disqualified
-            && helper.candidate.standing != Standing::RecentlyFailed
-            && helper.candidate.free_bytes >= shard_bytes
-            && !is_claimant(helper.candidate.node)
-    })
+    let mut able: Vec<&Helper<N, D>> = helpers
+        .iter()
+        .filter(|helper| {
+            helper.trust != Trust::Disqualified
+                && helper.candidate.standing != Standing::RecentlyFailed
+                && helper.candidate.free_bytes >= shard_bytes
+                && !is_claimant(helper.candidate.node)
+        })
+        .collect();
+    able.sort_by_key(|helper| helper.candidate.node);
+    able.dedup_by(|later, earlier| {
+        let is_same = later.candidate.node == earlier.candidate.node;
+        if is_same {
+            *earlier = *later;
+        }
+        is_same
+    });
+    able
 }
 
-fn taken_domains<N: Copy + Eq, D: Ord>(health: &SegmentHealth<N>, domain_of: impl Fn(&N) -> Option<D>) -> BTreeSet<D> {
+/// Domains of the holders that stand; some dozens, looked through faster than sorted.
+fn taken_domains<N: Copy + Eq, D>(health: &SegmentHealth<N>, domain_of: impl Fn(&N) -> Option<D>) -> Vec<D> {
     let standing = health.claims().iter().filter(|claim| !matches!(claim.state, ClaimState::Away | ClaimState::Failed));
     standing.filter_map(|claim| domain_of(&claim.node)).collect()
 }

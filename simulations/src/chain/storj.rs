@@ -1,5 +1,20 @@
 //! Formulas of the Storj v3 whitepaper (github.com/storj/whitepaper, `storjv3.tex`; seen).
 
+/// The nine repair-bandwidth ratios of its decision table: MTTF in months, k, n, m, and bytes of repair for each byte of
+/// user data and month as printed. (The nines beside them are no target: they are of a chance per repair time, which is
+/// not stated.)
+pub const RATIOS: [(f64, u8, u8, u8, &str); 9] = [
+    (1.0, 20, 40, 35, "9.36"),
+    (6.0, 20, 40, 30, "0.87"),
+    (12.0, 20, 40, 25, "0.31"),
+    (1.0, 30, 60, 35, "3.40"),
+    (6.0, 30, 70, 40, "0.60"),
+    (12.0, 30, 80, 45, "0.31"),
+    (1.0, 40, 80, 60, "5.21"),
+    (6.0, 40, 120, 50, "0.52"),
+    (12.0, 40, 120, 45, "0.24"),
+];
+
 /// Bytes of repair for each byte of user data and time: a (n - m + k) / (k ln(n/m)), a = 1/MTTF.
 ///
 /// The logarithm stands for the sum over single deaths, and the n - m + k for one repair of all that is missing when

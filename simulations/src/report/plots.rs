@@ -6,6 +6,9 @@ const SIZE: (u32, u32) = (720, 340);
 const BLUE_INK: RGBColor = RGBColor(0x1f, 0x5f, 0x8b);
 const RED_INK: RGBColor = RGBColor(0xb0, 0x3a, 0x2e);
 
+const GRID_INK: RGBColor = RGBColor(0xdd, 0xdd, 0xdd);
+const LABELS: (&str, i32) = ("sans-serif", 14);
+
 /// A plot that could not be drawn: too small a canvas, or values that are no numbers.
 #[derive(Debug, thiserror::Error)]
 #[error("a plot cannot be drawn: {0}")]
@@ -23,17 +26,60 @@ pub(crate) fn bars(title: &str, x: &str, y: &str, values: &[(f64, f64)], width: 
         let (low, high) = bounds(values.iter().map(|(at, _)| *at));
         let top = values.iter().map(|(_, value)| *value).fold(0.0, f64::max).max(f64::MIN_POSITIVE) * 1.08;
         let mut chart = ChartBuilder::on(&root)
-            .caption(title, ("sans-serif", 18))
+            .caption(title, ("sans-serif", 19))
             .margin(8)
             .x_label_area_size(40)
             .y_label_area_size(70)
             .build_cartesian_2d(low - width..high + width, 0.0..top)
             .map_err(failed)?;
-        chart.configure_mesh().x_desc(x).y_desc(y).disable_x_mesh().draw().map_err(failed)?;
+        chart
+            .configure_mesh()
+            .x_desc(x)
+            .y_desc(y)
+            .disable_x_mesh()
+            .light_line_style(WHITE)
+            .bold_line_style(GRID_INK)
+            .label_style(LABELS)
+            .axis_desc_style(LABELS)
+            .x_label_formatter(&|at| format!("{at:.0}"))
+            .y_label_formatter(&|count| format!("{count:.0}"))
+            .draw()
+            .map_err(failed)?;
         let bar = |(at, value): &(f64, f64)| {
             Rectangle::new([(at - width * 0.45, 0.0), (at + width * 0.45, *value)], BLUE_INK.filled())
         };
         chart.draw_series(values.iter().map(bar)).map_err(failed)?;
+        root.present().map_err(failed)?;
+    }
+    Ok(svg)
+}
+
+/// A curve through points that are in order.
+pub(crate) fn curve(title: &str, x: &str, y: &str, points: &[(f64, f64)]) -> Result<String, PlotError> {
+    let mut svg = String::new();
+    {
+        let root = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
+        let (low, high) = bounds(points.iter().map(|(at, _)| *at));
+        let wide = ((high - low) * 0.03).max(high.abs() * 0.01).max(1e-9);
+        let mut chart = ChartBuilder::on(&root)
+            .caption(title, ("sans-serif", 19))
+            .margin(12)
+            .x_label_area_size(40)
+            .y_label_area_size(70)
+            .build_cartesian_2d((low - wide).max(0.0).min(low)..high + wide, 0.0..102.0)
+            .map_err(failed)?;
+        chart
+            .configure_mesh()
+            .x_desc(x)
+            .y_desc(y)
+            .light_line_style(WHITE)
+            .bold_line_style(GRID_INK)
+            .label_style(LABELS)
+            .axis_desc_style(LABELS)
+            .y_label_formatter(&|part| format!("{part:.0}"))
+            .draw()
+            .map_err(failed)?;
+        chart.draw_series(LineSeries::new(points.iter().copied(), BLUE_INK.stroke_width(2))).map_err(failed)?;
         root.present().map_err(failed)?;
     }
     Ok(svg)
@@ -48,7 +94,8 @@ pub(crate) struct Dot {
     pub(crate) is_default: bool,
 }
 
-/// Points with labels; those on the frontier are joined, the default is ringed.
+/// Points with labels; those on the frontier are red, the default is ringed. They are not joined: the frontier is one in
+/// more costs than a plot has axes.
 pub(crate) fn dots(title: &str, x: &str, y: &str, dots: &[Dot]) -> Result<String, PlotError> {
     let mut svg = String::new();
     {
@@ -57,17 +104,22 @@ pub(crate) fn dots(title: &str, x: &str, y: &str, dots: &[Dot]) -> Result<String
         let (low, high) = bounds(dots.iter().map(|dot| dot.y));
         let (wide, tall) = (((right - left) * 0.08).max(0.01), ((high - low) * 0.08).max(0.1));
         let mut chart = ChartBuilder::on(&root)
-            .caption(title, ("sans-serif", 18))
+            .caption(title, ("sans-serif", 19))
             .margin(8)
             .x_label_area_size(40)
             .y_label_area_size(60)
             .build_cartesian_2d(left - wide..right + 2.0 * wide, low - tall..high + tall)
             .map_err(failed)?;
-        chart.configure_mesh().x_desc(x).y_desc(y).draw().map_err(failed)?;
-        let mut frontier: Vec<(f64, f64)> =
-            dots.iter().filter(|dot| dot.on_frontier).map(|dot| (dot.x, dot.y)).collect();
-        frontier.sort_by(|a, b| a.0.total_cmp(&b.0));
-        chart.draw_series(LineSeries::new(frontier, RED_INK.stroke_width(1))).map_err(failed)?;
+        chart
+            .configure_mesh()
+            .x_desc(x)
+            .y_desc(y)
+            .light_line_style(WHITE)
+            .bold_line_style(GRID_INK)
+            .label_style(LABELS)
+            .axis_desc_style(LABELS)
+            .draw()
+            .map_err(failed)?;
         let ink = |dot: &Dot| if dot.on_frontier { RED_INK } else { BLUE_INK };
         chart.draw_series(dots.iter().map(|dot| Circle::new((dot.x, dot.y), 4, ink(dot).filled()))).map_err(failed)?;
         let default = dots.iter().filter(|dot| dot.is_default);

@@ -6,6 +6,17 @@ fn bytes(count: f64) -> String {
     bytesize::ByteSize::b(count.max(0.0) as u64).display().iec().to_string()
 }
 
+/// A length of time in a unit that suits it.
+fn span(days: f64) -> String {
+    match days {
+        days if days >= 730.5 => format!("{:.1} years", days / 365.25),
+        days if days >= 2.0 => format!("{days:.1} d"),
+        days if days >= 1.0 / 12.0 => format!("{:.1} h", days * 24.0),
+        days if days >= 1.0 / 720.0 => format!("{:.1} min", days * 1440.0),
+        days => format!("{:.1} s", days * 86_400.0),
+    }
+}
+
 fn spread(spread: &Spread, show: impl Fn(f64) -> String) -> String {
     format!("mean {}, median {}, 95% below {}", show(spread.mean), show(spread.p50), show(spread.p95))
 }
@@ -19,18 +30,18 @@ impl Report {
             ("source", self.source.clone()),
             (
                 "network",
-                format!("{} nodes, {} segments, {:.3} years", settings.nodes, settings.segments, settings.years),
+                format!("{} nodes, {} segments, {}", settings.nodes, settings.segments, span(settings.years * 365.25)),
             ),
             (
                 "coding",
                 format!(
-                    "{}/{}, repaired at {}; grace {:.1} h, audits each {:.2} d, top-up after {:.2} d",
+                    "{}/{}, repaired at {}; grace {}, audits each {}, top-up after {}",
                     settings.k,
                     settings.n,
                     settings.threshold,
-                    settings.grace_hours,
-                    settings.audit_days,
-                    settings.top_up_days
+                    span(settings.grace_hours / 24.0),
+                    span(settings.audit_days),
+                    span(settings.top_up_days)
                 ),
             ),
             (
@@ -41,6 +52,7 @@ impl Report {
                 ),
             ),
             ("loss per year", loss_per_year(self)),
+            ("closed form", closed_form(self)),
         ];
         let availability = &self.availability;
         rows.extend([
@@ -52,7 +64,13 @@ impl Report {
             ("nodes that left", repair.nodes_left.to_string()),
             (
                 "repairs",
-                format!("{} ({} shards, {} tried again)", repair.repairs, repair.shards_rebuilt, repair.failed),
+                format!(
+                    "{} ({} shards, {} moved; {} tried again)",
+                    repair.repairs,
+                    repair.shards_rebuilt,
+                    bytes(repair.bytes as f64),
+                    repair.failed
+                ),
             ),
             (
                 "false repairs",
@@ -61,10 +79,16 @@ impl Report {
                     repair.given_up_wrongly, repair.surplus_shards
                 ),
             ),
-            ("time to detect", spread(&repair.detect_hours, |hours| format!("{hours:.1} h"))),
-            ("time below n", spread(&repair.thin_hours, |hours| format!("{hours:.1} h"))),
+            ("time to detect a loss", spread(&repair.detect_hours, |hours| span(hours / 24.0))),
+            ("time to repair, below n", spread(&repair.thin_hours, |hours| span(hours / 24.0))),
             ("repair per node and day", spread(&repair.node_bytes_per_day, bytes)),
-            ("repair per byte and month", format!("{:.3}", repair.bytes_per_byte_month)),
+            (
+                "traffic per byte, month",
+                format!(
+                    "{:.3} for repairs, {:.3} for audits",
+                    repair.bytes_per_byte_month, self.audit.bytes_per_byte_month
+                ),
+            ),
             (
                 "audits per node and day",
                 format!(
@@ -84,11 +108,24 @@ impl Report {
             ("space", format!("{:.3} bytes on disks for each byte stored", self.overhead)),
         ]);
         if let Some(cheats) = &self.cheats {
-            let days = spread(&cheats.found_days, |days| format!("{days:.1} d"));
-            rows.push(("cheats found", format!("{} shards; {days}", cheats.found)));
+            rows.push((
+                "cheats found",
+                format!("{} nodes; first after: {}", cheats.nodes_found, spread(&cheats.first_days, span)),
+            ));
+            rows.push(("false shards found", format!("{}; after: {}", cheats.found, spread(&cheats.found_days, span))));
         }
         rows
     }
+}
+
+fn closed_form(report: &Report) -> String {
+    let Some(found) = report.closed_form else {
+        return report.no_closed_form.map_or_else(String::new, |why| format!("none: {why}"));
+    };
+    let apart = found
+        .standard_errors
+        .map_or_else(String::new, |apart| format!("; counted {apart:+.2} standard errors from it"));
+    format!("{:.3e} lost by the end{apart}; {:.3e} per year in the long run", found.lost, found.per_year)
 }
 
 fn loss_per_year(report: &Report) -> String {

@@ -3,7 +3,7 @@
 use commonhold_policy::life::{Action, Event, Life};
 use commonhold_protocol::ShardIndex;
 
-use super::{GONE, ON, OUTAGE, What, World};
+use super::{AHEAD, GONE, ON, OUTAGE, What, World};
 
 impl World<'_> {
     /// A node leaves for good, its disk with it; a newcomer takes its place in the network, not its shards.
@@ -39,8 +39,11 @@ impl World<'_> {
 
         let held = std::mem::take(&mut self.nodes.held[at]);
         if self.population(node).cheat.is_none() {
-            for shard in &held {
-                self.shard_died(shard.segment, shard.index);
+            for shards in held.chunks(AHEAD) {
+                self.touch(shards.iter().map(|shard| shard.segment));
+                for shard in shards {
+                    self.shard_died(shard.segment, shard.index);
+                }
             }
         }
         self.nodes.held[at] = held;
@@ -51,8 +54,8 @@ impl World<'_> {
             Life::Lost { .. } => self.shards_lost(node),
         }
         let population = self.nodes.population[at];
-        self.newcomer(population);
-        self.room_grew();
+        let newcomer = self.newcomer(population);
+        self.room_grew(newcomer);
     }
 
     /// The end of a session.
@@ -62,7 +65,7 @@ impl World<'_> {
             return;
         }
         let lasts = match (&population.offline, &population.night) {
-            (Some(offline), _) => offline.draw(&mut self.rng),
+            (Some(offline), _) => offline.get_ref().draw(&mut self.rng),
             (None, Some(night)) => night.get_ref().asleep.ms(),
             (None, None) => return,
         };
@@ -143,16 +146,19 @@ impl World<'_> {
         let at = node as usize;
         let gone = self.nodes.flags[at] & GONE != 0;
         let held = std::mem::take(&mut self.nodes.held[at]);
-        for shard in &held {
+        for (number, shard) in held.iter().enumerate() {
+            if number.is_multiple_of(AHEAD) {
+                self.touch(held[number..].iter().take(AHEAD).map(|shard| shard.segment));
+            }
             let segment = shard.segment as usize;
-            if self.segments.lost[segment] {
+            if self.segments[segment].lost {
                 continue;
             }
             if gone {
                 // Nobody knows it, but it never comes back: its claim, lost as it is, is as good as none.
-                self.segments.health[segment].release(ShardIndex(shard.index), node);
+                self.segments[segment].health.release(ShardIndex(shard.index), node);
             } else {
-                self.segments.health[segment].lost(node);
+                self.segments[segment].health.lost(node);
             }
             self.assess(shard.segment);
         }
@@ -166,7 +172,7 @@ impl World<'_> {
         let held = std::mem::take(&mut self.nodes.held[node as usize]);
         let mut kept = Vec::with_capacity(held.len());
         for shard in held {
-            if self.segments.lost[shard.segment as usize] {
+            if self.segments[shard.segment as usize].lost {
                 continue;
             }
             if self.counts_again(shard.segment, shard.index, node) {
@@ -178,6 +184,6 @@ impl World<'_> {
             self.assess(shard.segment);
         }
         self.nodes.held[node as usize] = kept;
-        self.room_grew();
+        self.room_grew(node);
     }
 }

@@ -1,6 +1,6 @@
 //! What befalls many at once: a region is cut off, an operator leaves, a bad release stops half of the nodes.
 
-use rand::Rng;
+use rand::{Rng, seq::IndexedRandom};
 
 use super::World;
 
@@ -9,8 +9,11 @@ impl World<'_> {
         let incident = &self.scenario.incident[number];
         // Whole operators: the same draw for all nodes of one.
         let salt: u64 = self.rng.random();
-        let struck: Vec<u32> =
+        let mut struck: Vec<u32> =
             self.members.iter().copied().filter(|node| self.is_struck(number, *node, salt)).collect();
+        if let Some(count) = incident.nodes {
+            struck = struck.choose_multiple(&mut self.rng, count as usize).copied().collect();
+        }
         let until = incident.lasts.map(|lasts| self.later(lasts.ms()));
         for node in struck {
             match until {

@@ -1,30 +1,36 @@
 //! What is truly there, which no node knows; and what is learned of losses too rare to be seen.
 
 use super::{GONE, World};
-use crate::{chain, tally::Window};
+use crate::{chain, distribution::Distribution, tally::Window};
 
 impl World<'_> {
     /// Whether a real copy of the shard is on a disk that is still there, counted or not.
     pub(super) fn is_alive(&self, segment: u32, index: u8) -> bool {
-        let claims = self.segments.health[segment as usize].claims();
+        let claims = self.segments[segment as usize].health.claims();
         claims.iter().any(|claim| claim.index.0 == index && self.is_real(claim.node))
     }
 
     /// A real shard is gone with its node.
     pub(super) fn shard_died(&mut self, segment: u32, index: u8) {
         let at = segment as usize;
-        if self.segments.lost[at] || self.is_alive(segment, index) {
+        if self.segments[at].lost {
             return;
         }
-        self.segments.alive[at] -= 1;
+        // Where each index has one claim there is no other copy, and the claims need not be looked through.
+        let health = &self.segments[at].health;
+        let claimed = usize::from(self.coding.n() - health.counters().unclaimed);
+        if health.claims().len() > claimed && self.is_alive(segment, index) {
+            return;
+        }
+        self.segments[at].alive -= 1;
         self.tally.shards_died += 1;
-        let alive = self.segments.alive[at];
+        let alive = self.segments[at].alive;
         if self.is_watched(segment) {
-            if self.segments.dipped_at[at].is_nan() {
-                self.segments.dipped_at[at] = self.now as f64;
+            if self.segments[at].dipped_at.is_nan() {
+                self.segments[at].dipped_at = self.now as f64;
             }
-            if alive <= self.threshold && self.segments.crossed_at[at].is_nan() {
-                self.segments.crossed_at[at] = self.now as f64;
+            if alive <= self.threshold && self.segments[at].crossed_at.is_nan() {
+                self.segments[at].crossed_at = self.now as f64;
             }
         }
         if alive < self.coding.k() {
@@ -34,11 +40,11 @@ impl World<'_> {
 
     pub(super) fn segment_lost(&mut self, segment: u32) {
         let at = segment as usize;
-        self.segments.lost[at] = true;
+        self.segments[at].lost = true;
         self.tally.lost += 1;
-        self.tally.at_risk_ms += (self.now - self.segments.placed_at[at]) as f64;
+        self.tally.at_risk_ms += (self.now - self.segments[at].placed_at) as f64;
         let claims = std::mem::replace(
-            &mut self.segments.health[at],
+            &mut self.segments[at].health,
             commonhold_policy::segment_health::SegmentHealth::new(self.coding),
         );
         for claim in claims.claims() {
@@ -54,12 +60,12 @@ impl World<'_> {
     /// A repair ends the time in which a watched segment was thin: how likely would it have been lost in it?
     pub(super) fn window_ends(&mut self, segment: u32) {
         let at = segment as usize;
-        if !self.is_watched(segment) || self.segments.dipped_at[at].is_nan() {
+        if !self.is_watched(segment) || self.segments[at].dipped_at.is_nan() {
             return;
         }
         let (n, k, m) = (self.coding.n(), self.coding.k(), self.threshold);
-        let crossed = self.segments.crossed_at[at];
-        let since = if crossed.is_nan() { self.segments.dipped_at[at] } else { crossed };
+        let crossed = self.segments[at].crossed_at;
+        let since = if crossed.is_nan() { self.segments[at].dipped_at } else { crossed };
         let lasted = self.now as f64 - since;
         let death = self.mean_death_chance(segment, since, lasted);
         let window = if crossed.is_nan() {
@@ -70,17 +76,23 @@ impl World<'_> {
         };
         self.tally.windows.push(window);
         // A window is counted once, though a repair that finds too little room may leave the segment thin.
-        self.segments.dipped_at[at] = f64::NAN;
-        self.segments.crossed_at[at] = f64::NAN;
+        self.segments[at].dipped_at = f64::NAN;
+        self.segments[at].crossed_at = f64::NAN;
     }
 
     /// The chance that a holder leaves within `ms` from `since`, over the holders that there are now.
     pub(super) fn mean_death_chance(&self, segment: u32, since: f64, ms: f64) -> f64 {
+        // Where no life remembers its age, all holders of a population are alike.
+        if let [population] = self.scenario.population.as_slice()
+            && let Distribution::Exponential { .. } = population.lifetime.get_ref()
+        {
+            return population.lifetime.get_ref().ends_within(0.0, ms);
+        }
         let mut sum = 0.0;
         let mut count = 0.0;
-        for claim in self.segments.health[segment as usize].claims() {
+        for claim in self.segments[segment as usize].health.claims() {
             let age = (since - self.nodes.born[claim.node as usize]).max(0.0);
-            sum += self.population(claim.node).lifetime.ends_within(age, ms);
+            sum += self.population(claim.node).lifetime.get_ref().ends_within(age, ms);
             count += 1.0;
         }
         if count > 0.0 { sum / count } else { 0.0 }
@@ -89,12 +101,15 @@ impl World<'_> {
     /// What is known only at the end.
     pub(super) fn sum_up(&mut self) {
         let end = self.end as f64;
-        for at in 0..self.segments.health.len() {
+        for at in 0..self.segments.len() {
             self.tally.segments += 1;
-            if !self.segments.lost[at] {
-                self.tally.at_risk_ms += end - self.segments.placed_at[at] as f64;
-                self.tally.alive_at_end[usize::from(self.segments.alive[at])] += 1;
-                self.tally.standing_at_end += u64::from(self.segments.health[at].counters().standing());
+            if !self.segments[at].lost {
+                let holders =
+                    self.segments[at].health.claims().iter().map(|claim| self.nodes.flags[claim.node as usize]);
+                self.tally.shards_on_disks += holders.filter(|flags| flags & GONE == 0).count() as u64;
+                self.tally.at_risk_ms += end - self.segments[at].placed_at as f64;
+                self.tally.alive_at_end[usize::from(self.segments[at].alive)] += 1;
+                self.tally.standing_at_end += u64::from(self.segments[at].health.counters().standing());
             }
         }
         for place in 0..self.members.len() {
@@ -104,6 +119,6 @@ impl World<'_> {
             self.tally.shards_held += self.nodes.held[at].len() as u64;
         }
         self.tally.nodes_at_end = self.members.len() as u64;
-        self.tally.watched = u64::from(self.segments.health.len() as u32).div_ceil(u64::from(self.watch_each));
+        self.tally.watched = u64::from(self.segments.len() as u32).div_ceil(u64::from(self.watch_each));
     }
 }

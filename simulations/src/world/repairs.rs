@@ -2,26 +2,21 @@
 
 use commonhold_policy::{
     Standing,
-    audit::{
-        Outcome,
-        detection::{self, DetectionParams},
-        schedule,
-    },
-    placement::{self, Candidate},
+    audit::Outcome,
+    placement::{self, Candidate, Place},
     repair::{
         self, Decision, Room,
         order::{Action, Event, RepairOrder},
         plan::{self, Helper, RepairPlan},
     },
     reputation::Trust,
-    segment_health::{ClaimState, SegmentHealth, Source},
-    stewards::STEWARDS,
+    segment_health::{ClaimState, Claimed, SegmentHealth, Source},
     surplus,
 };
 use commonhold_protocol::{NodeId, ShardIndex, Timestamp};
 use rand::Rng;
 
-use super::{Held, What, World, lost_share};
+use super::{Held, Segment, What, World};
 
 /// So many candidates are looked at for each shard that is missing, and some more: what a node finds by walking a few
 /// random keys.
@@ -31,34 +26,36 @@ const HELPERS_MORE: usize = 4;
 impl World<'_> {
     /// A new segment, placed by policy.
     pub(super) fn place_segment(&mut self) {
-        let segment = self.segments.health.len() as u32;
+        let segment = self.segments.len() as u32;
         let n = usize::from(self.coding.n());
         let candidates: Vec<Candidate<u32, u32>> =
             self.sample_online(n + n / 2 + HELPERS_MORE).into_iter().map(|node| self.candidate(node)).collect();
-        let mut health = SegmentHealth::new(self.coding);
         let placed = placement::plan(&mut self.rng, self.coding, self.shard_bytes, &candidates);
         let slots = placed.map(|plan| plan.slots).unwrap_or_default();
         self.tally.unplaced += u64::from(slots.is_empty());
-        let mut real = 0;
-        let mut claims: Vec<(ShardIndex, u32)> = Vec::with_capacity(slots.len());
-        for (index, place) in slots {
-            health.claim(index, place.node, Source::Steward, &mut None);
-            health.audited(index, place.node, Outcome::Held);
-            real += u8::from(self.is_real(place.node));
-            claims.push((index, place.node));
-        }
+        // The stewards audit each of them at once.
+        let claimed = |(index, place): (ShardIndex, Place<u32, u32>)| Claimed {
+            index,
+            state: ClaimState::Healthy,
+            node: place.node,
+        };
+        let claims: Vec<Claimed<u32>> = slots.into_iter().map(claimed).collect();
         let unplaced = claims.is_empty();
-        self.segments.health.push(health);
-        self.segments.order.push(RepairOrder::new(self.times));
-        self.segments.timer_at.push(u64::MAX);
-        self.segments.repair.push(0);
-        self.segments.alive.push(real);
-        self.segments.lost.push(unplaced);
-        self.segments.placed_at.push(self.now);
-        self.segments.dipped_at.push(f64::NAN);
-        self.segments.crossed_at.push(f64::NAN);
-        for (index, node) in claims {
-            self.store(segment, index, node);
+        let real = claims.iter().filter(|claim| self.is_real(claim.node)).count() as u8;
+        self.segments.push(Segment {
+            health: SegmentHealth::restore(self.coding, claims),
+            order: RepairOrder::new(self.times),
+            timer_at: u64::MAX,
+            repair: 0,
+            alive: real,
+            lost: unplaced,
+            placed_at: self.now,
+            dipped_at: f64::NAN,
+            crossed_at: f64::NAN,
+        });
+        for at in 0..self.segments[segment as usize].health.claims().len() {
+            let claim = self.segments[segment as usize].health.claims()[at];
+            self.store(segment, claim.index, claim.node);
         }
         if real < self.coding.k() && !unplaced {
             self.segment_lost(segment);
@@ -72,23 +69,9 @@ impl World<'_> {
         let at = node as usize;
         self.nodes.held[at].push(Held { segment, index: index.0 });
         self.nodes.free_bytes[at] = self.nodes.free_bytes[at].saturating_sub(self.shard_bytes);
-        let Some(lost) = self.population(node).cheat.as_ref().and_then(lost_share) else { return };
-        let groups = schedule::shard_groups(self.shard_bytes);
-        // Each shard is found by its own eight stewards: in a large network they seldom know another of this holder.
-        let params = DetectionParams {
-            rate: self.rate,
-            stewards: STEWARDS,
-            shards: 1,
-            auditors: STEWARDS as u64,
-            groups_asked: self.rate.groups(self.nodes.held[at].len() as u64),
-            shard_groups: groups,
-            lost,
-            contained_ms: detection::contained_ms(self.rate),
-        };
-        if let Some(delay) = commonhold_policy::detection_delay(&mut self.rng, &params) {
-            let delay_ms = delay.as_millis() as f64;
-            self.tally.cheats_drawn.push(delay_ms);
-            self.queue.push(self.later(delay_ms), What::CheatFound { segment, node, index: index.0 });
+        // Those of the start are drawn when all are placed: how much is asked depends on how much is held.
+        if self.is_placed {
+            self.draw_detection(segment, index.0, node);
         }
     }
 
@@ -128,14 +111,14 @@ impl World<'_> {
     }
 
     fn decide(&mut self, segment: u32) -> Decision {
-        let counters = self.segments.health[segment as usize].counters();
+        let counters = self.segments[segment as usize].health.counters();
         let n = usize::from(self.coding.n());
         let room = if self.ample || usize::from(counters.standing()) >= n {
             // More than n changes nothing.
             Room { nodes: n, domains: n }
         } else {
             let helpers = self.helpers(self.members.len());
-            let health = &self.segments.health[segment as usize];
+            let health = &self.segments[segment as usize].health;
             plan::room(health, self.shard_bytes, &helpers, |node| Some(self.nodes.domain[*node as usize]))
         };
         repair::decide_at(self.coding, self.threshold, counters, room)
@@ -143,7 +126,7 @@ impl World<'_> {
 
     /// The counters of a segment have changed.
     pub(super) fn assess(&mut self, segment: u32) {
-        if self.segments.lost[segment as usize] {
+        if self.segments[segment as usize].lost {
             return;
         }
         let decision = self.decide(segment);
@@ -155,17 +138,32 @@ impl World<'_> {
         self.order(segment, Event::Assessed { decision, rank: 0 });
     }
 
-    /// There may be room now for segments that rest below n.
-    pub(super) fn room_grew(&mut self) {
-        for segment in std::mem::take(&mut self.resting) {
+    /// There may be room now, at `node`, for segments that rest below n: not for those that have a shard in its domain
+    /// already, unless they are so thin that a second one there is better than none.
+    pub(super) fn room_grew(&mut self, node: u32) {
+        if self.resting.is_empty() {
+            return;
+        }
+        let domain = self.nodes.domain[node as usize];
+        let may_use = |segment: &u32| {
+            let health = &self.segments[*segment as usize].health;
+            let holds = |claim: &Claimed<u32>| {
+                let stands = !matches!(claim.state, ClaimState::Away | ClaimState::Failed);
+                stands && self.nodes.domain[claim.node as usize] == domain
+            };
+            health.counters().standing() <= self.coding.threshold() || !health.claims().iter().any(holds)
+        };
+        let waiting: Vec<u32> = self.resting.iter().copied().filter(may_use).collect();
+        for segment in waiting {
+            self.resting.remove(&segment);
             self.assess(segment);
         }
     }
 
     pub(super) fn repair_timer(&mut self, segment: u32) {
         let at = segment as usize;
-        if self.segments.timer_at[at] == self.now && !self.segments.lost[at] {
-            self.segments.timer_at[at] = u64::MAX;
+        if self.segments[at].timer_at == self.now && !self.segments[at].lost {
+            self.segments[at].timer_at = u64::MAX;
             self.order(segment, Event::Timer);
         }
     }
@@ -176,16 +174,16 @@ impl World<'_> {
         let now = self.moment();
         let mut next = Some(event);
         while let Some(event) = next.take() {
-            for action in self.segments.order[at].handle(now, event) {
+            for action in self.segments[at].order.handle(now, event) {
                 match action {
                     Action::Timer { at: moment } => {
-                        self.segments.timer_at[at] = moment.0;
+                        self.segments[at].timer_at = moment.0;
                         self.queue.push(moment.0, What::RepairTimer { segment });
                     }
                     // All stewards see the same.
                     Action::Look { .. } => next = Some(Event::Looked { decision: self.decide(segment), working: None }),
                     Action::Repair => self.begin_repair(segment),
-                    Action::Stop => self.segments.repair[at] = self.segments.repair[at].wrapping_add(1),
+                    Action::Stop => self.segments[at].repair = self.segments[at].repair.wrapping_add(1),
                 }
             }
         }
@@ -193,7 +191,7 @@ impl World<'_> {
 
     fn begin_repair(&mut self, segment: u32) {
         let at = segment as usize;
-        let missing = self.coding.n() - self.segments.health[at].counters().standing();
+        let missing = self.coding.n() - self.segments[at].health.counters().standing();
         let lasts = match &self.scenario.repair.time {
             Some(law) => law.draw(&mut self.rng),
             None => {
@@ -203,88 +201,82 @@ impl World<'_> {
                 shards * self.shard_bytes as f64 / rate.0 * 1000.0
             }
         };
-        self.segments.repair[at] = self.segments.repair[at].wrapping_add(1);
-        self.queue.push(self.later(lasts), What::Repaired { segment, number: self.segments.repair[at] });
+        self.segments[at].repair = self.segments[at].repair.wrapping_add(1);
+        self.queue.push(self.later(lasts), What::Repaired { segment, number: self.segments[at].repair });
     }
 
     pub(super) fn repaired(&mut self, segment: u32, number: u16) {
         let at = segment as usize;
-        if self.segments.repair[at] != number || self.segments.lost[at] {
+        if self.segments[at].repair != number || self.segments[at].lost {
             return;
         }
-        let missing = self.coding.n().saturating_sub(self.segments.health[at].counters().standing());
-        let helpers = self.helpers(usize::from(missing));
+        let missing = self.coding.n().saturating_sub(self.segments[at].health.counters().standing());
+        // Where room is scarce, what a few random walks find would seldom be what there is room at.
+        let helpers = self.helpers(if self.ample { missing.into() } else { self.members.len() });
         let domains = &self.nodes.domain;
-        let health = &self.segments.health[at];
+        let health = &self.segments[at].health;
         let domain_of = |node: &u32| Some(domains[*node as usize]);
         let plan = plan::plan(&mut self.rng, self.coding, health, self.shard_bytes, &helpers, domain_of);
         // Which of the sources are on is seen when they are asked.
         let k = usize::from(self.coding.k());
-        let plan = plan.and_then(|plan| {
-            let on = |node: u32| self.is_online(node) && self.is_real(node);
-            let sources: Vec<u32> =
-                plan.sources.iter().map(|(_, node)| *node).filter(|node| on(*node)).take(k).collect();
-            (sources.len() == k).then_some((plan, sources))
+        let plan = plan.and_then(|mut plan| {
+            plan.sources.retain(|(_, node)| self.is_online(*node) && self.is_real(*node));
+            plan.sources.truncate(k);
+            (plan.sources.len() == k).then_some(plan)
         });
-        let Some((plan, sources)) = plan else {
+        let Some(plan) = plan else {
             self.tally.repairs_failed += 1;
             self.order(segment, Event::Failed);
             return;
         };
-        self.execute(segment, &plan, &sources);
+        self.execute(segment, &plan);
         self.order(segment, Event::Repaired);
         self.assess(segment);
     }
 
-    fn execute(&mut self, segment: u32, plan: &RepairPlan<u32, u32>, sources: &[u32]) {
+    /// Carries a plan out whose sources are k that are on.
+    fn execute(&mut self, segment: u32, plan: &RepairPlan<u32, u32>) {
         let at = segment as usize;
         let bytes = self.shard_bytes;
         self.window_ends(segment);
-        for source in sources {
+        for (_, source) in &plan.sources {
             self.nodes.sent[*source as usize] += bytes;
         }
         let steward = self.members[self.rng.random_range(0..self.members.len())] as usize;
-        self.nodes.received[steward] += bytes * sources.len() as u64;
+        self.nodes.received[steward] += bytes * plan.sources.len() as u64;
         self.nodes.sent[steward] += bytes * plan.targets.len() as u64;
         for (index, place) in &plan.targets {
             let was_alive = self.is_alive(segment, index.0);
             let mut evicted = None;
-            let health = &mut self.segments.health[at];
+            let health = &mut self.segments[at].health;
             if !health.claim(*index, place.node, Source::Steward, &mut evicted) {
                 continue;
             }
             health.audited(*index, place.node, Outcome::Held);
+            if let Some(node) = evicted {
+                // No record knows of its copy any more.
+                self.nodes.held[node as usize].retain(|held| held.segment != segment || held.index != index.0);
+            }
             self.nodes.received[place.node as usize] += bytes;
             self.store(segment, *index, place.node);
             if !was_alive && self.is_real(place.node) {
-                self.segments.alive[at] += 1;
+                self.segments[at].alive += 1;
             }
         }
-        if self.segments.alive[at] > self.threshold {
-            self.segments.crossed_at[at] = f64::NAN;
+        if self.segments[at].alive > self.threshold {
+            self.segments[at].crossed_at = f64::NAN;
         }
-        if self.segments.alive[at] == self.coding.n() {
-            self.segments.dipped_at[at] = f64::NAN;
+        if self.segments[at].alive == self.coding.n() {
+            self.segments[at].dipped_at = f64::NAN;
         }
         self.tally.repairs += 1;
         self.tally.shards_rebuilt += plan.targets.len() as u64;
         self.tally.repair_bytes += plan.bytes;
     }
 
-    /// An audit has found that a shard is not what it should be.
-    pub(super) fn cheat_found(&mut self, segment: u32, node: u32, index: u8) {
-        let at = segment as usize;
-        if self.segments.lost[at] || self.nodes.flags[node as usize] & super::GONE != 0 {
-            return;
-        }
-        self.tally.cheats_found += 1;
-        self.segments.health[at].audited(ShardIndex(index), node, Outcome::Refused);
-        self.assess(segment);
-    }
-
     /// A shard of a node that was lost: true if it counts again, false if it was rebuilt meanwhile and is given up.
     pub(super) fn counts_again(&mut self, segment: u32, index: u8, node: u32) -> bool {
-        let health = &mut self.segments.health[segment as usize];
+        let health = &mut self.segments[segment as usize].health;
         health.returned(node);
         // What comes back is audited at once.
         health.audited(ShardIndex(index), node, Outcome::Held);

@@ -1,0 +1,110 @@
+//! Shards that are not what their holders claim, and when audits find that: drawn from the law that the auditor follows.
+
+use std::collections::BTreeMap;
+
+use commonhold_policy::{
+    audit::{
+        Outcome,
+        detection::{self, DetectionParams},
+        schedule,
+    },
+    detection_delay,
+    stewards::STEWARDS,
+};
+use commonhold_protocol::ShardIndex;
+use rand::Rng;
+
+use super::{GONE, What, World};
+use crate::scenario::Cheat;
+
+/// What is remembered of cheats, to say how long they went unnoticed.
+#[derive(Debug, Default)]
+pub(super) struct Cheats {
+    /// When each took its first shard; none once it was found out.
+    since: BTreeMap<u32, Option<u64>>,
+    /// When each shard was taken: by node, segment and index.
+    taken: BTreeMap<(u32, u32, u8), u64>,
+}
+
+impl World<'_> {
+    /// Draws when each shard is found that a cheat holds at the start.
+    pub(super) fn draw_detections(&mut self) {
+        self.is_placed = true;
+        for place in 0..self.members.len() {
+            let node = self.members[place];
+            if let Some(Cheat::Drop { .. }) = self.population(node).cheat {
+                for shard in 0..self.nodes.held[node as usize].len() {
+                    let held = self.nodes.held[node as usize][shard];
+                    self.draw_detection(held.segment, held.index, node);
+                }
+            }
+        }
+    }
+
+    /// Draws when it is found that a shard is not what it should be, if its holder cheats and audits can find it.
+    pub(super) fn draw_detection(&mut self, segment: u32, index: u8, node: u32) {
+        let Some(Cheat::Drop { lost, wrong }) = self.population(node).cheat else { return };
+        self.cheats.since.entry(node).or_insert(Some(self.now));
+        self.cheats.taken.insert((node, segment, index), self.now);
+        // Each shard is found by its own eight stewards: what each of them knows of this holder besides is found in
+        // the review that follows.
+        let params = DetectionParams {
+            rate: self.rate,
+            stewards: STEWARDS,
+            shards: 1,
+            auditors: STEWARDS as u64,
+            groups_asked: self.rate.groups(self.nodes.held[node as usize].len() as u64),
+            shard_groups: schedule::shard_groups(self.shard_bytes),
+            lost: lost.0,
+            contained_ms: if wrong { 0 } else { detection::contained_ms(self.rate) },
+        };
+        if let Some(delay) = detection_delay(&mut self.rng, &params) {
+            self.queue.push(self.later(delay.as_millis() as f64), What::CheatFound { segment, node, index });
+        }
+    }
+
+    /// An audit has found that a shard is not what it should be: the steward makes all due that it knows of the holder.
+    pub(super) fn cheat_found(&mut self, segment: u32, node: u32, index: u8) {
+        let at = node as usize;
+        if self.nodes.flags[at] & GONE != 0 || !self.is_found(segment, node, index) {
+            return;
+        }
+        if let Some(since) = self.cheats.since.get_mut(&node).and_then(Option::take) {
+            self.tally.cheats_first_found.push((self.now - since) as f32);
+        }
+        let Some(Cheat::Drop { lost, .. }) = self.population(node).cheat else { return };
+        // The steward that found it keeps the record of another of its shards with this chance.
+        let known = (STEWARDS as f64 / self.members.len() as f64).min(1.0);
+        let held = self.nodes.held[at].len();
+        let asked = self.rate.groups(held as u64);
+        let finds = detection::detection_chance(lost.0, u64::from(asked)) * known;
+        if finds <= 0.0 {
+            return;
+        }
+        // From one to the next that is found, without a draw for each that is not.
+        let mut next: usize = 0;
+        loop {
+            let uniform = 1.0 - self.rng.random::<f64>();
+            // The cast saturates.
+            let passed = if finds < 1.0 { (uniform.ln() / (-finds).ln_1p()) as usize } else { 0 };
+            next = next.saturating_add(passed);
+            let Some(shard) = self.nodes.held[at].get(next).copied() else { return };
+            self.is_found(shard.segment, node, shard.index);
+            next += 1;
+        }
+    }
+
+    /// Counts a shard as lost; false if it was already, or is held no more.
+    fn is_found(&mut self, segment: u32, node: u32, index: u8) -> bool {
+        let here = &mut self.segments[segment as usize];
+        if here.lost || !here.health.audited(ShardIndex(index), node, Outcome::Refused) {
+            return false;
+        }
+        self.tally.cheats_found += 1;
+        if let Some(taken) = self.cheats.taken.remove(&(node, segment, index)) {
+            self.tally.cheat_delays.push((self.now - taken) as f32);
+        }
+        self.assess(segment);
+        true
+    }
+}
