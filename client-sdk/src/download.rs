@@ -1,6 +1,11 @@
 //! **fetched → verified**: a range of a segment's bytes, from just the shards that it lies in, or from any k of them.
 
-use std::{collections::BTreeMap, ops::Range, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use commonhold_network::TransferError;
@@ -11,6 +16,7 @@ use commonhold_policy::{
 use commonhold_protocol::{
     Coding, Manifest, NodeId, SegmentId, ShardIndex, VaultId, Verified,
     ask::{Request, Response},
+    record::CLAIMS_PER_INDEX_MAX,
     shard_stream::GroupRange,
 };
 use commonhold_storage_engine::{prove::decode_ranges, segment::restore_columns};
@@ -57,6 +63,35 @@ impl Piece {
         let range = columns.start.checked_sub(self.columns.start)?..columns.end.checked_sub(self.columns.start)?;
         slices(&self.parts, range).map(Iterator::collect)
     }
+}
+
+/// Who to ask for each shard, by what each steward says: nodes that are known first, then as if the stewards spoke in
+/// turn, each as often as an honest one would. Anyone can sign claims, so seven liars can name two dozen holders for
+/// each shard; the one whom the honest steward names is among the first eight.
+fn in_fair_order(
+    coding: Coding,
+    words: &[Vec<(ShardIndex, NodeId)>],
+    is_known: impl Fn(&NodeId) -> bool,
+) -> BTreeMap<ShardIndex, Vec<NodeId>> {
+    let mut fair = BTreeMap::new();
+    for index in coding.indices() {
+        let mut ranked: Vec<(bool, usize, NodeId)> = Vec::new();
+        for claims in words {
+            let of_index = claims.iter().filter(|(of, _)| *of == index).take(CLAIMS_PER_INDEX_MAX);
+            ranked.extend(of_index.enumerate().map(|(turn, (_, node))| (!is_known(node), turn, *node)));
+        }
+        ranked.sort_by_key(|(unknown, turn, _)| (*unknown, *turn));
+        let mut holders: Vec<NodeId> = Vec::new();
+        for (.., node) in ranked {
+            if !holders.contains(&node) {
+                holders.push(node);
+            }
+        }
+        if !holders.is_empty() {
+            fair.insert(index, holders);
+        }
+    }
+    fair
 }
 
 /// Which columns of which data shards hold the bytes `range` of a segment.
@@ -216,42 +251,43 @@ impl Download {
     async fn ask_stewards(&self) -> Result<Option<(SegmentInfo, Holders)>, Error> {
         let nodes = self.session.closest(*self.segment.as_bytes()).await?;
         let request = Request::FetchRecords { segments: vec![self.segment] };
-        let mut found: Option<(SegmentInfo, Holders)> = None;
+        let mut found = None;
         for group in nodes.chunks(10) {
+            let mut words: Vec<Vec<(ShardIndex, NodeId)>> = Vec::new();
             for (_, answer) in self.session.ask_all(group, &request).await {
                 let Some(Response::Records(records)) = answer else { continue };
                 let Some(record) = records.into_iter().flatten().next() else { continue };
                 let Some(manifest) = self.checked(record.manifest) else { continue };
-                let (info, holders) = found.get_or_insert_with(|| {
-                    let holders = vec![None; usize::from(manifest.coding.n())];
-                    (SegmentInfo { coding: manifest.coding, length: manifest.length, holders }, Holders::new())
-                });
+                found.get_or_insert((manifest.coding, manifest.length));
                 self.catalog.learn_manifest(self.segment, manifest);
-                for claim in record.claims {
-                    let leaf = claim.leaf;
-                    let Ok(claim) = claim.verify(self.session.network()) else { continue };
-                    let Some(slot) = info.holders.get_mut(usize::from(leaf.index.0)) else { continue };
-                    if leaf.segment != self.segment {
-                        continue;
-                    }
-                    slot.get_or_insert(NodeKey::of(&claim.holder));
-                    let known = holders.entry(leaf.index).or_default();
-                    if !known.iter().any(|(node, _)| *node == claim.holder) {
-                        known.push((claim.holder, self.standing(&claim.holder)));
-                    }
-                }
+                let claims = record.claims.into_iter().filter(|claim| claim.leaf.segment == self.segment);
+                let claims = claims.filter_map(|claim| claim.verify(self.session.network()).ok());
+                words.push(claims.map(|claim| (claim.claim.leaf.index, claim.holder)).collect());
             }
-            if found.is_some() {
-                break;
+            if let Some((coding, length)) = found {
+                let contacts = self.session.peer().known_contacts();
+                let known: BTreeSet<NodeId> = contacts.into_iter().map(|contact| contact.node).collect();
+                let holders = in_fair_order(coding, &words, |node| known.contains(node));
+                return Ok(Some(self.learn_holders(coding, length, holders)));
             }
         }
-        if let Some((info, holders)) = &found {
-            for (node, _) in holders.values().flatten() {
-                self.catalog.learn_node(&crate::table::NodeHint { node: *node, addresses: Vec::new() });
-            }
-            self.catalog.learn_info(self.segment, info.clone());
+        Ok(None)
+    }
+
+    fn learn_holders(
+        &self,
+        coding: Coding,
+        length: u64,
+        holders: BTreeMap<ShardIndex, Vec<NodeId>>,
+    ) -> (SegmentInfo, Holders) {
+        for node in holders.values().flatten() {
+            self.catalog.learn_node(&crate::table::NodeHint { node: *node, addresses: Vec::new() });
         }
-        Ok(found)
+        let first = |index| holders.get(&index).and_then(|of| of.first()).map(NodeKey::of);
+        let info = SegmentInfo { coding, length, holders: coding.indices().map(first).collect() };
+        self.catalog.learn_info(self.segment, info.clone());
+        let with_standing = |of: Vec<NodeId>| of.into_iter().map(|node| (node, self.standing(&node))).collect();
+        (info, holders.into_iter().map(|(index, of)| (index, with_standing(of))).collect())
     }
 
     /// Puts the pieces in order, restoring what did not arrive itself.
@@ -302,5 +338,21 @@ mod tests {
         assert_eq!(wanted, expected.into_iter().map(|(index, columns)| (ShardIndex(index), columns)).collect());
         assert_eq!(wanted_columns(coding, 1000, &(0..1)).len(), 1);
         assert_eq!(wanted_columns(coding, 1000, &(999..1001)).len(), 2);
+    }
+
+    #[test]
+    fn seven_liars_do_not_push_out_the_holder_that_one_honest_steward_names() {
+        let coding = Coding::new(1, 2).expect("a coding");
+        let node = |number: u8| NodeId::from_bytes([number; 32]);
+        let (shard, holder) = (ShardIndex(0), node(200));
+        let lies = (0..7).map(|liar| (0..40).map(|claim| (shard, node(liar * 20 + claim % 20))).collect::<Vec<_>>());
+        let mut words: Vec<_> = lies.collect();
+        words.push(vec![(shard, holder)]);
+        let ordered = in_fair_order(coding, &words, |_| false);
+        let holders = &ordered[&shard];
+        assert!(holders.iter().position(|node| *node == holder).expect("it is named") < 8);
+        assert_eq!(holders.len(), 7 * CLAIMS_PER_INDEX_MAX + 1);
+        assert_eq!(in_fair_order(coding, &words, |node| *node == holder)[&shard][0], holder);
+        assert!(!ordered.contains_key(&ShardIndex(1)));
     }
 }

@@ -39,6 +39,10 @@ const STRIKES_MAX: u32 = 3;
 const STRIKES_FOR: Duration = Duration::from_secs(600);
 /// Peers whose nonsense is counted at once.
 const STRIKING_PEERS_MAX: usize = 1024;
+/// Streams and questions of one peer beyond its limits, within [`EXCESS_FOR`], that are refused one by one. A peer of ours
+/// keeps to far less than the limits, but what it cancels takes us a while to notice.
+const EXCESS_MAX: u32 = 500;
+const EXCESS_FOR: Duration = Duration::from_secs(10);
 /// How often what is no longer needed is let go.
 const TIDY_EVERY: Duration = Duration::from_secs(5);
 
@@ -119,6 +123,7 @@ pub(crate) struct Task {
     walks: Walks,
     reachability: Reachability,
     strikes: HashMap<PeerId, (u32, Instant)>,
+    excess: HashMap<PeerId, (u32, Instant)>,
     accepted: Arc<Semaphore>,
     accepted_per_peer: HashMap<PeerId, Arc<Semaphore>>,
 }
@@ -153,6 +158,7 @@ impl Task {
             walks: Walks::default(),
             reachability: Reachability::default(),
             strikes: HashMap::new(),
+            excess: HashMap::new(),
             accepted: Arc::new(Semaphore::new(limits.streams.accepted_max)),
             accepted_per_peer: HashMap::new(),
             limits,
@@ -225,6 +231,22 @@ impl Task {
         }
     }
 
+    /// Counts what a peer wants beyond its limits. Each costs us a little though it is refused, so whoever goes on is kept
+    /// out.
+    fn exceed(&mut self, peer: PeerId) {
+        let now = Instant::now();
+        let (count, since) = self.excess.entry(peer).or_insert((0, now));
+        if now.saturating_duration_since(*since) > EXCESS_FOR {
+            (*count, *since) = (0, now);
+        }
+        *count += 1;
+        if *count > EXCESS_MAX {
+            tracing::info!(%peer, "wants far more than its share: kept out for a while");
+            self.excess.remove(&peer);
+            self.ban(peer);
+        }
+    }
+
     fn ban(&mut self, peer: PeerId) {
         self.swarm.behaviour_mut().routing.ban(peer, Instant::now());
         let _ = self.swarm.disconnect_peer_id(peer);
@@ -235,8 +257,12 @@ impl Task {
         let Some(from) = node_id(&peer) else { return };
         let per_peer_max = self.limits.streams.accepted_per_peer_max;
         let per_peer = self.accepted_per_peer.entry(peer).or_insert_with(|| Arc::new(Semaphore::new(per_peer_max)));
-        let permits = (per_peer.clone().try_acquire_owned(), self.accepted.clone().try_acquire_owned());
-        let (Ok(own), Ok(shared)) = permits else {
+        let Ok(own) = per_peer.clone().try_acquire_owned() else {
+            tracing::debug!(%peer, "a stream beyond the peer's limits: dropped");
+            self.exceed(peer);
+            return;
+        };
+        let Ok(shared) = self.accepted.clone().try_acquire_owned() else {
             tracing::debug!(%peer, "a stream beyond the limits: dropped");
             return;
         };
@@ -267,6 +293,8 @@ impl Task {
     fn tidy(&mut self) {
         let per_peer_max = self.limits.streams.accepted_per_peer_max;
         self.accepted_per_peer.retain(|_, own| own.available_permits() < per_peer_max);
+        let now = Instant::now();
+        self.excess.retain(|_, (_, since)| now.saturating_duration_since(*since) <= EXCESS_FOR);
         self.reachability.tick(&mut self.swarm);
     }
 }

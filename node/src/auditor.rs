@@ -16,6 +16,7 @@ mod rebuild;
 mod releases;
 mod repairs;
 mod table;
+mod trials;
 mod ward;
 
 use std::{
@@ -36,7 +37,7 @@ use commonhold_policy::{
     repair::order::{self, Times},
 };
 use commonhold_protocol::{ClaimLeaf, NetworkName, NodeId, SegmentId, Timestamp, ask::HealthReport};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
@@ -147,6 +148,8 @@ enum TimerOf {
     Moment(NodeNumber, Wanted),
     Probe(NodeNumber),
     Repair(WardNumber),
+    /// The time is over in which a record has to prove itself.
+    Trial(WardNumber),
     Epoch,
     /// The moment to see who came and who went.
     Look,
@@ -188,15 +191,24 @@ pub struct Auditor {
     own: NodeId,
     schedule: Schedule,
     grace_ms: u64,
+    /// Within this a new record has to prove itself.
+    prove_ms: u64,
     times: Times,
     wards: Wards,
     holders: Table<NodeId, HolderState>,
+    /// About so many of them were never heard of by themselves.
+    unseen: usize,
+    probes: Arc<Semaphore>,
     /// Wards of which not all shards stand.
     ailing: BTreeSet<WardNumber>,
     /// Wards whose repair is ordered.
     orders: BTreeMap<WardNumber, Ordered>,
     /// When a shard of a ward was last rebuilt here.
     repaired_at: BTreeMap<WardNumber, Timestamp>,
+    /// Since when the records of wards are on trial.
+    trials: BTreeMap<WardNumber, Timestamp>,
+    /// Those that have proven themselves, to be written down.
+    proven: Vec<SegmentId>,
     /// What is to be done before the next event is heard.
     pending: VecDeque<Pending>,
     timers: BinaryHeap<Reverse<(Timestamp, TimerOf)>>,
@@ -219,12 +231,17 @@ impl Auditor {
             own: parts.peer.node_id(),
             schedule: Schedule::new(parts.seed, rate),
             grace_ms,
+            prove_ms: config.audit.prove.as_ms().max(1),
             times: Times::new(config.repair.top_up.as_ms(), grace_ms),
             wards: Wards::new(),
             holders: Table::new(),
+            unseen: 0,
+            probes: Arc::new(Semaphore::new(lives::PROBES_AT_ONCE)),
             ailing: BTreeSet::new(),
             orders: BTreeMap::new(),
             repaired_at: BTreeMap::new(),
+            trials: BTreeMap::new(),
+            proven: Vec::new(),
             pending: VecDeque::new(),
             timers: BinaryHeap::new(),
             stewards: Arc::new([]),
@@ -247,6 +264,7 @@ impl Auditor {
         self.epoch().await;
         loop {
             self.settle().await;
+            self.write_proven();
             let now = self.now();
             let next = self.timers.peek().map_or(IDLE_MS_MAX, |Reverse((at, _))| at.ms_since(now).min(IDLE_MS_MAX));
             tokio::select! {
@@ -286,6 +304,7 @@ impl Auditor {
                 TimerOf::Challenge(node) if holder(node).is_some_and(|holder| holder.challenge_due == due) => {
                     self.contain(node, containment::Event::Timer);
                 }
+                TimerOf::Trial(ward) => self.try_record(ward),
                 TimerOf::Repair(ward) => {
                     if self.orders.get(&ward).is_some_and(|order| order.due == due) {
                         self.order(ward, order::Event::Timer);

@@ -147,11 +147,14 @@ pub struct AuditSection {
     pub every: Span,
     /// How long a node may be silent before it counts as gone.
     pub grace: Span,
+    /// How long a new record may take until enough of its shards have passed an audit; else it is forgotten.
+    pub prove: Span,
 }
 
 impl Default for AuditSection {
     fn default() -> Self {
-        Self { every: days(7), grace: Span(std::time::Duration::from_secs(12 * 3600)) }
+        let hours = |count: u64| Span(std::time::Duration::from_secs(count * 3600));
+        Self { every: days(7), grace: hours(12), prove: hours(1) }
     }
 }
 

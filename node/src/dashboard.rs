@@ -88,7 +88,7 @@ fn bytes(name: &'static str, help: &'static str, value: u64) -> Figure {
 
 /// What goes up and down.
 fn gauges(status: &NodeStatus) -> Vec<Figure> {
-    let NodeStatus { pledge, shards, records, .. } = status;
+    let NodeStatus { pledge, shards, records, expiry, .. } = status;
     let seconds = |name, help, value| Figure { name, unit: Some(Unit::Seconds), help, value };
     let last_repair = status.audits.last_repair_ms.map(|at| at / 1000);
     let last_repair = last_repair.map(|at| seconds("last_repair_timestamp", "Last repair that placed a shard", at));
@@ -106,13 +106,16 @@ fn gauges(status: &NodeStatus) -> Vec<Figure> {
         figure("lease_records", "Vaults with a lease kept", records.leases),
         figure("drop_records", "Segments with a drop or undrop kept", records.drops),
         bytes("records", "Records, on disk", records.used_bytes),
+        bytes("records_unproven", "Records that have yet to prove themselves", records.unproven_bytes),
+        figure("vaults_ended", "Vaults whose lease is over, as far as is known", expiry.ended),
+        figure("vaults_trashed", "Those of them whose shards are in the trash", expiry.trashed),
     ];
     gauges.into_iter().chain(last_repair).collect()
 }
 
 /// What only grows, from the start of the node.
-fn counters(status: &NodeStatus) -> [Figure; 9] {
-    let NodeStatus { traffic, audits, .. } = status;
+fn counters(status: &NodeStatus) -> [Figure; 15] {
+    let NodeStatus { traffic, audits, expiry, scrub, .. } = status;
     [
         bytes("shard_sent", "Shard bytes sent, repairs included", traffic.shard_bytes_sent),
         bytes("shard_received", "Shard bytes received, repairs included", traffic.shard_bytes_received),
@@ -123,6 +126,12 @@ fn counters(status: &NodeStatus) -> [Figure; 9] {
         figure("shards_rebuilt", "Shards rebuilt and placed", audits.shards_rebuilt),
         bytes("repair_read", "Shard bytes read for repairs", audits.bytes_read),
         bytes("repair_sent", "Shard bytes sent by repairs", audits.bytes_sent),
+        figure("expiry_asked", "Times that stewards were asked for a lease that is over", expiry.asked),
+        figure("vaults_freed", "Vaults that were let go, their lease being over", expiry.vaults_freed),
+        figure("shards_freed", "Shards of those vaults", expiry.shards_freed),
+        figure("scrub_verified", "Shards read by the scrub and found whole", scrub.verified),
+        figure("scrub_rotten", "Shards read by the scrub and found damaged", scrub.rotten),
+        figure("scrub_released", "Damaged shards whose stewards were told", scrub.released),
     ]
 }
 
@@ -242,6 +251,7 @@ mod tests {
                 leases: 2,
                 drops: 0,
                 used_bytes: 50_000,
+                unproven_bytes: 700,
                 bytes_max: 4 << 30,
             },
             traffic: TrafficStatus { shard_bytes_sent: 5, shard_bytes_received: 1 << 30 },
@@ -253,8 +263,8 @@ mod tests {
                 last_repair_ms: Some(1_770_091_506_999),
                 ..AuditSnapshot::default()
             },
-            expiry: ExpirySnapshot::default(),
-            scrub: ScrubSnapshot::default(),
+            expiry: ExpirySnapshot { ended: 2, vaults_freed: 1, shards_freed: 40, ..ExpirySnapshot::default() },
+            scrub: ScrubSnapshot { verified: 4_000, rotten: 1, released: 1 },
         }
     }
 
@@ -269,6 +279,10 @@ mod tests {
             "commonhold_shard_sent_bytes_total 5",
             "commonhold_audits_total{outcome=\"wrong\"} 2",
             "commonhold_repairs_total 3",
+            "commonhold_records_unproven_bytes 700",
+            "commonhold_vaults_ended 2",
+            "commonhold_shards_freed_total 40",
+            "commonhold_scrub_rotten_total 1",
             "commonhold_repair_sent_bytes_total 1048576",
             "commonhold_last_repair_timestamp_seconds 1770091506",
         ] {
@@ -313,7 +327,7 @@ mod tests {
                 _ => panic!("what is {line:?}?"),
             }
         }
-        assert_eq!(families.len(), 24);
+        assert_eq!(families.len(), 33);
     }
 
     /// The page of metrics is this very list.

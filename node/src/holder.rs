@@ -13,14 +13,14 @@ mod trash;
 use std::{
     cmp::Ordering,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
 };
 
 use bytes::Bytes;
 use commonhold_network::{RangeReply, ShardService, StoreBody};
-use commonhold_policy::admission::admit_shard;
+use commonhold_policy::admission::{ShardAdmission, admit_shard};
 use commonhold_protocol::{
     Claim, ClaimLeaf, Lease, Manifest, NetworkName, NodeId, SegmentId, ShardIndex, SigningKey, Unverified, VaultId,
     Verified, Verifier, ask::Refusal, shard_stream::GroupRange,
@@ -115,6 +115,7 @@ pub struct Holder {
     key: SigningKey,
     signer: ClaimSigner,
     limits: ExchangeLimits,
+    admission: Arc<Mutex<ShardAdmission>>,
     upload: Option<RateLimit>,
     download: Option<RateLimit>,
     observer: Arc<dyn Observer>,
@@ -133,6 +134,10 @@ pub struct HolderParts {
     pub neighbours: Arc<Neighbours>,
     /// The vaults whose heads are to be kept.
     pub served: Arc<ServedVaults>,
+    /// Bytes that it may hold in all.
+    pub pledge_bytes: u64,
+    /// Bytes that it may hold of one vault.
+    pub vault_bytes_max: u64,
     /// The pledge's rates.
     pub rates: Rates,
     /// Who watches.
@@ -142,7 +147,8 @@ pub struct HolderParts {
 impl Holder {
     /// A holder that signs with `identity`. Runs a task that signs claims on the current runtime.
     pub fn new(identity: &Identity, parts: HolderParts) -> Self {
-        let HolderParts { network, store, steward, neighbours, served, rates, observer } = parts;
+        let HolderParts { network, store, steward, neighbours, served, pledge_bytes, vault_bytes_max, rates, observer } =
+            parts;
         Self {
             key: identity.signing_key(),
             signer: ClaimSigner::start(identity.signing_key(), network.clone(), steward.clock().clone()),
@@ -152,6 +158,7 @@ impl Holder {
             neighbours,
             served,
             limits: ExchangeLimits::default(),
+            admission: Arc::new(Mutex::new(ShardAdmission::new(pledge_bytes, vault_bytes_max))),
             upload: rates.upload.map(RateLimit::new),
             download: rates.download.map(RateLimit::new),
             observer,
@@ -182,7 +189,7 @@ impl Holder {
         lease: Option<Unverified<Lease>>,
     ) -> Result<(Verified<Manifest>, Option<ShardWriter>), Refusal> {
         let (store, steward) = (self.store.clone(), self.steward.clone());
-        let sender = self.neighbours.sender(from);
+        let (sender, admission) = (self.neighbours.sender(from), self.admission.clone());
         blocking(move || {
             let manifest = steward.verifier().verify(manifest).map_err(|_| Refusal::Invalid)?;
             let newest_drop = steward.newest_drop(&manifest.id()).map_err(|error| error.refusal())?;
@@ -207,6 +214,10 @@ impl Holder {
                 Err(StoreError::AlreadyHeld { leaf }) => check_held(&store, &manifest, leaf, steward.verifier())?,
                 Err(error) => return Err(refusal(&error)),
             };
+            if writer.is_some() {
+                let mut admission = admission.lock().unwrap_or_else(PoisonError::into_inner);
+                admission.admit(steward.clock().now(), &sender.domain, manifest.shard_length())?;
+            }
             Ok((manifest, writer))
         })
         .await

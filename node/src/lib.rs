@@ -25,6 +25,7 @@ pub mod service;
 pub mod status;
 pub mod steward;
 pub mod sweep;
+mod turns;
 
 pub use config::{Config, ConfigError};
 pub use fsck::{FsckError, FsckReport, fsck};

@@ -133,6 +133,11 @@ impl Neighbours {
         neighbour.named = domain.map(Domain::new);
     }
 
+    /// True if a node was connected, or said something of itself.
+    pub fn is_known(&self, node: &NodeId) -> bool {
+        self.known().contains_key(node)
+    }
+
     /// True if a node should be asked about itself.
     pub fn wants_about(&self, node: &NodeId) -> bool {
         self.known().get(node).and_then(|neighbour| neighbour.about_at).is_none_or(|at| at.elapsed() > ABOUT_EVERY)

@@ -18,7 +18,7 @@ use commonhold_network::{
 use commonhold_policy::expiry::ClockDoubt;
 use commonhold_protocol::NodeId;
 use commonhold_storage_engine::store::{ShardStore, StoreError, StoreOptions};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -38,6 +38,7 @@ use crate::{
     status::{NodeStatus, PledgeStatus, RecordStatus, ShardStatus, TrafficStatus},
     steward::Steward,
     sweep::{ServedVaults, Sweep},
+    turns::{self, Turns},
 };
 
 /// The folder of the record store, in the data folder.
@@ -46,8 +47,8 @@ pub(crate) const RECORDS_FOLDER: &str = "records";
 const EVIDENCE_FOLDER: &str = "evidence";
 /// What the auditor remembers over a restart, in the data folder.
 const AUDITS_FILE: &str = "audits";
-/// Questions that are worked on at once; the others wait in the peer's queue, which is bounded.
-const ASKS_AT_ONCE: usize = 32;
+/// Questions that wait for their turn; beyond these, they wait in the peer's queue, which is bounded too.
+const ASKS_WAITING_MAX: usize = 256;
 /// How long stopping waits for shards that are being received.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -171,6 +172,8 @@ async fn run_in<S: Service>(
         steward: steward.clone(),
         neighbours: neighbours.clone(),
         served: served.clone(),
+        pledge_bytes: config.pledge.disk.0,
+        vault_bytes_max: config.pledge.vault_max.0,
         rates: Rates { upload: config.pledge.upload, download: config.pledge.download },
         observer: observer.clone(),
     };
@@ -219,6 +222,7 @@ async fn run_in<S: Service>(
         peer: peer.clone(),
         store: store.clone(),
         records: records.clone(),
+        steward: steward.clone(),
         clock,
         audits,
         expiry: expiry_figures.clone(),
@@ -309,17 +313,20 @@ async fn serve<S: Service>(
 ) -> Result<(), NodeError> {
     publish_addresses(&running.peer, source, data_dir).await?;
     data_dir.publish(DASHBOARD_FILE, &format!("{dashboard_address}\n"))?;
-    let turns = Arc::new(Semaphore::new(ASKS_AT_ONCE));
+    let mut turns = Turns::new();
+    let (done, mut finished) = mpsc::channel(turns::AT_ONCE);
     loop {
+        while let Some((from, ask)) = turns.next() {
+            let answer = answer(running, service.clone(), ask);
+            let turn = Turn { from, done: done.clone() };
+            running.tasks.spawn(async move {
+                answer.await;
+                drop(turn);
+            });
+        }
         tokio::select! {
-            Some(ask) = inbound.asks.recv() => {
-                let Ok(turn) = turns.clone().acquire_owned().await else { return Ok(()) };
-                let answer = answer(running, service.clone(), ask);
-                running.tasks.spawn(async move {
-                    answer.await;
-                    drop(turn);
-                });
-            }
+            Some(from) = finished.recv() => turns.done(from),
+            Some(ask) = inbound.asks.recv(), if turns.waiting() < ASKS_WAITING_MAX => turns.push(ask.from, ask),
             Some(stream) = inbound.streams.recv() => {
                 if let Some(address) = &stream.from_addr {
                     running.neighbours.connected(stream.from, address);
@@ -344,6 +351,19 @@ async fn serve<S: Service>(
             },
             else => return Err(NetworkError::Stopped.into()),
         }
+    }
+}
+
+/// A turn; given back when dropped.
+struct Turn {
+    from: NodeId,
+    done: mpsc::Sender<NodeId>,
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        // There is room for all that run at once.
+        let _ = self.done.try_send(self.from);
     }
 }
 
@@ -436,6 +456,7 @@ struct Figures {
     peer: Peer,
     store: Arc<ShardStore>,
     records: Arc<RecordStore>,
+    steward: Arc<Steward>,
     clock: Arc<Clock>,
     audits: Arc<AuditFigures>,
     expiry: Arc<ExpiryFigures>,
@@ -478,6 +499,7 @@ impl StatusSource for Figures {
                 leases: counts.leases,
                 drops: counts.drops,
                 used_bytes: record_bytes,
+                unproven_bytes: self.steward.unproven_bytes(),
                 bytes_max: self.records.bytes_max(),
             },
             traffic: TrafficStatus {

@@ -291,13 +291,13 @@ impl RecordStore {
         self.index.iter(kind, after).take(count_max).map(|item| item.map(|location| summary(&location))).collect()
     }
 
-    /// Every entry of a kind with its owner and its bytes on disk, one after another, without holding them all. One
+    /// Every entry of a kind with its owner, its tag and its bytes on disk, one after another, without holding them all. One
     /// that cannot be read is left out.
-    pub fn for_each(&self, kind: Kind, mut visit: impl FnMut(VaultId, u64)) -> Result<(), RecordsError> {
+    pub fn for_each(&self, kind: Kind, mut visit: impl FnMut(VaultId, u8, u64)) -> Result<(), RecordsError> {
         for location in self.index.iter(kind, None) {
             let location = location?;
             match self.owner(kind, &location.key) {
-                Ok(Some(owner)) => visit(owner, location.length.into()),
+                Ok(Some(owner)) => visit(owner, location.tag, location.length.into()),
                 Ok(None) => {}
                 Err(error @ RecordsError::Damaged { .. }) => tracing::warn!(%error, "an entry is not counted"),
                 Err(error) => return Err(error),

@@ -91,6 +91,8 @@ pub struct RecordStatus {
     pub drops: u64,
     /// Used on disk.
     pub used_bytes: u64,
+    /// Of records that have yet to prove that they are worth keeping.
+    pub unproven_bytes: u64,
     /// The limit.
     pub bytes_max: u64,
 }

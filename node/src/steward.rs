@@ -11,6 +11,7 @@ mod drops;
 mod heads;
 mod keep;
 mod leases;
+mod proving;
 mod released;
 
 #[cfg(test)]
@@ -22,12 +23,16 @@ use std::{
 };
 
 use bytes::Bytes;
-use commonhold_policy::{Domain, admission::RecordAdmission};
+use commonhold_policy::{
+    Domain,
+    admission::{Growth, RecordAdmission},
+};
 use commonhold_protocol::{
     NetworkName, NodeId, Record, SegmentId, VaultId, Verifier,
     ask::{ASK_BYTES_MAX, Refusal, Request, Response},
 };
 
+use self::proving::WaitingClaims;
 use crate::{
     auditor::{AuditorHandle, News},
     clock::Clock,
@@ -46,6 +51,8 @@ const ATTEMPTS_MAX: usize = 8;
 pub(crate) const TAG_DROPPED: u8 = 1;
 /// The tag of all else.
 pub(crate) const TAG_WANTED: u8 = 0;
+/// The tag of a segment's record that has not proven yet that it is worth keeping, see [`proving`].
+pub(crate) const TAG_UNPROVEN: u8 = 3;
 
 /// What a steward has to know of the shards that its node holds.
 pub trait Holdings: Send + Sync {
@@ -73,6 +80,8 @@ pub struct Steward {
     records: Arc<RecordStore>,
     holdings: Arc<dyn Holdings>,
     admission: Mutex<RecordAdmission>,
+    /// Claims for which their records have no room now.
+    waiting: Mutex<WaitingClaims>,
     /// Hashes of leases that were kept, or were older than what is kept.
     seen_leases: Mutex<VecDeque<[u8; 32]>>,
     /// Which state of a vault's lease a node was told.
@@ -87,8 +96,7 @@ pub struct Steward {
 /// A change with what admission counted for it, to be taken back if the change is not done.
 struct Admitted {
     change: Change,
-    before: u64,
-    after: u64,
+    growth: Growth,
 }
 
 /// Why an object is not kept.
@@ -135,7 +143,12 @@ impl Steward {
     ) -> Result<Self, RecordsError> {
         let mut admission = RecordAdmission::new(records.bytes_max() / 100 * LIVE_PERCENT);
         for kind in [Kind::Segment, Kind::Heads, Kind::Lease, Kind::Drop] {
-            records.for_each(kind, |owner, bytes| admission.count(owner, bytes))?;
+            records.for_each(kind, |owner, tag, bytes| {
+                admission.count(owner, bytes);
+                if tag == TAG_UNPROVEN {
+                    admission.count_unproven(bytes as i64);
+                }
+            })?;
         }
         Ok(Self {
             verifier: Arc::new(Verifier::new(network)),
@@ -143,6 +156,7 @@ impl Steward {
             records,
             holdings,
             admission: Mutex::new(admission),
+            waiting: Mutex::default(),
             seen_leases: Mutex::default(),
             told_leases: Mutex::default(),
             ended: Mutex::default(),
@@ -235,21 +249,24 @@ impl Steward {
     /// Counts a change against the limits of its vault and of its sender.
     fn admit(&self, sender: &Sender, change: Change, before: u64) -> Result<Admitted, Refusal> {
         let after = change.body.as_ref().map_or(0, |body| body.len() as u64 + ENTRY_BYTES);
-        let now = self.clock.now();
-        self.admission().admit(now, &sender.domain, change.owner, before, after)?;
-        Ok(Admitted { change, before, after })
+        let growth = Growth { before, after, unproven: self.unproven_growth(&change, before, after) };
+        self.admission().admit(self.clock.now(), &sender.domain, change.owner, growth)?;
+        Ok(Admitted { change, growth })
     }
 
     /// Does what was admitted, and tells the auditor; what could not be done is no longer counted. True for each that
     /// was done.
     fn commit(&self, sender: &Sender, admitted: Vec<Admitted>) -> Result<Vec<bool>, RecordsError> {
         let (changes, counted): (Vec<_>, Vec<_>) =
-            admitted.into_iter().map(|Admitted { change, before, after }| (change, (before, after))).unzip();
+            admitted.into_iter().map(|Admitted { change, growth }| (change, growth)).unzip();
         let committed = self.records.commit(&changes);
         let mut admission = self.admission();
-        let mut take_back = |change: &Change, (before, after): (u64, u64)| match after.checked_sub(before) {
-            Some(growth) => admission.forget(change.owner, growth),
-            None => admission.count(change.owner, before - after),
+        let mut take_back = |change: &Change, Growth { before, after, unproven }: Growth| {
+            admission.count_unproven(-unproven);
+            match after.checked_sub(before) {
+                Some(growth) => admission.forget(change.owner, growth),
+                None => admission.count(change.owner, before - after),
+            }
         };
         match committed {
             Ok(committed) => {

@@ -15,13 +15,14 @@ mod sources;
 
 use std::collections::BTreeMap;
 
-use commonhold_protocol::{Coding, NodeId, ShardIndex, Timestamp};
+use commonhold_protocol::{Coding, NodeId, ShardIndex, Timestamp, record::CLAIMS_PER_INDEX_MAX};
 
-use crate::{Failure, Standing};
+use crate::{Failure, Standing, stewards::STEWARDS};
 use sources::Sources;
 
-/// The most holders of one shard that are considered: hints and a record's claims, generously.
-pub const HOLDERS_PER_SHARD_MAX: usize = 8;
+/// The most holders of one shard that are considered: hints, and all the claims that the stewards of a record may name,
+/// or some of them could push out whom another one names.
+pub const HOLDERS_PER_SHARD_MAX: usize = 8 + STEWARDS * CLAIMS_PER_INDEX_MAX;
 /// Once something has arrived, an ask is slow after this long, and after twice the median of those that were
 /// answered.
 pub const SLOW_MS: u64 = 500;

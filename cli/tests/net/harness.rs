@@ -3,6 +3,7 @@
 
 mod client;
 mod compare;
+mod hand_made;
 mod owner;
 mod process;
 mod someone;
@@ -21,12 +22,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use commonhold_cheats::Kind;
+use commonhold_cheats::{Kind, Lie};
 use serde_json::Value;
 
 pub(crate) use self::{
     client::{Finished, Home, Running, bytes_placed},
     compare::{assert_same, contents},
+    hand_made::{HandMadeVault, in_ms},
     owner::{Owner, segment_of_noise},
     process::mortal,
     someone::{NOBODY, Someone},
@@ -275,12 +277,30 @@ impl Network {
 
     /// Starts a node that was ended as one that cheats, and returns once it answers and knows `others` other nodes.
     pub(crate) fn start_cheat(&mut self, node: usize, kind: Kind, others: u64) {
+        self.launch_cheat(node, kind.name());
+        self.await_node(node, others);
+    }
+
+    /// Makes stewards that lie of nodes, whether they run or not, and returns once each of them knows all others.
+    pub(crate) fn make_liars(&mut self, nodes: &[usize], lie: Lie) {
+        let others = self.running().into_iter().filter(|node| !nodes.contains(node)).count() + nodes.len() - 1;
+        for node in nodes {
+            if self.status(*node).is_some() {
+                self.stop(*node);
+            }
+            self.launch_cheat(*node, lie.name());
+        }
+        for node in nodes {
+            self.await_node(*node, others as u64);
+        }
+    }
+
+    fn launch_cheat(&mut self, node: usize, name: &str) {
         let program = Path::new(PROGRAM).with_file_name("examples").join("cheats");
         assert!(program.is_file(), "{} is built with the tests: is this still where?", program.display());
         let mut command = process::mortal(program);
-        command.arg(kind.name());
+        command.arg(name);
         self.launch_as(node, command);
-        self.await_node(node, others);
     }
 
     fn launch_as(&mut self, node: usize, mut command: Command) {

@@ -1,22 +1,14 @@
 //! Promise: what nobody keeps a lease on any more is let go, and its space comes back; but only on positive evidence.
 //! Stewards that know nothing of a vault, and a clock that is years ahead, destroy nothing.
 
-use std::{
-    fs,
-    os::unix::fs::MetadataExt,
-    path::Path,
-    process::Command,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{fs, os::unix::fs::MetadataExt, path::Path, process::Command, time::Duration};
 
-use bytes::Bytes;
 use commonhold_protocol::{
-    Claim, Coding, Lease, NodeId, Record, SegmentId, Timestamp, Unverified, Verified,
+    Coding, NodeId, Record, Verified,
     ask::{Refusal, Request},
 };
-use commonhold_storage_engine::keys::{VaultKeys, VaultSecret};
 
-use super::harness::{Network, Setup, Spy, eventually, hex_id, poll_until, segment_of_noise};
+use super::harness::{HandMadeVault, Network, Setup, Spy, eventually, hex_id, in_ms, poll_until, segment_of_noise};
 
 const NODES: usize = 6;
 /// Days and months in seconds.
@@ -24,66 +16,12 @@ const TIMES: &str = "[lease]\ngrace = \"2 s\"\nuptime = \"1 s\"\n\n[pledge]\ntra
                      [audit]\nevery = \"10 s\"\ngrace = \"20 s\"\n";
 /// Grace, trash and a few rounds of questions are about six seconds; the rest is for a loaded machine.
 const EXPIRY_MAX: Duration = Duration::from_secs(90);
-const SEGMENT_BYTES: usize = 4 << 20;
-
-/// A vault whose owner is this test, and what was placed of it.
-struct Vault<'s> {
-    spy: &'s Spy,
-    keys: VaultKeys,
-    shards: Vec<(NodeId, SegmentId, u8, Bytes)>,
-}
-
-impl<'s> Vault<'s> {
-    fn new(spy: &'s Spy) -> Self {
-        Self { spy, keys: VaultKeys::derive(&VaultSecret::from_bytes(rand::random())), shards: Vec::new() }
-    }
-
-    fn lease(&self, counter: u64, valid_until: Timestamp) -> Unverified<Lease> {
-        let lease = Lease { vault: self.keys.vault_id(), counter, valid_until };
-        Verified::sign(lease, self.keys.signing(), &self.spy.network).to_unverified()
-    }
-
-    /// Puts a shard of a new segment on each of `nodes`, and its record on all of them, under `lease`.
-    fn place(&mut self, nodes: &[NodeId], lease: &Unverified<Lease>) {
-        let n = u8::try_from(nodes.len()).unwrap();
-        let coding = Coding::new((n / 2).max(1), n).unwrap();
-        let coded = segment_of_noise(&self.keys, rand::random(), SEGMENT_BYTES, coding);
-        let manifest = Verified::sign(coded.manifest, self.keys.signing(), &self.spy.network);
-        let mut claims: Vec<Claim> = Vec::new();
-        for ((shard, node), index) in coded.shards.into_iter().zip(nodes).zip(0..) {
-            let lease = Some(lease.clone());
-            claims.push(self.spy.store_under(*node, manifest.to_unverified(), index, lease, shard.clone()).unwrap());
-            self.shards.push((*node, manifest.id(), index, shard));
-        }
-        let record = Record { manifest: manifest.to_unverified(), claims, drop: None };
-        for node in nodes {
-            let request = Request::KeepRecords { records: vec![record.clone()], lease: Some(lease.clone()) };
-            self.spy.keep(*node, request).unwrap();
-        }
-    }
-
-    /// Every shard that was placed is still there, for whoever asks.
-    fn assert_reads(&self, spy: &Spy) {
-        for (node, segment, index, shard) in &self.shards {
-            assert_eq!(spy.whole_shard(*node, *segment, *index).as_ref(), Ok(shard));
-        }
-    }
-
-    fn bytes_placed(&self) -> u64 {
-        self.shards.iter().map(|(.., shard)| shard.len() as u64).sum()
-    }
-}
 
 fn start() -> (Network, Spy, Vec<NodeId>) {
     let network = Network::start(&Setup { nodes: NODES, overlay: Some(TIMES), ..Setup::default() });
     let spy = Spy::on(&network);
     let nodes = (0..NODES).map(|node| hex_id(&network.node_id(node))).collect();
     (network, spy, nodes)
-}
-
-fn in_ms(ms: u64) -> Timestamp {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-    Timestamp(now.as_millis() as u64).after_ms(ms)
 }
 
 /// Bytes that the volumes of all nodes take on the disk.
@@ -98,7 +36,7 @@ fn on_disk(network: &Network) -> u64 {
 #[test]
 fn a_vault_whose_lease_runs_out_is_let_go_and_its_space_comes_back() {
     let (network, spy, nodes) = start();
-    let (mut kept, mut gone) = (Vault::new(&spy), Vault::new(&spy));
+    let (mut kept, mut gone) = (HandMadeVault::new(&spy), HandMadeVault::new(&spy));
     let year = kept.lease(1, in_ms(365 * 24 * 60 * 60 * 1000));
     kept.place(&nodes, &year);
     let shards = network.figures("/shards/held");
@@ -130,7 +68,7 @@ fn a_vault_whose_lease_runs_out_is_let_go_and_its_space_comes_back() {
 #[test]
 fn stewards_that_do_not_know_the_vault_destroy_nothing() {
     let (network, spy, nodes) = start();
-    let mut vault = Vault::new(&spy);
+    let mut vault = HandMadeVault::new(&spy);
     // Ended before it came: nobody tells others of it, so one node alone knows the vault.
     let ended = vault.lease(1, in_ms(0));
     let holder = &nodes[..1];
@@ -166,7 +104,7 @@ int clock_gettime(clockid_t clock, struct timespec *time) {
 #[test]
 fn a_clock_in_2038_destroys_nothing() {
     let (mut network, spy, nodes) = start();
-    let mut vault = Vault::new(&spy);
+    let mut vault = HandMadeVault::new(&spy);
     let year = vault.lease(1, in_ms(365 * 24 * 60 * 60 * 1000));
     for _ in 0..3 {
         vault.place(&nodes, &year);

@@ -16,6 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use crate::{
     ask::AskCodec,
+    behaviour::ASKS_PER_PEER_MAX,
     inbound::{AskReply, InboundAsk},
 };
 
@@ -34,19 +35,40 @@ pub(crate) type Answer = (ResponseChannel<Bytes>, Option<Response>);
 /// Who asked, and its share of the questions that one peer may be asked at once.
 pub(crate) type Asker = (oneshot::Sender<Result<Bytes, AskFailure>>, OwnedSemaphorePermit);
 
-type Answering = Pin<Box<dyn Future<Output = Answer> + Send>>;
+type Answering = Pin<Box<dyn Future<Output = (NodeId, Answer)> + Send>>;
+
+/// What became of a question.
+#[derive(Debug)]
+pub(crate) enum Taken {
+    /// It waits for its answer.
+    In,
+    /// Its asker has as many open as it may: refused.
+    Excess,
+    /// We have too many open: refused, and not its asker's fault.
+    Full,
+    /// It cannot be read.
+    Nonsense(FormatError),
+}
 
 pub(crate) struct Asks {
     asked: HashMap<OutboundRequestId, Asker>,
     inbound: mpsc::Sender<InboundAsk>,
     answering: FuturesUnordered<Answering>,
     answering_max: usize,
+    /// Questions that wait for an answer, by asker.
+    open: HashMap<NodeId, usize>,
 }
 
 impl Asks {
     pub(crate) fn new(inbound: mpsc::Sender<InboundAsk>, queued_max: usize) -> Self {
         // As many again may be in the owner's hands as in the queue.
-        Self { asked: HashMap::new(), inbound, answering: FuturesUnordered::new(), answering_max: 2 * queued_max }
+        Self {
+            asked: HashMap::new(),
+            inbound,
+            answering: FuturesUnordered::new(),
+            answering_max: 2 * queued_max,
+            open: HashMap::new(),
+        }
     }
 
     pub(crate) fn ask(&mut self, behaviour: &mut Behaviour<AskCodec>, peer: PeerId, request: Bytes, asker: Asker) {
@@ -71,7 +93,7 @@ impl Asks {
         let _ = reply.send(Err(failure));
     }
 
-    /// Takes in a question. An error means that it cannot be read.
+    /// Takes in a question, or refuses it.
     pub(crate) fn question(
         &mut self,
         behaviour: &mut Behaviour<AskCodec>,
@@ -79,27 +101,41 @@ impl Asks {
         from_addr: Option<Multiaddr>,
         request: Bytes,
         channel: ResponseChannel<Bytes>,
-    ) -> Result<(), FormatError> {
+    ) -> Taken {
+        // Before it is decoded: whoever asks too much shall cost little.
+        let open = self.open.get(&from).copied().unwrap_or(0);
+        if open >= ASKS_PER_PEER_MAX {
+            self.send(behaviour, (channel, Some(Response::Refused(Refusal::Busy))));
+            return Taken::Excess;
+        }
         let request = match Request::from_bytes(request) {
             Ok(request) => request,
             Err(error) => {
                 self.send(behaviour, (channel, Some(Response::Refused(Refusal::Invalid))));
-                return Err(error);
+                return Taken::Nonsense(error);
             }
         };
         let (reply, answer) = oneshot::channel();
         let ask = InboundAsk { from, from_addr, request, reply: AskReply(reply) };
         if self.answering.len() >= self.answering_max || self.inbound.try_send(ask).is_err() {
             self.send(behaviour, (channel, Some(Response::Refused(Refusal::Busy))));
-            return Ok(());
+            return Taken::Full;
         }
-        self.answering.push(Box::pin(async move { (channel, answer.await.ok()) }));
-        Ok(())
+        self.open.insert(from, open + 1);
+        self.answering.push(Box::pin(async move { (from, (channel, answer.await.ok())) }));
+        Taken::In
     }
 
     /// The next answer that is ready; none while no question is open.
     pub(crate) async fn answered(&mut self) -> Option<Answer> {
-        self.answering.next().await
+        let (from, answer) = self.answering.next().await?;
+        if let Some(open) = self.open.get_mut(&from) {
+            *open -= 1;
+            if *open == 0 {
+                self.open.remove(&from);
+            }
+        }
+        Some(answer)
     }
 
     /// Sends an answer. It is lost if the asker has gone.

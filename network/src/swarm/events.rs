@@ -9,7 +9,7 @@ use libp2p::{
     upnp,
 };
 
-use super::Task;
+use super::{Task, asks::Taken};
 use crate::{
     address::is_plausible,
     behaviour::BehaviourEvent,
@@ -211,9 +211,13 @@ impl Task {
                     let Some(from) = node_id(&peer) else { return };
                     let from_addr = self.shared.connected().get(&from).cloned();
                     let behaviour = &mut self.swarm.behaviour_mut().asks;
-                    if let Err(error) = self.asks.question(behaviour, from, from_addr, request, channel) {
-                        tracing::debug!(%peer, %error, "a question that cannot be read");
-                        self.strike(peer);
+                    match self.asks.question(behaviour, from, from_addr, request, channel) {
+                        Taken::In | Taken::Full => {}
+                        Taken::Excess => self.exceed(peer),
+                        Taken::Nonsense(error) => {
+                            tracing::debug!(%peer, %error, "a question that cannot be read");
+                            self.strike(peer);
+                        }
                     }
                 }
             },

@@ -15,8 +15,10 @@ use super::{
     holders::{Round, Wanted},
 };
 
-/// A claim is audited for the first time within this.
+/// A claim is audited for the first time within this, ...
 const FIRST_AUDIT_MS_MAX: u64 = 60 * 60 * 1000;
+/// ... and within this part of the time in which a new record has to prove itself: there may be a challenge to repeat.
+const FIRST_AUDIT_PARTS: u64 = 4;
 /// Shards that are drawn for one holder at a time: a few challenges.
 const DRAWN_AT_ONCE: usize = 4 * audit::CHALLENGE_MAX;
 /// Segments that are looked through before others have their turn: about a millisecond.
@@ -51,7 +53,8 @@ impl Auditor {
     /// A holder has claims that this steward has not audited yet.
     pub(super) fn audit_soon(&mut self, node: NodeNumber) {
         let now = self.now();
-        let within = FIRST_AUDIT_MS_MAX.min(self.schedule.rate().epoch_ms() / 2).max(1);
+        let within = FIRST_AUDIT_MS_MAX.min(self.schedule.rate().epoch_ms() / 2).min(self.prove_ms / FIRST_AUDIT_PARTS);
+        let within = within.max(1);
         let Some(holder) = self.holders.get_mut(node).filter(|holder| !holder.moment_set) else { return };
         holder.moment_set = true;
         // All that comes until then shares its challenges.
@@ -157,6 +160,7 @@ impl Auditor {
             && self.change(ward, |health| health.audited(index, number, outcome)) == Some(true)
         {
             self.assess(&[ward]);
+            self.try_record(ward);
         }
         if disqualified {
             tracing::warn!(%node, "a holder is trusted with nothing more");

@@ -17,6 +17,8 @@ pub(super) struct HolderState {
     /// Shards that it claims, of the segments that are looked after here.
     pub(super) claims: u32,
     pub(super) life: NodeLife,
+    /// It was heard of since the start by itself, not just as the signer of a claim: a signature needs no node.
+    pub(super) seen: bool,
     pub(super) life_due: Option<Timestamp>,
     pub(super) containment: Containment,
     pub(super) challenge_due: Option<Timestamp>,
@@ -58,6 +60,7 @@ impl HolderState {
         Self {
             claims: 0,
             life: NodeLife::new(grace_ms),
+            seen: false,
             life_due: None,
             containment: Containment::new(rate),
             challenge_due: None,
@@ -70,6 +73,11 @@ impl HolderState {
             probe_due: None,
             free_bytes: 0,
         }
+    }
+
+    /// As far as is known, there is such a node.
+    pub(super) fn exists(&self) -> bool {
+        self.seen || self.reputation.audits > 0
     }
 
     /// Whatever it claims counts as lost.

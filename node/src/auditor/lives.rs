@@ -19,6 +19,10 @@ use super::{
 /// A node of which nothing was heard is asked whether it is there, at least this often.
 const PROBE_MS_MAX: u64 = 15 * 60 * 1000;
 const PROBE_MS_MIN: u64 = 500;
+/// Nodes that are asked at once: to look for one that does not exist is a walk through the network.
+pub(super) const PROBES_AT_ONCE: usize = 32;
+/// Nodes that claim something and were never heard of by themselves.
+const UNSEEN_MAX: usize = 2048;
 /// How long a node may take to say that it is there.
 const PROBE_PATIENCE: Duration = Duration::from_secs(5);
 /// Segments that are assessed before others have their turn: each is held against all that might take its shards.
@@ -36,10 +40,18 @@ impl Auditor {
         }
         let now = self.now();
         let number = self.holders.insert(node, HolderState::new(now, self.grace_ms, self.schedule.rate()));
+        self.unseen += 1;
         if node != self.own {
             self.probe_at(number, now);
         }
         number
+    }
+
+    /// The number of a node that claims a shard. None: so many that claim something were never heard of that this one has
+    /// to wait until some of them are forgotten.
+    pub(super) fn meet_claimant(&mut self, node: NodeId) -> Option<NodeNumber> {
+        let is_known = self.holders.number(&node).is_some() || self.parts.neighbours.is_known(&node);
+        (is_known || self.unseen < UNSEEN_MAX).then(|| self.meet(node))
     }
 
     fn probe_at(&mut self, node: NodeNumber, at: Timestamp) {
@@ -55,8 +67,9 @@ impl Auditor {
         let Some(holder) = self.holders.get_mut(number).filter(|holder| !holder.probing) else { return };
         holder.probing = true;
         let (peer, done, neighbours) = (self.parts.peer.clone(), self.done.clone(), self.parts.neighbours.clone());
-        let ours = self.parts.clock.clone();
+        let (ours, turns) = (self.parts.clock.clone(), self.probes.clone());
         self.parts.tasks.spawn(async move {
+            let _turn = turns.acquire_owned().await;
             let free_bytes = match peer.ask(node, Request::About, PROBE_PATIENCE).await {
                 Ok(Response::About { free_bytes, clock, steward, domain }) => {
                     neighbours.heard_about(node, steward, domain);
@@ -88,20 +101,27 @@ impl Auditor {
 
     /// The moment at which a silent node was to be given up.
     pub(super) fn life_timer(&mut self, node: NodeNumber) {
-        let others = self.holders.iter().filter(|(_, node, _)| **node != self.own);
+        let away = self.is_cut_off();
+        self.live(node, if away { life::Event::WeWereAway } else { life::Event::Timer });
+    }
+
+    /// Nearly all nodes are silent: it is we who are away. Those that were never there say nothing of that: a stranger can
+    /// sign claims in as many names as it likes, and were these counted, nobody would ever be given up.
+    pub(super) fn is_cut_off(&self) -> bool {
+        let others = self.holders.iter().filter(|(_, node, holder)| **node != self.own && holder.exists());
         let (mut known, mut silent) = (0, 0);
         for (_, _, holder) in others {
             known += 1;
             silent += usize::from(holder.life.life() != Life::Up);
         }
-        let away = life::we_are_cut_off(silent, known);
-        self.live(node, if away { life::Event::WeWereAway } else { life::Event::Timer });
+        life::we_are_cut_off(silent, known)
     }
 
     pub(super) fn live(&mut self, number: NodeNumber, event: life::Event) {
         let now = self.now();
         let Some(node) = self.holders.key(number) else { return };
         let Some(holder) = self.holders.get_mut(number) else { return };
+        holder.seen |= event == life::Event::Seen;
         for action in holder.life.handle(now, event) {
             match action {
                 life::Action::Timer { at } => {
@@ -213,18 +233,24 @@ impl Auditor {
         machine.is_some_and(|machine| machine.is_repairing() || (machine.is_about_to_repair() && has_turn()))
     }
 
-    /// Forgets nodes that claim nothing that is looked after here and were away for so long that their return would say
-    /// nothing of how they sleep: who is back sooner has taught us its nights, and is given shards again by day.
+    /// Forgets nodes that claim nothing that is looked after here and never were there, or were away for so long that their
+    /// return would say nothing of how they sleep: who is back sooner has taught us its nights, and is given shards again
+    /// by day.
     pub(super) fn forget_the_lost(&mut self) {
         let (now, told_ms) = (self.now(), self.grace_ms.saturating_mul(life::STRETCH_MAX));
-        let is_gone = |life| matches!(life, Life::Lost { since } if now.ms_since(since) > told_ms);
-        let lost = self
-            .holders
-            .iter()
-            .filter(|(_, node, holder)| **node != self.own && holder.claims == 0 && is_gone(holder.life.life()));
+        let lost = self.holders.iter().filter(|(_, node, holder)| {
+            let is_gone = match holder.life.life() {
+                Life::Up => false,
+                // Nothing that is under way may come back to another node of the same number.
+                Life::Suspect { .. } => !holder.exists() && !holder.probing && holder.containment.is_idle(),
+                Life::Lost { since } => now.ms_since(since) > told_ms,
+            };
+            **node != self.own && holder.claims == 0 && is_gone
+        });
         let lost: Vec<NodeNumber> = lost.map(|(number, _, _)| number).collect();
         for number in lost {
             self.holders.remove(number);
         }
+        self.unseen = self.holders.iter().filter(|(_, _, holder)| !holder.exists()).count();
     }
 }

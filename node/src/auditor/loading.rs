@@ -42,6 +42,8 @@ struct ReadRecord {
     coding: Coding,
     shard_length: u32,
     sequence: u64,
+    /// It has yet to prove that it is worth keeping.
+    unproven: bool,
     claims: Vec<(ShardIndex, NodeId)>,
 }
 
@@ -49,6 +51,7 @@ impl Auditor {
     /// Who is there, whom a shard could be given to, and whose steward we are now.
     pub(super) async fn look_around(&mut self) {
         let grace = Duration::from_millis(self.grace_ms);
+        self.forget_the_lost();
         self.meet_helpers(grace);
         let stewards: Stewards = self.parts.neighbours.steward_candidates(grace).into();
         let changed = std::mem::replace(&mut self.stewards, stewards.clone()) != stewards;
@@ -135,9 +138,10 @@ impl Auditor {
             (Some(number), None) => (number, Vec::new()),
             // Gone, dropped, or not to be read.
             (None, None) => return None,
-            (known, Some(ReadRecord { coding, shard_length, sequence, claims })) => {
+            (known, Some(ReadRecord { coding, shard_length, sequence, unproven, claims })) => {
                 let number = known.unwrap_or_else(|| self.wards.insert(read.segment, Ward::new(coding, shard_length)));
                 self.wards.get_mut(number)?.sequence = sequence;
+                self.set_trial(number, unproven);
                 (number, claims)
             }
         };
@@ -154,7 +158,13 @@ impl Auditor {
         let before = health.claims().len();
         let mut soon = BTreeSet::new();
         for (index, node) in claims {
-            let node = self.meet(node);
+            let Some(node) = self.meet_claimant(node) else {
+                // To be read again at the next look.
+                if let Some(ward) = self.wards.get_mut(number) {
+                    ward.sequence = 0;
+                }
+                continue;
+            };
             let mut evicted = None;
             if !health.claim(index, node, source, &mut evicted) {
                 continue;
@@ -188,6 +198,7 @@ impl Auditor {
         self.orders.remove(&number);
         self.repairs.forget(number);
         self.repaired_at.remove(&number);
+        self.trials.remove(&number);
         self.repairs.stop(segment);
         for node in claimants {
             if let Some(holder) = self.holders.get_mut(node) {
@@ -215,13 +226,14 @@ fn read(
         return read;
     }
     match steward.wanted_record(&segment) {
-        Some((sequence, state)) => {
+        Some((sequence, state, unproven)) => {
             let claims = state.claims().iter();
             read.record = Some(ReadRecord {
                 coding: state.manifest().coding,
                 // A segment has 16 MiB at most.
                 shard_length: u32::try_from(state.manifest().shard_length()).unwrap_or(u32::MAX),
                 sequence,
+                unproven,
                 claims: claims.flat_map(|(index, of)| of.iter().map(|claim| (*index, claim.holder))).collect(),
             });
         }

@@ -248,8 +248,10 @@ impl Auditor {
         }
         let (Some(segment), Some(named)) = (self.wards.segment(number), self.named_health(number)) else { return };
         let (steward, sender) = (self.parts.steward.clone(), self.parts.neighbours.sender(self.own));
+        let neighbours = self.parts.neighbours.clone();
         self.parts.tasks.spawn_blocking(move || {
-            steward.make_room(&sender, &segment, &crowded, &standing_claims(&named));
+            let is_known = |node: &NodeId| neighbours.is_known(node);
+            steward.make_room(&sender, &segment, &crowded, &standing_claims(&named), is_known);
         });
     }
 
@@ -456,10 +458,10 @@ impl Auditor {
         let standing = self.wards.number(&segment).and_then(|number| self.named_health(number));
         let standing = standing.map(|health| standing_claims(&health)).unwrap_or_default();
         let (steward, sender) = (self.parts.steward.clone(), self.parts.neighbours.sender(self.own));
-        let own = request.clone();
+        let (own, neighbours) = (request.clone(), self.parts.neighbours.clone());
         let keep = move || {
             // Whoever claims what nobody believes (a stranger can) has no place beside a claim that we know is true.
-            steward.make_room(&sender, &segment, &rebuilt, &standing);
+            steward.make_room(&sender, &segment, &rebuilt, &standing, |node| neighbours.is_known(node));
             steward.answer(&sender, own)
         };
         let _ = tokio::task::spawn_blocking(keep).await;

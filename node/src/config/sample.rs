@@ -65,6 +65,7 @@ pub(super) const KEYS: &[KeyDoc] = &[
     doc("pledge", "scrub", "How long it takes to read all shards once, to find those that the disk has lost."),
     doc("audit", "every", "The mean time between audits of one shard, all stewards together."),
     doc("audit", "grace", "How long a node may be silent before it counts as gone."),
+    doc("audit", "prove", "How long a new record may take until enough of its shards have passed an audit."),
     doc("repair", "top-up", "How long a segment above its threshold may stay below n."),
     doc("lease", "grace", "How long a vault is kept beyond the end of its lease."),
     doc("lease", "uptime", "How long the node has to be up before it lets anything go for its age."),

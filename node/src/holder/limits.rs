@@ -23,12 +23,15 @@ use tokio::{
 pub(super) const WRITE_BYTES: u64 = 512 << 10;
 /// Shards received at once; each has so much in memory, and one piece of at most 256 KiB.
 const STORES_MAX: usize = 32;
-/// Shards received at once from one peer: an eighth of a percent of a put's shards go to one holder at a time.
-const STORES_PER_PEER_MAX: usize = 16;
+/// Shards received at once from one peer: as many streams as a peer of ours opens to one node. Whoever opens more gets
+/// no more done than others do.
+const STORES_PER_PEER_MAX: usize = 8;
 /// Ranges read at once for one peer.
-const READS_PER_PEER_MAX: usize = 16;
+const READS_PER_PEER_MAX: usize = 8;
 /// Memory for ranges that are being read or sent, in all.
 const READ_BYTES_MAX: u64 = 48 << 20;
+/// Of one peer; a longer range has to be the only one.
+const READ_BYTES_PER_PEER_MAX: u64 = READ_BYTES_MAX / 3;
 /// The longest wait for a turn.
 const WAIT_MAX: Duration = Duration::from_secs(8);
 /// Permits are counted in KiB, since a semaphore counts 32 bits at a time.
@@ -40,11 +43,13 @@ const _: () = assert!(STORES_MAX * (WRITE_BYTES as usize + PIECE_BYTES) <= 24 <<
 struct PeerShare {
     stores: Arc<Semaphore>,
     reads: Arc<Semaphore>,
+    read_bytes: Arc<Semaphore>,
 }
 
 impl PeerShare {
     fn is_idle(&self) -> bool {
-        Arc::strong_count(&self.stores) == 1 && Arc::strong_count(&self.reads) == 1
+        let Self { stores, reads, read_bytes } = self;
+        [stores, reads, read_bytes].into_iter().all(|share| Arc::strong_count(share) == 1)
     }
 }
 
@@ -70,7 +75,7 @@ impl Default for ExchangeLimits {
 /// A turn; given back when dropped.
 #[derive(Debug)]
 pub(super) struct Turn {
-    _permits: [OwnedSemaphorePermit; 2],
+    _permits: Vec<OwnedSemaphorePermit>,
 }
 
 impl Turn {
@@ -93,16 +98,19 @@ impl ExchangeLimits {
     /// A turn to receive a shard.
     pub(super) async fn store(&self, from: NodeId) -> Result<Turn, Refusal> {
         let own = self.share(from, |share| share.stores.clone());
-        take([(own, 1), (self.stores.clone(), 1)]).await
+        take(vec![(own, 1), (self.stores.clone(), 1)]).await
     }
 
     /// A turn to read these ranges.
     pub(super) async fn read(&self, from: NodeId, ranges: &[GroupRange]) -> Result<Turn, Refusal> {
-        let own = self.share(from, |share| share.reads.clone());
+        let (own, own_bytes) = self.share(from, |share| (share.reads.clone(), share.read_bytes.clone()));
         let groups: u64 = ranges.iter().map(|range| u64::from(range.count)).sum();
         // A group's proof is a few hashes; an eighth more is plenty.
         let bytes = (groups * GROUP_BYTES / 8 * 9).min(READ_BYTES_MAX);
-        take([(own, 1), (self.read_bytes.clone(), bytes.div_ceil(PERMIT_BYTES) as u32)]).await
+        let permits = |bytes: u64| bytes.div_ceil(PERMIT_BYTES) as u32;
+        // A peer's own limits first: whoever waits for these takes nothing from the others.
+        let of_peer = permits(bytes.min(READ_BYTES_PER_PEER_MAX));
+        take(vec![(own, 1), (own_bytes, of_peer), (self.read_bytes.clone(), permits(bytes))]).await
     }
 
     /// Waits until no shard is being received.
@@ -111,7 +119,7 @@ impl ExchangeLimits {
         let _ = self.stores.acquire_many(STORES_MAX as u32).await;
     }
 
-    fn share(&self, from: NodeId, pick: impl FnOnce(&PeerShare) -> Arc<Semaphore>) -> Arc<Semaphore> {
+    fn share<T>(&self, from: NodeId, pick: impl FnOnce(&PeerShare) -> T) -> T {
         const KEPT_IDLE_MAX: usize = 256;
         let mut peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
         if peers.len() > KEPT_IDLE_MAX {
@@ -120,17 +128,20 @@ impl ExchangeLimits {
         pick(peers.entry(from).or_insert_with(|| PeerShare {
             stores: Arc::new(Semaphore::new(STORES_PER_PEER_MAX)),
             reads: Arc::new(Semaphore::new(READS_PER_PEER_MAX)),
+            read_bytes: Arc::new(Semaphore::new((READ_BYTES_PER_PEER_MAX / PERMIT_BYTES) as usize)),
         }))
     }
 }
 
-async fn take([(own, one), (all, part)]: [(Arc<Semaphore>, u32); 2]) -> Result<Turn, Refusal> {
-    let both = async move {
-        let own = own.acquire_many_owned(one).await.map_err(|_| Refusal::Stopping)?;
-        let all = all.acquire_many_owned(part).await.map_err(|_| Refusal::Stopping)?;
-        Ok(Turn { _permits: [own, all] })
+async fn take(wanted: Vec<(Arc<Semaphore>, u32)>) -> Result<Turn, Refusal> {
+    let all = async move {
+        let mut permits = Vec::with_capacity(wanted.len());
+        for (semaphore, count) in wanted {
+            permits.push(semaphore.acquire_many_owned(count).await.map_err(|_| Refusal::Stopping)?);
+        }
+        Ok(Turn { _permits: permits })
     };
-    timeout(WAIT_MAX, both).await.unwrap_or(Err(Refusal::Busy))
+    timeout(WAIT_MAX, all).await.unwrap_or(Err(Refusal::Busy))
 }
 
 #[cfg(test)]
@@ -149,6 +160,18 @@ mod tests {
         limits.store(other).await.unwrap();
         turns.pop();
         limits.store(greedy).await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_reads_all_that_it_may_leaves_memory_to_others() {
+        let limits = ExchangeLimits::default();
+        let (greedy, other) = (NodeId::from_bytes([1; 32]), NodeId::from_bytes([2; 32]));
+        let whole = [GroupRange::whole(8 << 20)];
+        let turn = limits.read(greedy, &whole).await.unwrap();
+        assert_eq!(limits.read(greedy, &whole).await.unwrap_err(), Refusal::Busy);
+        limits.read(other, &whole).await.unwrap();
+        drop(turn);
+        limits.read(greedy, &whole).await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]

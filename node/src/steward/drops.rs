@@ -56,7 +56,7 @@ impl Steward {
                 kind: Kind::Segment,
                 key: *segment.as_bytes(),
                 owner: kept.owner,
-                tag: if state.is_dropped() { TAG_DROPPED } else { TAG_WANTED },
+                tag: Self::tag_of(&state, Some(kept.tag)),
                 body: Some(state.to_record().to_bytes()),
                 expected: Some(kept.sequence),
             };

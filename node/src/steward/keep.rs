@@ -1,12 +1,12 @@
 //! Records of segments: verified part by part, merged with what is kept, written down in one batch.
 
-use commonhold_policy::records::{Merged, RecordState, VerifiedRecord};
+use commonhold_policy::records::{Merged, RecordRefusal, RecordState, VerifiedRecord};
 use commonhold_protocol::{
     Claim, Manifest, NodeId, Record, SegmentId, ShardIndex, Verified, VerifiedClaim,
     ask::{Outcome, Refusal},
 };
 
-use super::{ATTEMPTS_MAX, Admitted, KeepError, Sender, Steward, TAG_DROPPED, TAG_WANTED};
+use super::{ATTEMPTS_MAX, Admitted, KeepError, Sender, Steward, TAG_DROPPED, TAG_UNPROVEN};
 use crate::records::{Change, ENTRY_BYTES, Kept, Kind, RecordsError};
 
 /// What to do about one record that arrived.
@@ -27,6 +27,12 @@ struct Arrived {
 impl Steward {
     /// Merges records with those that are kept; one outcome each, once they are on disk.
     pub(super) fn keep_records(&self, sender: &Sender, records: Vec<Record>) -> Vec<Outcome> {
+        if records.iter().all(|record| record.drop.is_none())
+            && self.admission().is_used_up(self.clock.now(), &sender.domain)
+        {
+            // A flood: to look at all of it would cost more than to refuse it.
+            return vec![Err(Refusal::Busy); records.len()];
+        }
         let arrived: Vec<Result<Arrived, Refusal>> = records.into_iter().map(|record| self.verify(record)).collect();
         for arrived in arrived.iter().flatten() {
             if let Some(drop) = &arrived.drop {
@@ -97,6 +103,7 @@ impl Steward {
                 verified.ok()
             })
             .collect();
+        let offered = fresh.clone();
         let incoming = VerifiedRecord { manifest: arrived.manifest.clone(), claims: fresh, drop: arrived.drop.clone() };
         let says_nothing_new = incoming.claims.is_empty()
             && kept.as_ref().is_some_and(|(_, record)| {
@@ -113,14 +120,17 @@ impl Steward {
             }
             None => RecordState::first(incoming),
         };
+        let tag = Self::tag_of(&state, kept.as_ref().map(|(kept, _)| kept.tag));
+        // Where it has proven itself, a claim too many is one too many.
+        let waits = tag == TAG_UNPROVEN && self.let_wait_for_room(&segment, &merged, offered);
         if !merged.changed {
-            return refused(&merged, invalid);
+            return if waits { Ok(Verdict::Known) } else { refused(&merged, invalid) };
         }
         let change = Change {
             kind: Kind::Segment,
             key: *segment.as_bytes(),
             owner: state.vault(),
-            tag: if state.is_dropped() { TAG_DROPPED } else { TAG_WANTED },
+            tag,
             body: Some(state.to_record().to_bytes()),
             expected: kept.as_ref().map(|(kept, _)| kept.sequence),
         };
@@ -128,14 +138,29 @@ impl Steward {
         Ok(Verdict::Write(self.admit(sender, change, before)?))
     }
 
-    /// Makes room in a record for a claim of each of these shards, at the cost of none of those that stand.
+    /// Lets those of the claims `offered` wait for which the record has no room; true if these are all that it refused.
+    fn let_wait_for_room(&self, segment: &SegmentId, merged: &Merged, offered: Vec<VerifiedClaim>) -> bool {
+        let full = |refused: &RecordRefusal| match refused {
+            RecordRefusal::ClaimsFull { index, holder, .. } => Some((*index, *holder)),
+            _ => None,
+        };
+        let refused: Vec<(ShardIndex, NodeId)> = merged.refused.iter().filter_map(full).collect();
+        let waits = |claim: &VerifiedClaim| refused.contains(&(claim.claim.leaf.index, claim.holder));
+        self.let_wait(*segment, offered.into_iter().filter(waits).collect());
+        !refused.is_empty() && refused.len() == merged.refused.len()
+    }
+
+    /// Makes room in a record for a claim of each of these shards, at the cost of none of those that stand. Those that
+    /// wait for it come first.
     pub(crate) fn make_room(
         &self,
         sender: &Sender,
         segment: &SegmentId,
         shards: &[ShardIndex],
         standing: &[(ShardIndex, NodeId)],
+        is_known: impl Fn(&NodeId) -> bool,
     ) {
+        let waiting = self.take_waiting(segment, is_known);
         let made = self.change_one(sender, || {
             let Some((kept, record)) = self.kept_record(segment)? else { return Ok(None) };
             let Some(mut state) = self.state_of(&record).filter(|state| !state.is_dropped()) else { return Ok(None) };
@@ -143,14 +168,18 @@ impl Steward {
             for index in shards {
                 changed |= state.make_room(*index, |node| standing.contains(&(*index, *node)));
             }
+            changed |= Self::let_in(&mut state, &waiting);
             let change = Change {
                 kind: Kind::Segment,
                 key: *segment.as_bytes(),
                 owner: state.vault(),
-                tag: TAG_WANTED,
+                tag: kept.tag,
                 body: Some(state.to_record().to_bytes()),
                 expected: Some(kept.sequence),
             };
+            // What found no room waits on.
+            let left = waiting.iter().filter(|claim| !Self::is_in(&state, claim));
+            self.let_wait(*segment, left.cloned().collect());
             Ok(changed.then_some((change, kept.body.len() as u64 + ENTRY_BYTES)))
         });
         if let Err(error) = made {
@@ -174,11 +203,11 @@ impl Steward {
     }
 
     /// The record of a segment that its owner wants, its lease not over, and its sequence, if one is kept and can be
-    /// read.
-    pub(crate) fn wanted_record(&self, segment: &SegmentId) -> Option<(u64, RecordState)> {
+    /// read; and whether it has yet to prove itself.
+    pub(crate) fn wanted_record(&self, segment: &SegmentId) -> Option<(u64, RecordState, bool)> {
         let (kept, record) = self.kept_record(segment).ok()??;
         let state = self.state_of(&record).filter(|state| !state.is_dropped() && !self.has_ended(&state.vault()))?;
-        Some((kept.sequence, state))
+        Some((kept.sequence, state, kept.tag == TAG_UNPROVEN))
     }
 
     /// The manifest of a segment that its owner wants, its lease not over, if its record is kept and can be read.

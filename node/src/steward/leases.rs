@@ -11,7 +11,7 @@ use commonhold_protocol::{
     ask::{Outcome, Refusal},
 };
 
-use super::{Sender, Steward, TAG_WANTED};
+use super::{Sender, Steward, TAG_UNPROVEN, TAG_WANTED};
 use crate::{
     auditor::News,
     records::{COMMIT_CHANGES_MAX, Change, Committed, ENTRY_BYTES, Kind, RecordsError, Summary},
@@ -224,7 +224,12 @@ impl Steward {
             let done = self.records.commit(&changes)?;
             for ((summary, owner), done) in gone.iter().zip(done) {
                 if let Committed::Done { .. } = done {
-                    self.admission().forget(*owner, summary.bytes);
+                    let mut admission = self.admission();
+                    admission.forget(*owner, summary.bytes);
+                    if kind == Kind::Segment && summary.tag == TAG_UNPROVEN {
+                        admission.count_unproven(-(summary.bytes as i64));
+                    }
+                    drop(admission);
                     forgotten += 1;
                     if kind == Kind::Segment
                         && let Some(auditor) = self.auditor.get()

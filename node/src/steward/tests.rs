@@ -1,3 +1,5 @@
+mod proving;
+
 use std::collections::BTreeSet;
 
 use commonhold_protocol::{
@@ -231,12 +233,13 @@ fn a_claim_that_does_not_stand_makes_room_for_the_one_that_a_repair_brings() {
     let of_holder = |holder, at| claim(segment, 0, holder, at, &network());
     let claims: Vec<Claim> = [(150, 1), (151, 2), (152, 3)].map(|(holder, at)| of_holder(holder, at)).into();
     world.keep(Record { claims: claims.clone(), ..good.clone() }).unwrap();
+    world.steward.prove(&[segment]).unwrap();
     let fourth = Record { claims: vec![of_holder(153, 4)], ..good.clone() };
     assert_eq!(world.keep(fourth.clone()), Err(Refusal::RecordLimit));
 
     let make_room = |standing: &[u8]| {
         let standing: Vec<_> = standing.iter().map(|holder| (ShardIndex(0), holder_id(*holder))).collect();
-        world.steward.make_room(&sender(), &segment, &[ShardIndex(0)], &standing);
+        world.steward.make_room(&sender(), &segment, &[ShardIndex(0)], &standing, |_| true);
         world.record(segment).unwrap().claims
     };
     assert_eq!(make_room(&[150, 151, 152]).len(), 3, "all of them stand");

@@ -11,6 +11,7 @@ use std::{
 };
 
 use commonhold_network::Peer;
+use commonhold_policy::stewards::STEWARDS;
 use commonhold_protocol::{
     VaultId,
     ask::{Request, Response},
@@ -24,9 +25,6 @@ use crate::{neighbours::Neighbours, steward::Steward};
 const AFTER_STORE: Duration = Duration::from_secs(30);
 /// How often a vault's stewards are asked again.
 const AGAIN_AFTER: Duration = Duration::from_secs(6 * 3600);
-/// Stewards asked each time, and answers with a head that are enough: two guard against one that lags.
-const ASKED_MAX: usize = 3;
-const ANSWERS_ENOUGH: usize = 2;
 /// The most vaults that are waited for.
 const VAULTS_MAX: usize = 4096;
 /// Vaults done in one go.
@@ -101,14 +99,14 @@ impl ServedVaults {
     }
 }
 
+/// Asks all of the vault's stewards: one that has the newest head is enough, and some may lie or lag.
 async fn pull(peer: &Peer, steward: &Arc<Steward>, neighbours: &Neighbours, vault: VaultId) {
     let Ok(closest) = peer.closest(*vault.as_bytes()).await else { return };
-    let mut answers = 0;
-    for contact in closest.into_iter().take(ASKED_MAX) {
-        let answer = peer.ask(contact.node, Request::FetchHeads { vault }, PATIENCE).await;
+    let asked = closest.into_iter().map(|contact| contact.node).filter(|node| *node != peer.node_id()).take(STEWARDS);
+    let asks = asked.map(|node| async move { (node, peer.ask(node, Request::FetchHeads { vault }, PATIENCE).await) });
+    for (node, answer) in futures::future::join_all(asks).await {
         let Ok(Response::Heads { heads, lease }) = answer else { continue };
-        answers += usize::from(!heads.is_empty());
-        let (own, sender) = (steward.clone(), neighbours.sender(contact.node));
+        let (own, sender) = (steward.clone(), neighbours.sender(node));
         blocking(move || {
             own.keep_lease_beside(&sender, lease);
             for head in heads {
@@ -116,8 +114,5 @@ async fn pull(peer: &Peer, steward: &Arc<Steward>, neighbours: &Neighbours, vaul
             }
         })
         .await;
-        if answers >= ANSWERS_ENOUGH {
-            return;
-        }
     }
 }

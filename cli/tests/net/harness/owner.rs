@@ -68,6 +68,12 @@ impl<'n> Owner<'n> {
         Self { spy: Spy::on(network), keys, nodes, _network: network }
     }
 
+    /// The same, who has to do with these nodes alone.
+    pub(crate) fn among(network: &'n Network, keys: VaultKeys, nodes: &[usize]) -> Self {
+        let nodes = nodes.iter().map(|node| hex_id(&network.node_id(*node))).collect();
+        Self { spy: Spy::on(network), keys, nodes, _network: network }
+    }
+
     /// Writes a head that says the same as the newest one, but hints at nothing: neither holders nor addresses, nor
     /// the table of segments that would.
     pub(crate) fn forget_hints(&self) {

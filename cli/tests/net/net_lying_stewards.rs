@@ -1,0 +1,196 @@
+//! Promise: of a record's eight stewards one honest one is enough. Seven that lie, in whatever way, hide no head, end no
+//! lease, keep nobody from reading and prevent no repair. What eight of them can do, or four, is stated here too: it is
+//! the table in `ARCHITECTURE.md`.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use commonhold_cheats::Lie;
+use commonhold_policy::{Domain, stewards};
+use commonhold_protocol::{
+    NodeId, SegmentId,
+    ask::{Request, Response},
+};
+
+use super::harness::{
+    HandMadeVault, Home, Network, Owner, Setup, Spy, Tree, eventually, hex_id, in_ms, keys_of, noise, poll_until,
+};
+
+/// In a network of eight, the stewards of all things are the same.
+const EIGHT: usize = 8;
+/// The stewards' times in seconds instead of days and months.
+const TIMES: &str = "[audit]\nevery = \"5 s\"\ngrace = \"4 s\"\nprove = \"4 s\"\n\n[repair]\ntop-up = \"1 s\"\n\n\
+                     [lease]\ngrace = \"2 s\"\nuptime = \"1 s\"\n\n[pledge]\ntrash = \"1 s\"\n";
+/// Seven liars that say they are at work, and seven ranks before ours, are waited for, about two seconds each; the rest is
+/// for a loaded machine.
+const REPAIR_MAX: Duration = Duration::from_secs(120);
+
+fn start(nodes: usize) -> Network {
+    Network::start(&Setup { nodes, coding: Some("2/4"), overlay: Some(TIMES), ..Setup::default() })
+}
+
+/// A file for each put.
+fn file(network: &Network, name: &str) -> PathBuf {
+    Tree::new(network.scratch().join("source"), 1).file(name, &noise(name.len() as u64, 300_000))
+}
+
+fn put(network: &Network, home: &Home, name: &str) {
+    home.put(&file(network, name), &format!("/{name}"));
+}
+
+fn assert_read(network: &Network, name: &str, back: &Path) {
+    let source = network.scratch().join("source").join(name);
+    assert!(fs::read(source).unwrap() == fs::read(back).unwrap(), "{name} is another");
+}
+
+#[test]
+fn seven_liars_of_eight_hide_no_head_and_no_record() {
+    let mut network = start(EIGHT);
+    let liars: Vec<usize> = (1..EIGHT).collect();
+    for lie in [Lie::Drops, Lie::Old, Lie::MakesUp] {
+        network.make_liars(&liars, lie);
+        let (home, phrase) = network.new_home(&format!("home-{}", lie.name()));
+        // The first is what a liar with an old head serves for ever.
+        for name in ["first", "second", "third"] {
+            put(&network, &home, name);
+        }
+        let cold = network.cold_home(&format!("cold-{}", lie.name()), &phrase, &[1]);
+        assert_eq!(cold.names("/"), ["first", "second", "third"], "{lie:?}");
+        // Without a word in the head on who holds what, only records say it.
+        Owner::among(&network, keys_of(&phrase), &[0]).forget_hints();
+        let back = network.scratch().join(format!("back-{}", lie.name()));
+        let unhinted = network.cold_home(&format!("unhinted-{}", lie.name()), &phrase, &[1]);
+        let read = unhinted.get("/", &back).expect_code(0);
+        eprintln!("{lie:?}: read by the records of one honest steward of eight in {:?}", read.took);
+        for name in ["first", "second", "third"] {
+            assert_read(&network, name, &back.join(name));
+        }
+    }
+}
+
+#[test]
+fn eight_liars_hide_the_newest_head_but_not_from_whoever_has_seen_it() {
+    let mut network = start(EIGHT);
+    let all: Vec<usize> = (0..EIGHT).collect();
+    network.make_liars(&all, Lie::Old);
+    let (home, phrase) = network.new_home("home");
+    for name in ["first", "second"] {
+        put(&network, &home, name);
+    }
+    home.run(["ls", "/"]).expect_code(4).expect_said(&["older state of this vault than this machine has seen"]);
+    // Nothing tells a new machine that there was more.
+    assert_eq!(network.cold_home("cold", &phrase, &[0]).names("/"), ["first"]);
+}
+
+#[test]
+fn four_that_refuse_stop_a_write_and_say_so_and_three_do_not() {
+    let mut network = start(EIGHT);
+    let (home, phrase) = network.new_home("home");
+    network.make_liars(&[0, 1, 2], Lie::Rejects);
+    put(&network, &home, "first");
+    network.make_liars(&[3], Lie::Rejects);
+    let path = file(&network, "second");
+    let put = home.run(["put", path.to_str().unwrap(), "/second"]);
+    assert_eq!(put.code, Some(1), "{}", put.stderr);
+    // What was there before is read as ever.
+    let back = network.scratch().join("first");
+    network.cold_home("cold", &phrase, &[0]).get("/first", &back).expect_code(0);
+    assert_read(&network, "first", &back);
+}
+
+/// A vault whose lease runs out in a moment, and was renewed meanwhile at all stewards.
+fn renewed<'s>(spy: &'s Spy, nodes: &[NodeId]) -> HandMadeVault<'s> {
+    let mut vault = HandMadeVault::new(spy);
+    let soon = vault.lease(1, in_ms(4_000));
+    vault.place(nodes, &soon);
+    let year = vault.lease(2, in_ms(365 * 24 * 60 * 60 * 1000));
+    for node in nodes {
+        spy.keep(*node, Request::KeepLease { lease: year.clone() }).unwrap();
+    }
+    vault
+}
+
+/// Those that lie serve the lease that has run out.
+#[test]
+fn seven_liars_of_eight_end_no_lease_and_eight_do() {
+    let mut network = start(EIGHT);
+    let liars: Vec<usize> = (1..EIGHT).collect();
+    network.make_liars(&liars, Lie::Old);
+    let nodes: Vec<NodeId> = (0..EIGHT).map(|node| hex_id(&network.node_id(node))).collect();
+    let spy = Spy::on(&network);
+    let vault = renewed(&spy, &nodes);
+    eventually("all others have asked for the lease, and one told them", || {
+        let asked = |node: &usize| network.figure(*node, "/expiry/asked") > 0;
+        liars.iter().all(asked) && network.figures("/expiry/ended") == 0
+    });
+    assert_eq!(network.figures("/expiry/vaults_freed") + network.figures("/expiry/trashed"), 0);
+    vault.assert_reads(&spy);
+
+    network.make_liars(&[0], Lie::Old);
+    let spy = Spy::on(&network);
+    let vault = renewed(&spy, &nodes);
+    eventually("eight stewards end a lease", || network.figures("/expiry/vaults_freed") == EIGHT as u64);
+    let (node, segment, index, _) = &vault.shards[0];
+    assert!(spy.whole_shard(*node, *segment, *index).is_err());
+}
+
+/// The stewards of a segment among the nodes of a network, nearest first.
+fn stewards_of(network: &Network, segment: &SegmentId) -> Vec<usize> {
+    let nodes = network.running();
+    let ids: Vec<NodeId> = nodes.iter().map(|node| hex_id(&network.node_id(*node))).collect();
+    let apart: Vec<_> = ids.iter().map(|id| (*id, Domain::new(id.to_string()))).collect();
+    let chosen = stewards::choose(segment.as_bytes(), &apart);
+    chosen.iter().map(|id| nodes[ids.iter().position(|other| other == id).unwrap()]).collect()
+}
+
+/// A shard is lost for good; the only honest steward is the last in rank, and hears of the segment last.
+fn repaired_by_the_last(lie: Lie) {
+    let mut network = start(EIGHT + 3);
+    let spy = Spy::on(&network);
+    let mut vault = HandMadeVault::new(&spy);
+    let coded = vault.segment(4);
+    let segment = coded.manifest.id();
+    let stewards = stewards_of(&network, &segment);
+    let (honest, liars) = (stewards[EIGHT - 1], &stewards[..EIGHT - 1]);
+    network.make_liars(liars, lie);
+    let id = |node: usize| hex_id(&network.node_id(node));
+    let lost = network.running().into_iter().find(|node| !stewards.contains(node)).unwrap();
+    let holders: Vec<NodeId> = [lost, honest, liars[0], liars[1]].map(id).into();
+    let year = vault.lease(1, in_ms(365 * 24 * 60 * 60 * 1000));
+    let record = vault.place_on(coded, &holders, &year);
+    for steward in stewards.iter().map(|node| id(*node)) {
+        vault.keep(steward, &record, &year).unwrap();
+    }
+    let last = id(honest);
+    let healthy = || match spy.ask(last, Request::FetchHealth { segments: vec![segment] }) {
+        Response::Health(reports) => reports[0].map_or(0, |report| report.healthy),
+        answer => panic!("{answer:?}"),
+    };
+    let began = Instant::now();
+    let whole = poll_until(REPAIR_MAX, || (healthy() == 4).then_some(()));
+    assert!(whole.is_some(), "{lie:?}: {} of 4 shards were proven", healthy());
+    eprintln!("{lie:?}: all four shards are proven after {:?}", began.elapsed());
+    network.kill(lost);
+    let began = Instant::now();
+    let gone = poll_until(REPAIR_MAX, || (healthy() == 3).then_some(()));
+    assert!(gone.is_some(), "{lie:?}: the loss was not noticed");
+    let whole = poll_until(REPAIR_MAX, || (healthy() == 4).then_some(()));
+    assert!(whole.is_some(), "{lie:?}: {} of 4 shards after {:?}", healthy(), began.elapsed());
+    eprintln!(
+        "{lie:?}: repaired by one honest steward of eight, the last in rank, {:?} after the loss",
+        began.elapsed()
+    );
+}
+
+#[test]
+fn seven_liars_of_eight_that_drop_records_prevent_no_repair() {
+    repaired_by_the_last(Lie::Drops);
+}
+
+#[test]
+fn seven_liars_of_eight_that_make_up_claims_prevent_no_repair() {
+    repaired_by_the_last(Lie::MakesUp);
+}
