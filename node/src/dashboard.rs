@@ -111,8 +111,8 @@ fn gauges(status: &NodeStatus) -> Vec<Figure> {
 }
 
 /// What only grows, from the start of the node.
-fn counters(status: &NodeStatus) -> [Figure; 9] {
-    let NodeStatus { traffic, audits, .. } = status;
+fn counters(status: &NodeStatus) -> [Figure; 12] {
+    let NodeStatus { traffic, audits, custody, .. } = status;
     [
         bytes("shard_sent", "Shard bytes sent, repairs included", traffic.shard_bytes_sent),
         bytes("shard_received", "Shard bytes received, repairs included", traffic.shard_bytes_received),
@@ -123,6 +123,9 @@ fn counters(status: &NodeStatus) -> [Figure; 9] {
         figure("shards_rebuilt", "Shards rebuilt and placed", audits.shards_rebuilt),
         bytes("repair_read", "Shard bytes read for repairs", audits.bytes_read),
         bytes("repair_sent", "Shard bytes sent by repairs", audits.bytes_sent),
+        figure("claims_renewed", "Claims sent to stewards that had not known them", custody.claims_renewed),
+        figure("surplus_released", "Shards given up since another node keeps them", custody.surplus_released),
+        figure("handed_on", "Shards handed on to other nodes", custody.handed_on),
     ]
 }
 
@@ -218,6 +221,7 @@ fn escape(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::{
+        custody::CustodySnapshot,
         expiry::ExpirySnapshot,
         scrub::ScrubSnapshot,
         status::{PledgeStatus, RecordStatus, ShardStatus, TrafficStatus},
@@ -255,6 +259,8 @@ mod tests {
             },
             expiry: ExpirySnapshot::default(),
             scrub: ScrubSnapshot::default(),
+            custody: CustodySnapshot { surplus_released: 4, ..CustodySnapshot::default() },
+            drain: None,
         }
     }
 
@@ -269,6 +275,7 @@ mod tests {
             "commonhold_shard_sent_bytes_total 5",
             "commonhold_audits_total{outcome=\"wrong\"} 2",
             "commonhold_repairs_total 3",
+            "commonhold_surplus_released_total 4",
             "commonhold_repair_sent_bytes_total 1048576",
             "commonhold_last_repair_timestamp_seconds 1770091506",
         ] {
@@ -313,7 +320,7 @@ mod tests {
                 _ => panic!("what is {line:?}?"),
             }
         }
-        assert_eq!(families.len(), 24);
+        assert_eq!(families.len(), 27);
     }
 
     /// The page of metrics is this very list.

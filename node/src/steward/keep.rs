@@ -96,6 +96,7 @@ impl Steward {
                 invalid |= verified.is_err();
                 verified.ok()
             })
+            .filter(|claim| !self.was_released(claim))
             .collect();
         let incoming = VerifiedRecord { manifest: arrived.manifest.clone(), claims: fresh, drop: arrived.drop.clone() };
         let says_nothing_new = incoming.claims.is_empty()
