@@ -521,18 +521,20 @@ impl Drain {
         let root = *manifest.root(leaf.index).ok_or(Some(Hindrance::Unreadable))?;
         let shard_length = manifest.shard_length();
         let (pieces, queued) = mpsc::channel::<Option<Bytes>>(1);
-        let feeding = async {
+        let (store, holder) = (self.store.clone(), own.holder.clone());
+        // The channel's end is dropped with it: one that closes without an end gives the shard up.
+        let feeding = async move {
             let mut start = 0;
             while start < shard_length {
                 let end = (start + PIECE_GROUPS * GROUP_BYTES).min(shard_length);
-                let store = self.store.clone();
+                let store = store.clone();
                 let read = tokio::task::spawn_blocking(move || {
                     let ranges = [GroupRange::of_bytes(start, end)];
                     let read = store.read(leaf.segment, leaf.index, &ranges).ok()?;
                     decode_ranges(&root, shard_length, &ranges, &read.encoded).ok()?.pop().map(|(_, bytes)| bytes)
                 });
                 let Ok(Some(piece)) = read.await else { return false };
-                own.holder.spend_upload(piece.len() as u64).await;
+                holder.spend_upload(piece.len() as u64).await;
                 if pieces.send(Some(piece)).await.is_err() {
                     // The other side has ended it, and says why.
                     return true;
@@ -547,12 +549,7 @@ impl Drain {
             tokio::task::spawn_blocking(move || steward.running_lease(&vault)).await.ok().flatten()
         };
         let storing = own.peer.store_shard(node, manifest.to_unverified(), leaf.index, lease, queued);
-        let (stored, readable) = futures::future::join(storing, async {
-            let fed = feeding.await;
-            drop(pieces);
-            fed
-        })
-        .await;
+        let (stored, readable) = futures::future::join(storing, feeding).await;
         if !readable {
             return Err(Some(Hindrance::Unreadable));
         }

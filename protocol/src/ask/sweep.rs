@@ -93,12 +93,12 @@ pub enum ClaimStanding {
     },
 }
 
-fn fixed<const N: usize>(
+fn fixed<'a, const N: usize>(
     what: &'static str,
     field: &'static str,
-    bytes: &[u8],
+    bytes: &'a [u8],
     count_max: usize,
-) -> Result<&[[u8; N]], FormatError> {
+) -> Result<&'a [[u8; N]], FormatError> {
     let (items, rest) = bytes.as_chunks::<N>();
     if !rest.is_empty() {
         return Err(FormatError::Field { what, field });
