@@ -143,7 +143,7 @@ async fn run_in<S: Service>(
     let clock = Arc::new(Clock::default());
     let (records, store) = open_stores(config, data_dir.path()).await?;
     let own_domain = config.node.domain.clone();
-    let drain = Arc::new(DrainState::default());
+    let drain = Arc::new(DrainState::load(data_dir.path()));
     let steward = {
         let (network, domain) = (config.network_name().clone(), own_domain.clone());
         let (records, holdings, clock) =

@@ -24,6 +24,7 @@ mod net_round_trip;
 mod net_scrub;
 mod net_secrets;
 mod net_seen;
+mod net_space;
 mod net_strangers;
 mod net_surplus;
 mod net_two_homes;

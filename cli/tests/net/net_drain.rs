@@ -133,6 +133,7 @@ fn a_lowered_pledge_hands_on_what_it_has_no_room_for() {
     network.stop(0);
     let lowered = 6 << 20;
     network.configure(0, "pledge", "disk", "6 MiB");
+    network.configure(0, "pledge", "records", "20%");
     network.launch(0);
     network.await_node(0, 9);
     let used = |network: &Network| network.figure(0, "/pledge/used_bytes");

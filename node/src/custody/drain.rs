@@ -33,7 +33,7 @@ use commonhold_storage_engine::{
 use futures::{StreamExt, future::join_all, stream};
 use rand::seq::IndexedRandom;
 use serde::{Deserialize, Serialize};
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{CustodyFigures, colleagues::Colleagues};
@@ -46,6 +46,8 @@ use crate::{
 const DRAIN_FILE: &str = "drain";
 /// How often it is looked for.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How often it is seen whether more than the pledge is used.
+const MEASURE_EVERY: Duration = Duration::from_secs(30);
 /// Shards handed on at once.
 const AT_ONCE: usize = 2;
 /// Shards listed at once.
@@ -113,6 +115,12 @@ pub struct DrainState {
 }
 
 impl DrainState {
+    /// A node that was to leave when it ended is still to leave.
+    pub(crate) fn load(data_dir: &Path) -> Self {
+        let closed = AtomicBool::new(data_dir.join(DRAIN_FILE).exists());
+        Self { closed, ..Self::default() }
+    }
+
     /// How far it is; none if nothing is to be handed on.
     pub fn status(&self) -> Option<DrainStatus> {
         self.lock().clone()
@@ -187,10 +195,15 @@ pub(crate) struct Drain {
 impl Drain {
     /// Works until `stop`.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
-        let mut idle = 0;
+        let (mut idle, mut measured_at) = (0, None::<Instant>);
         let mut rest = Duration::ZERO;
         while stop.run_until_cancelled(tokio::time::sleep(LOOK_EVERY)).await.is_some() {
-            let Some(goal) = self.goal().await else {
+            let going_on = self.state.lock().as_ref().is_some_and(|status| !status.everything);
+            let measures = going_on || measured_at.is_none_or(|at| at.elapsed() >= MEASURE_EVERY);
+            if measures {
+                measured_at = Some(Instant::now());
+            }
+            let Some(goal) = self.goal(measures).await else {
                 self.state.closed.store(false, Relaxed);
                 *self.state.lock() = None;
                 (idle, rest) = (0, Duration::ZERO);
@@ -211,9 +224,12 @@ impl Drain {
         }
     }
 
-    async fn goal(&self) -> Option<Goal> {
+    async fn goal(&self, measures: bool) -> Option<Goal> {
         if self.data_dir.join(DRAIN_FILE).exists() {
             return Some(Goal::Everything);
+        }
+        if !measures {
+            return None;
         }
         let going_on = self.state.lock().as_ref().is_some_and(|status| !status.done);
         let excess = self.excess().await;
@@ -317,7 +333,7 @@ impl Drain {
                 }
                 status.stuck = stuck.iter().map(|(why, shards)| Stuck { why: *why, shards: *shards }).collect();
                 self.state.set(status.clone());
-                if self.goal().await != Some(goal) {
+                if self.goal(goal == Goal::Surplus).await != Some(goal) {
                     break 'pages;
                 }
             }
