@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::harness::{Home, Network, Setup, Spy, Tree, assert_same, eventually, hex_id, noise, poll_until};
 
 /// Seconds instead of days and hours. What a draining node sends is held back, so that it can be watched and killed.
-const TIMES: &str = "[audit]\nevery = \"8 s\"\ngrace = \"3 s\"\n\n[repair]\ntop-up = \"1 s\"\n\n\
+const TIMES: &str = "[audit]\nevery = \"8 s\"\ngrace = \"10 s\"\n\n[repair]\ntop-up = \"1 s\"\n\n\
                      [pledge]\nannounce = \"3 s\"\nupload = \"40 Mbit/s\"\n";
 /// A drain takes seconds; the rest is for a loaded machine.
 const DRAINED_MAX: Duration = Duration::from_secs(120);
