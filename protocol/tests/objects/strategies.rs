@@ -205,7 +205,7 @@ pub(crate) fn response() -> impl Strategy<Value = Response> {
         audit_answer().prop_map(Response::Audited),
         vec(option::of(health()), 0..=ASK_IDS_MAX).prop_map(Response::Health),
         // No version is all zeros.
-        vec(option::of([1..=255_u8; 32]), 0..=ASK_IDS_MAX).prop_map(Response::Versions),
+        vec(option::of(prop::array::uniform32(1..=255_u8)), 0..=ASK_IDS_MAX).prop_map(Response::Versions),
         vec((any::<u64>(), any::<u128>()).prop_map(|(count, sum)| RangeDigest { count, sum }), 0..=ASK_RANGES_MAX)
             .prop_map(Response::Digests),
         vec(any::<([u8; 32], [u8; 32])>().prop_map(|(key, version)| Entry { key, version }), 0..=ASK_IDS_MAX)
