@@ -19,7 +19,7 @@ pub(crate) fn segments_in(request: &Request, network: &NetworkName) -> Vec<Segme
             let manifests = records.iter().filter_map(|record| record.manifest.clone().verify(network).ok());
             manifests.map(|manifest| manifest.id()).collect()
         }
-        Request::LackRecords { segments } | Request::FetchHealth { segments } => segments.clone(),
+        Request::FetchVersions { segments } | Request::FetchHealth { segments } => segments.clone(),
         _ => Vec::new(),
     }
 }

@@ -170,6 +170,8 @@ pub(crate) enum NodeCommand {
     Run(NodeConfigFile),
     /// What the running node holds and has left.
     Status(NodeConfigFile),
+    /// Hand all that the running node holds on to others, so that it can be switched off.
+    Drain(NodeDrain),
     /// Check all that a stopped node holds, and rebuild its index.
     Fsck(NodeConfigFile),
 }
@@ -203,6 +205,17 @@ pub(crate) struct NodeConfigFile {
     /// The node's config.
     #[arg(long, value_name = "FILE", default_value = "node.toml")]
     pub(crate) config: PathBuf,
+}
+
+/// `node drain`
+#[derive(Debug, Args)]
+pub(crate) struct NodeDrain {
+    /// Which node.
+    #[command(flatten)]
+    pub(crate) node: NodeConfigFile,
+    /// Let the node stay after all: it hands nothing more on, and takes shards again.
+    #[arg(long)]
+    pub(crate) cancel: bool,
 }
 
 /// `put`

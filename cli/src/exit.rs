@@ -89,6 +89,10 @@ pub(crate) enum Failure {
     Sweep(#[from] commonhold_simulations::sweep::SweepError),
     #[error(transparent)]
     Plot(#[from] commonhold_simulations::report::html::PlotError),
+    #[error(transparent)]
+    NodeDataDir(#[from] node::data_dir::DataDirError),
+    #[error("shards that stay for now: {left}; the node goes on trying")]
+    NotDrained { left: u64 },
     #[error("shards damaged or missing: {lost}; they are no longer served")]
     ShardsLost { lost: u64 },
 }

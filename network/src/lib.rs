@@ -37,7 +37,7 @@ pub use domain::domain_of;
 pub use errors::{AskError, NetworkError, TransferError};
 pub use inbound::{AskReply, Inbound, InboundAsk, PeerEvent};
 pub use libp2p::Multiaddr;
-pub use peer::Peer;
+pub use peer::{CLOSEST_MAX, Peer};
 pub use ports::with_last_ports;
 pub use serve::{BodyError, InboundStream, RangeReply, ServeError, ShardService, StoreBody, serve_stream};
 pub use stats::{PeerStats, StatsSnapshot};

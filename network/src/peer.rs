@@ -36,6 +36,8 @@ use crate::{
     transport::{self, TransportConfig, is_quic},
 };
 
+/// The nodes that a walk to a key gives, where there are as many.
+pub const CLOSEST_MAX: usize = libp2p::kad::K_VALUE.get();
 /// An idle connection is kept for so long: setting one up costs handshakes, keeping it 50 KiB.
 const CONNECTION_IDLE: Duration = Duration::from_secs(60);
 /// Streams of others that wait to be taken.
@@ -224,7 +226,7 @@ impl Peer {
         }
     }
 
-    /// The nodes closest to a key that answered, the closest first: at most 20, and never ourselves.
+    /// The nodes closest to a key that answered, the closest first: at most [`CLOSEST_MAX`], and never ourselves.
     pub async fn closest(&self, key: [u8; 32]) -> Result<Vec<Contact>, NetworkError> {
         let (reply, found) = oneshot::channel();
         self.inner.command(Command::Closest { key: key.to_vec(), reply }).await?;

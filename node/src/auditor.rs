@@ -4,6 +4,7 @@
 //! and feeds the machines of `commonhold-policy`; what they ask for (a challenge, a look at the others' records, a
 //! repair) runs beside it and comes back as an event. Decides nothing itself.
 
+mod announced;
 mod audits;
 mod challenges;
 mod evidence;
@@ -36,10 +37,14 @@ use commonhold_policy::{
     },
     repair::order::{self, Times},
 };
-use commonhold_protocol::{ClaimLeaf, NetworkName, NodeId, SegmentId, Timestamp, ask::HealthReport};
+use commonhold_protocol::{
+    ClaimLeaf, NetworkName, NodeId, SegmentId, Timestamp,
+    ask::{ClaimStanding, HealthReport},
+};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+pub(crate) use self::challenges::proves;
 use self::{
     challenges::Asked,
     holders::{HolderState, Wanted},
@@ -93,6 +98,15 @@ pub enum News {
         /// Where the answer goes.
         reply: oneshot::Sender<Vec<Option<HealthReport>>>,
     },
+    /// A holder asks what is known of its claims.
+    Announced {
+        /// The holder.
+        holder: NodeId,
+        /// Which.
+        shards: Vec<ClaimLeaf>,
+        /// Where the answer goes.
+        reply: oneshot::Sender<Vec<ClaimStanding>>,
+    },
 }
 
 /// The way to the auditor.
@@ -109,6 +123,13 @@ impl AuditorHandle {
     pub async fn health(&self, segments: Vec<SegmentId>) -> Option<Vec<Option<HealthReport>>> {
         let (reply, answer) = oneshot::channel();
         self.0.send(News::Health { segments, reply }).await.ok()?;
+        answer.await.ok()
+    }
+
+    /// What is known of a holder's claims, in order.
+    pub async fn standings(&self, holder: NodeId, shards: Vec<ClaimLeaf>) -> Option<Vec<ClaimStanding>> {
+        let (reply, answer) = oneshot::channel();
+        self.0.send(News::Announced { holder, shards, reply }).await.ok()?;
         answer.await.ok()
     }
 }
@@ -268,7 +289,17 @@ impl Auditor {
             let now = self.now();
             let next = self.timers.peek().map_or(IDLE_MS_MAX, |Reverse((at, _))| at.ms_since(now).min(IDLE_MS_MAX));
             tokio::select! {
-                Some(done) = finished.recv() => self.finished(done).await,
+                Some(done) = finished.recv() => {
+                    // Who gave a shard up says so before it answers that it has it no more.
+                    for _ in 0..heard.len() {
+                        match heard.try_recv() {
+                            Ok(news) => self.hear(news).await,
+                            Err(_) => break,
+                        }
+                    }
+                    self.settle().await;
+                    self.finished(done).await;
+                }
                 Some(news) = heard.recv() => self.hear(news).await,
                 () = tokio::time::sleep(Duration::from_millis(next)) => self.ring().await,
                 else => return,
@@ -329,7 +360,10 @@ impl Auditor {
                 }
             }
             News::Record { segment, from } => self.load(vec![(segment, true)], from).await,
-            News::Released { holder, shards } => self.released(holder, &shards),
+            News::Released { holder, shards } => self.released(holder, shards).await,
+            News::Announced { holder, shards, reply } => {
+                self.announced(holder, shards, reply);
+            }
             News::Health { segments, reply } => {
                 let report = |segment| self.report(self.wards.number(segment)?);
                 let _ = reply.send(segments.iter().map(report).collect());

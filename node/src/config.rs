@@ -121,6 +121,8 @@ pub struct PledgeSection {
     pub trash: Span,
     /// How long it takes to read all shards once, to find those that the disk has lost.
     pub scrub: Span,
+    /// How long it takes to tell the stewards of all shards once that they are held here.
+    pub announce: Span,
 }
 
 impl Default for PledgeSection {
@@ -135,6 +137,7 @@ impl Default for PledgeSection {
             relay: true,
             trash: days(7),
             scrub: days(14),
+            announce: days(7),
         }
     }
 }

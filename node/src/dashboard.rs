@@ -114,8 +114,8 @@ fn gauges(status: &NodeStatus) -> Vec<Figure> {
 }
 
 /// What only grows, from the start of the node.
-fn counters(status: &NodeStatus) -> [Figure; 15] {
-    let NodeStatus { traffic, audits, expiry, scrub, .. } = status;
+fn counters(status: &NodeStatus) -> [Figure; 18] {
+    let NodeStatus { traffic, audits, expiry, scrub, custody, .. } = status;
     [
         bytes("shard_sent", "Shard bytes sent, repairs included", traffic.shard_bytes_sent),
         bytes("shard_received", "Shard bytes received, repairs included", traffic.shard_bytes_received),
@@ -132,6 +132,9 @@ fn counters(status: &NodeStatus) -> [Figure; 15] {
         figure("scrub_verified", "Shards read by the scrub and found whole", scrub.verified),
         figure("scrub_rotten", "Shards read by the scrub and found damaged", scrub.rotten),
         figure("scrub_released", "Damaged shards whose stewards were told", scrub.released),
+        figure("claims_renewed", "Claims sent to stewards that had not known them", custody.claims_renewed),
+        figure("surplus_released", "Shards given up since another node keeps them", custody.surplus_released),
+        figure("handed_on", "Shards handed on to other nodes", custody.handed_on),
     ]
 }
 
@@ -227,6 +230,7 @@ fn escape(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::{
+        custody::CustodySnapshot,
         expiry::ExpirySnapshot,
         scrub::ScrubSnapshot,
         status::{PledgeStatus, RecordStatus, ShardStatus, TrafficStatus},
@@ -265,6 +269,8 @@ mod tests {
             },
             expiry: ExpirySnapshot { ended: 2, vaults_freed: 1, shards_freed: 40, ..ExpirySnapshot::default() },
             scrub: ScrubSnapshot { verified: 4_000, rotten: 1, released: 1 },
+            custody: CustodySnapshot { surplus_released: 4, ..CustodySnapshot::default() },
+            drain: None,
         }
     }
 
@@ -283,6 +289,7 @@ mod tests {
             "commonhold_vaults_ended 2",
             "commonhold_shards_freed_total 40",
             "commonhold_scrub_rotten_total 1",
+            "commonhold_surplus_released_total 4",
             "commonhold_repair_sent_bytes_total 1048576",
             "commonhold_last_repair_timestamp_seconds 1770091506",
         ] {
@@ -327,7 +334,7 @@ mod tests {
                 _ => panic!("what is {line:?}?"),
             }
         }
-        assert_eq!(families.len(), 33);
+        assert_eq!(families.len(), 36);
     }
 
     /// The page of metrics is this very list.

@@ -182,10 +182,16 @@ impl<W: Witnesses> ExpiryWatch<W> {
         self.figures.ended.store(vaults.len() as u64, Relaxed);
         self.steward.set_ended(vaults);
         if doubt.is_none() {
-            let mut judged = 0;
+            let mut due: Vec<&Verified<Lease>> = Vec::new();
             for lease in &ended {
-                if judged < JUDGED_MAX && self.is_due(&lease.vault) {
-                    judged += usize::from(self.consider(lease).await);
+                if due.len() < JUDGED_MAX && self.has_something(&lease.vault) && self.is_due(&lease.vault) {
+                    due.push(lease);
+                }
+            }
+            let mut segments = self.segments_of(due.iter().map(|lease| lease.vault).collect()).await;
+            for lease in due {
+                if let Some(segments) = segments.as_mut().and_then(|segments| segments.remove(&lease.vault)) {
+                    self.consider(lease, segments.into_iter().collect()).await;
                 }
             }
         }
@@ -217,23 +223,31 @@ impl<W: Witnesses> ExpiryWatch<W> {
         !waits && !in_trash
     }
 
-    /// Judges a vault whose newest known lease is over; true if somebody had to be asked.
-    async fn consider(&mut self, newest: &Verified<Lease>) -> bool {
-        let vault = newest.vault;
+    /// Whether anything is held or kept of a vault.
+    fn has_something(&self, vault: &VaultId) -> bool {
+        self.store.vault_bytes(vault) > 0 || self.steward.keeps_records_of(vault)
+    }
+
+    /// Some segments of each of these vaults; none if they cannot be listed.
+    async fn segments_of(&self, vaults: BTreeSet<VaultId>) -> Option<BTreeMap<VaultId, BTreeSet<SegmentId>>> {
+        if vaults.is_empty() {
+            return None;
+        }
         let (store, steward) = (self.store.clone(), self.steward.clone());
-        let known = tokio::task::spawn_blocking(move || {
-            if store.vault_bytes(&vault) == 0 && !steward.keeps_records_of(&vault) {
-                return None;
+        match tokio::task::spawn_blocking(move || segments_of(&store, &steward, &vaults)).await {
+            Ok(Ok(segments)) => Some(segments),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "the segments of vaults cannot be listed");
+                None
             }
-            match segments_of(&store, &steward, &vault) {
-                Ok(segments) => Some(segments),
-                Err(error) => {
-                    tracing::warn!(%vault, %error, "the segments of a vault cannot be listed");
-                    None
-                }
-            }
-        });
-        let Ok(Some(segments)) = known.await else { return false };
+            // A panic in there is logged by the runtime.
+            Err(_) => None,
+        }
+    }
+
+    /// Judges a vault whose newest known lease is over, with the word of stewards of these segments.
+    async fn consider(&mut self, newest: &Verified<Lease>, segments: Vec<SegmentId>) {
+        let vault = newest.vault;
         let others = self.neighbours.stewards(self.times.present).len();
         let enough = segments.len().min(others);
         self.figures.asked.fetch_add(1, Relaxed);
@@ -282,7 +296,6 @@ impl<W: Witnesses> ExpiryWatch<W> {
                 tracing::debug!(%vault, "too few stewards gave their word on an ended lease; all of it is kept");
             }
         }
-        true
     }
 
     /// Asks the stewards of one key for the vault's lease. One that is newer than ours is kept on the way.
@@ -332,26 +345,36 @@ impl<W: Witnesses> ExpiryWatch<W> {
     }
 }
 
-/// Some segments of a vault: those held, then those whose records are kept, from a random place on, so that another try
-/// asks other stewards.
-fn segments_of(store: &ShardStore, steward: &Steward, vault: &VaultId) -> Result<Vec<SegmentId>, SegmentsError> {
+/// Some segments of each of these vaults: those held, then those whose records are kept, from a random place on, so that
+/// another try asks other stewards. One way through all shards for all vaults.
+fn segments_of(
+    store: &ShardStore,
+    steward: &Steward,
+    vaults: &BTreeSet<VaultId>,
+) -> Result<BTreeMap<VaultId, BTreeSet<SegmentId>>, SegmentsError> {
+    let mut found: BTreeMap<VaultId, BTreeSet<SegmentId>> =
+        vaults.iter().map(|vault| (*vault, BTreeSet::new())).collect();
+    // Those that have shards here and not enough of them yet.
+    let mut open: BTreeSet<VaultId> = vaults.iter().filter(|vault| store.vault_bytes(vault) > 0).copied().collect();
     let start = ClaimLeaf { segment: SegmentId::from_bytes(rand::random()), index: ShardIndex(0) };
-    let mut found = BTreeSet::new();
     for (after, until) in [(Some(start), None), (None, Some(start.segment))] {
         for held in store.held_after(after.as_ref()) {
             let held = held?;
-            if found.len() >= SEGMENTS_ASKED_MAX || until.is_some_and(|until| held.leaf.segment > until) {
+            if open.is_empty() || until.is_some_and(|until| held.leaf.segment > until) {
                 break;
             }
-            if held.vault == *vault {
+            if let Some(found) = found.get_mut(&held.vault).filter(|_| open.contains(&held.vault)) {
                 found.insert(held.leaf.segment);
+                if found.len() >= SEGMENTS_ASKED_MAX {
+                    open.remove(&held.vault);
+                }
             }
         }
     }
-    if found.len() < SEGMENTS_MIN {
+    for (vault, found) in found.iter_mut().filter(|(_, found)| found.len() < SEGMENTS_MIN) {
         found.extend(steward.segments_of(vault, SEGMENTS_ASKED_MAX)?);
     }
-    Ok(found.into_iter().collect())
+    Ok(found)
 }
 
 #[derive(Debug, thiserror::Error)]

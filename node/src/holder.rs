@@ -36,6 +36,7 @@ use self::{
 };
 use crate::{
     config::Rate,
+    custody::DrainState,
     identity::Identity,
     neighbours::Neighbours,
     observer::Observer,
@@ -44,18 +45,26 @@ use crate::{
 };
 
 /// The shards of a store, as a steward has to know of them.
-pub struct HeldShards(pub Arc<ShardStore>);
+pub struct HeldShards {
+    /// The store.
+    pub store: Arc<ShardStore>,
+    /// Whether the node is to leave.
+    pub drain: Arc<DrainState>,
+}
 
 impl Holdings for HeldShards {
     fn free_bytes(&self) -> u64 {
-        self.0.free_bytes().unwrap_or_else(|error| {
+        if self.drain.is_closed() {
+            return 0;
+        }
+        self.store.free_bytes().unwrap_or_else(|error| {
             tracing::warn!(%error, "the free space is not known");
             0
         })
     }
 
     fn vault_of(&self, segment: &SegmentId) -> Option<VaultId> {
-        match held_of(&self.0, segment) {
+        match held_of(&self.store, segment) {
             Ok(held) => held.first().map(|held| held.vault),
             Err(error) => {
                 tracing::warn!(%error, "the shards of a segment cannot be listed");
@@ -65,7 +74,7 @@ impl Holdings for HeldShards {
     }
 
     fn vaults(&self) -> Vec<VaultId> {
-        self.0.vaults()
+        self.store.vaults()
     }
 }
 
@@ -119,6 +128,7 @@ pub struct Holder {
     upload: Option<RateLimit>,
     download: Option<RateLimit>,
     observer: Arc<dyn Observer>,
+    drain: Arc<DrainState>,
     stopping: AtomicBool,
 }
 
@@ -140,6 +150,8 @@ pub struct HolderParts {
     pub vault_bytes_max: u64,
     /// The pledge's rates.
     pub rates: Rates,
+    /// Whether the node is to leave.
+    pub drain: Arc<DrainState>,
     /// Who watches.
     pub observer: Arc<dyn Observer>,
 }
@@ -147,8 +159,18 @@ pub struct HolderParts {
 impl Holder {
     /// A holder that signs with `identity`. Runs a task that signs claims on the current runtime.
     pub fn new(identity: &Identity, parts: HolderParts) -> Self {
-        let HolderParts { network, store, steward, neighbours, served, pledge_bytes, vault_bytes_max, rates, observer } =
-            parts;
+        let HolderParts {
+            network,
+            store,
+            steward,
+            neighbours,
+            served,
+            pledge_bytes,
+            vault_bytes_max,
+            rates,
+            drain,
+            observer,
+        } = parts;
         Self {
             key: identity.signing_key(),
             signer: ClaimSigner::start(identity.signing_key(), network.clone(), steward.clock().clone()),
@@ -161,6 +183,7 @@ impl Holder {
             admission: Arc::new(Mutex::new(ShardAdmission::new(pledge_bytes, vault_bytes_max))),
             upload: rates.upload.map(RateLimit::new),
             download: rates.download.map(RateLimit::new),
+            drain,
             observer,
             stopping: AtomicBool::new(false),
         }
@@ -174,6 +197,18 @@ impl Holder {
     /// Waits until no shard is being received any more. After [`Self::stop`], that is for good.
     pub async fn idle(&self) {
         self.limits.idle().await;
+    }
+
+    /// A fresh claim for a shard that is held. None if the node is stopping.
+    pub(crate) async fn claim(&self, leaf: ClaimLeaf) -> Option<Claim> {
+        self.signer.sign(leaf).await
+    }
+
+    /// Waits until so many bytes may be sent.
+    pub(crate) async fn spend_upload(&self, bytes: u64) {
+        if let Some(rate) = &self.upload {
+            rate.take(bytes).await;
+        }
     }
 
     fn check_running(&self) -> Result<(), Refusal> {
@@ -291,6 +326,9 @@ impl ShardService for Holder {
         body: &mut StoreBody,
     ) -> Result<Claim, Refusal> {
         self.check_running()?;
+        if self.drain.is_closed() {
+            return Err(Refusal::PledgeFull);
+        }
         self.observer.offered(from, &manifest, index, lease.as_ref());
         let _permits = self.limits.store(from).await?;
         let (manifest, writer) = self.begin(from, manifest, index, lease).await?;

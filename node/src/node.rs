@@ -25,6 +25,7 @@ use crate::{
     auditor::{AuditFigures, Auditor, AuditorHandle, AuditorParts, News},
     clock::Clock,
     config::{Config, ConfigError},
+    custody::{CustodyFigures, DrainState, announce::Announcer, colleagues::Colleagues, drain::Drain},
     dashboard::{self, StatusSource},
     data_dir::{self, ADDRESS_FILE, DASHBOARD_FILE, DataDir, DataDirError, LISTEN_FILE, PID_FILE},
     expiry::{ExpiryFigures, ExpiryWatch, Times},
@@ -37,7 +38,7 @@ use crate::{
     service::{NodeService, Service},
     status::{NodeStatus, PledgeStatus, RecordStatus, ShardStatus, TrafficStatus},
     steward::Steward,
-    sweep::{ServedVaults, Sweep},
+    sweep::{Ledger, ServedVaults, Sweep},
     turns::{self, Turns},
 };
 
@@ -143,9 +144,11 @@ async fn run_in<S: Service>(
     let clock = Arc::new(Clock::default());
     let (records, store) = open_stores(config, data_dir.path()).await?;
     let own_domain = config.node.domain.clone();
+    let drain = Arc::new(DrainState::load(data_dir.path()));
     let steward = {
         let (network, domain) = (config.network_name().clone(), own_domain.clone());
-        let (records, holdings, clock) = (records.clone(), Arc::new(HeldShards(store.clone())), clock.clone());
+        let (records, holdings, clock) =
+            (records.clone(), Arc::new(HeldShards { store: store.clone(), drain: drain.clone() }), clock.clone());
         blocking(move || Steward::new(network, domain, records, holdings, clock)).await??
     };
     let steward = Arc::new(steward);
@@ -175,6 +178,7 @@ async fn run_in<S: Service>(
         pledge_bytes: config.pledge.disk.0,
         vault_bytes_max: config.pledge.vault_max.0,
         rates: Rates { upload: config.pledge.upload, download: config.pledge.download },
+        drain: drain.clone(),
         observer: observer.clone(),
     };
     let holder = Arc::new(Holder::new(&identity, parts));
@@ -197,13 +201,16 @@ async fn run_in<S: Service>(
     };
     let auditor = Auditor::start(config, parts, stop_all.clone());
     steward.set_auditor(auditor.clone());
-    let service = service(NodeService {
+    let ledger = Arc::new(Ledger::new(steward.clone(), neighbours.clone(), config.audit.grace.0));
+    let honest = NodeService {
         peer: peer.clone(),
         steward: steward.clone(),
         holder: holder.clone(),
         neighbours: neighbours.clone(),
         auditor: auditor.clone(),
-    });
+        ledger: ledger.clone(),
+    };
+    let service = service(honest.clone());
     let running = Running {
         peer: peer.clone(),
         holder,
@@ -216,6 +223,7 @@ async fn run_in<S: Service>(
         limits,
     };
     let (expiry_figures, scrub_figures) = (Arc::new(ExpiryFigures::default()), Arc::new(ScrubFigures::default()));
+    let custody_figures = Arc::new(CustodyFigures::default());
     let source = Arc::new(Figures {
         config: config.clone(),
         node: peer.node_id(),
@@ -227,21 +235,40 @@ async fn run_in<S: Service>(
         audits,
         expiry: expiry_figures.clone(),
         scrub: scrub_figures.clone(),
+        custody: custody_figures.clone(),
+        drain: drain.clone(),
         addresses: std::sync::Mutex::default(),
     });
-    let sweep = Sweep::new(peer.clone(), steward.clone(), neighbours.clone(), served, config.audit.grace.0);
+    let sweep = Sweep::new(peer.clone(), steward.clone(), neighbours.clone(), served, ledger, config.audit.grace.0);
     running.tasks.spawn(sweep.run(running.news.clone(), running.stop.clone()));
     running.tasks.spawn(dashboard::serve(listener, source.clone(), running.stop.clone()));
     let scrub = Scrub {
-        peer: peer.clone(),
+        colleagues: Colleagues::new(honest.clone()),
         store: store.clone(),
-        steward: steward.clone(),
-        neighbours: neighbours.clone(),
         every: config.pledge.scrub.0,
         trash: config.pledge.trash.0,
         figures: scrub_figures,
     };
     running.tasks.spawn(scrub.run(running.stop.clone()));
+    let announcer = Announcer {
+        colleagues: Colleagues::new(honest.clone()),
+        store: store.clone(),
+        every: config.pledge.announce.0,
+        figures: custody_figures.clone(),
+    };
+    running.tasks.spawn(announcer.run(running.stop.clone()));
+    let draining = Drain {
+        colleagues: Colleagues::new(honest),
+        store: store.clone(),
+        state: drain,
+        figures: custody_figures,
+        data_dir: data_dir.path().to_owned(),
+        pledge_bytes: config.pledge.disk.0,
+        present: config.audit.grace.0,
+        offers: std::sync::Mutex::default(),
+        sent: std::sync::Mutex::default(),
+    };
+    running.tasks.spawn(draining.run(running.stop.clone()));
     let (rules, present) = (config.lease.rules(), config.audit.grace.0);
     let times = Times { rules, trash: config.pledge.trash.0, present };
     let expiry =
@@ -461,6 +488,8 @@ struct Figures {
     audits: Arc<AuditFigures>,
     expiry: Arc<ExpiryFigures>,
     scrub: Arc<ScrubFigures>,
+    custody: Arc<CustodyFigures>,
+    drain: Arc<DrainState>,
     addresses: std::sync::Mutex<Vec<String>>,
 }
 
@@ -509,6 +538,8 @@ impl StatusSource for Figures {
             audits: self.audits.snapshot(),
             expiry: self.expiry.snapshot(),
             scrub: self.scrub.snapshot(),
+            custody: self.custody.snapshot(),
+            drain: self.drain.status(),
         }
     }
 }

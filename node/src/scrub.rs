@@ -14,19 +14,13 @@ use std::{
     time::Duration,
 };
 
-use commonhold_network::Peer;
-use commonhold_policy::{Domain, stewards};
-use commonhold_protocol::{
-    ClaimLeaf, NodeId, SegmentId,
-    ask::{ASK_IDS_MAX, Request, Response},
-};
+use commonhold_protocol::ClaimLeaf;
 use commonhold_storage_engine::store::{ShardStore, StoreError};
-use futures::future::join_all;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::{neighbours::Neighbours, steward::Steward};
+use crate::custody::colleagues::Colleagues;
 
 /// Between two rounds; shorter where all is to be read in a short time.
 const ROUND_MAX: Duration = Duration::from_secs(30);
@@ -37,8 +31,6 @@ const ROUNDS_MIN: u32 = 16;
 const ROUND_BYTES_MAX: u64 = 64 << 20;
 /// Shards released in one round.
 const RELEASED_MAX: usize = 256;
-/// How long a steward may take to answer.
-const PATIENCE: Duration = Duration::from_secs(15);
 
 /// What the scrub did since the start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,10 +64,8 @@ impl ScrubFigures {
 
 /// The scrub.
 pub(crate) struct Scrub {
-    pub(crate) peer: Peer,
+    pub(crate) colleagues: Colleagues,
     pub(crate) store: Arc<ShardStore>,
-    pub(crate) steward: Arc<Steward>,
-    pub(crate) neighbours: Arc<Neighbours>,
     /// All is read once in this time.
     pub(crate) every: Duration,
     /// Damaged bytes are kept for this time once their stewards know.
@@ -85,7 +75,7 @@ pub(crate) struct Scrub {
 
 impl Scrub {
     /// Works until `stop`.
-    pub(crate) async fn run(self, stop: CancellationToken) {
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
         let round = (self.every / ROUNDS_MIN).clamp(ROUND_MIN, ROUND_MAX);
         let mut after = None;
         let mut released = BTreeMap::new();
@@ -102,12 +92,13 @@ impl Scrub {
     }
 
     /// Tells stewards of what is in quarantine, and gives back what they have known for long.
-    async fn release(&self, released: &mut BTreeMap<ClaimLeaf, Instant>) {
+    async fn release(&mut self, released: &mut BTreeMap<ClaimLeaf, Instant>) {
         let quarantined: BTreeSet<ClaimLeaf> = self.store.quarantined().into_iter().collect();
         // Stored anew, or removed.
         released.retain(|leaf, _| quarantined.contains(leaf));
         let news = quarantined.into_iter().filter(|leaf| !released.contains_key(leaf));
-        let told = self.tell(news.take(RELEASED_MAX).collect()).await;
+        let by_steward = self.colleagues.by_steward(news.take(RELEASED_MAX)).await;
+        let told: BTreeSet<ClaimLeaf> = self.colleagues.release(by_steward).await.into_keys().collect();
         self.figures.released.fetch_add(told.len() as u64, Relaxed);
         released.extend(told.into_iter().map(|leaf| (leaf, Instant::now())));
         let old: Vec<ClaimLeaf> =
@@ -119,44 +110,6 @@ impl Scrub {
                 tracing::warn!(%error, "damaged shards cannot be removed");
             }
         }
-    }
-
-    /// Those of the shards of which a steward was told.
-    async fn tell(&self, leaves: Vec<ClaimLeaf>) -> BTreeSet<ClaimLeaf> {
-        let mut by_steward: BTreeMap<NodeId, Vec<ClaimLeaf>> = BTreeMap::new();
-        for leaf in leaves {
-            for node in self.stewards_of(&leaf.segment).await {
-                by_steward.entry(node).or_default().push(leaf);
-            }
-        }
-        let told = by_steward.into_iter().map(async |(node, leaves)| {
-            let mut told = Vec::new();
-            for part in leaves.chunks(ASK_IDS_MAX) {
-                if self.ask(node, Request::Release { shards: part.to_vec() }).await {
-                    told.extend_from_slice(part);
-                }
-            }
-            told
-        });
-        join_all(told).await.into_iter().flatten().collect()
-    }
-
-    async fn stewards_of(&self, segment: &SegmentId) -> Vec<NodeId> {
-        let closest = self.peer.closest(*segment.as_bytes()).await.unwrap_or_default();
-        let others = closest.into_iter().map(|contact| (contact.node, self.neighbours.domain(contact.node)));
-        let candidates: Vec<(NodeId, Domain)> = others.chain([self.neighbours.own()]).collect();
-        stewards::choose(segment.as_bytes(), &candidates)
-    }
-
-    /// Whether a steward, which may be ourselves, did what it was asked.
-    async fn ask(&self, node: NodeId, request: Request) -> bool {
-        let answer = if node == self.neighbours.own().0 {
-            let (steward, sender) = (self.steward.clone(), self.neighbours.sender(node));
-            tokio::task::spawn_blocking(move || steward.answer(&sender, request)).await.ok()
-        } else {
-            self.peer.ask(node, request, PATIENCE).await.ok()
-        };
-        matches!(answer, Some(Response::Kept(outcomes)) if outcomes.iter().all(Result::is_ok))
     }
 }
 

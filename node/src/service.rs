@@ -9,7 +9,13 @@ use commonhold_protocol::{
     shard_stream::GroupRange,
 };
 
-use crate::{auditor::AuditorHandle, holder::Holder, neighbours::Neighbours, steward::Steward};
+use crate::{
+    auditor::AuditorHandle,
+    holder::Holder,
+    neighbours::Neighbours,
+    steward::{Sender, Steward},
+    sweep::Ledger,
+};
 
 /// Answers for a node. The daemon's is [`NodeService`]; whoever wants to know what a network does about a node that
 /// does not keep to the rules puts another before it ([`crate::Node::run_as`]).
@@ -19,12 +25,14 @@ pub trait Service: ShardService + 'static {
 }
 
 /// A node that keeps to the rules.
+#[derive(Clone)]
 pub struct NodeService {
     pub(crate) peer: Peer,
     pub(crate) steward: Arc<Steward>,
     pub(crate) holder: Arc<Holder>,
     pub(crate) neighbours: Arc<Neighbours>,
     pub(crate) auditor: AuditorHandle,
+    pub(crate) ledger: Arc<Ledger>,
 }
 
 impl NodeService {
@@ -42,9 +50,15 @@ impl Service for NodeService {
                 let health = self.auditor.health(segments).await;
                 health.map_or(Response::Refused(Refusal::Stopping), Response::Health)
             }
+            Request::Announce { shards } => {
+                let standings = self.auditor.standings(from, shards).await;
+                standings.map_or(Response::Refused(Refusal::Stopping), Response::Standings)
+            }
             request => {
-                let (steward, sender) = (self.steward.clone(), self.neighbours.sender(from));
-                let answered = tokio::task::spawn_blocking(move || steward.answer(&sender, request)).await;
+                let (steward, ledger, sender) =
+                    (self.steward.clone(), self.ledger.clone(), self.neighbours.sender(from));
+                let answered =
+                    tokio::task::spawn_blocking(move || from_disk(&steward, &ledger, &sender, request)).await;
                 answered.unwrap_or_else(|error| {
                     tracing::error!(%error, %from, "a question could not be answered");
                     Response::Refused(Refusal::Other)
@@ -52,6 +66,19 @@ impl Service for NodeService {
             }
         };
         Some(response)
+    }
+}
+
+/// Answers what takes the disk.
+fn from_disk(steward: &Steward, ledger: &Ledger, sender: &Sender, request: Request) -> Response {
+    match request {
+        Request::FetchDigests { ranges } => {
+            ledger.digests(sender.node, &ranges).map_or_else(Response::Refused, Response::Digests)
+        }
+        Request::ListRecords { range } => {
+            ledger.list(sender.node, &range).map_or_else(Response::Refused, Response::Entries)
+        }
+        request => steward.answer(sender, request),
     }
 }
 

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     auditor::AuditSnapshot,
+    custody::{CustodySnapshot, DrainStatus},
     data_dir::{self, DASHBOARD_FILE, DataDirError},
     expiry::ExpirySnapshot,
     scrub::ScrubSnapshot,
@@ -56,6 +57,10 @@ pub struct NodeStatus {
     pub expiry: ExpirySnapshot,
     /// What the slow read of all shards found.
     pub scrub: ScrubSnapshot,
+    /// What was announced, given up and handed on.
+    pub custody: CustodySnapshot,
+    /// The shards that are to be handed on, if any are.
+    pub drain: Option<DrainStatus>,
 }
 
 /// The pledge and its use.

@@ -29,10 +29,10 @@ use commonhold_policy::{
 };
 use commonhold_protocol::{
     NetworkName, NodeId, Record, SegmentId, VaultId, Verifier,
-    ask::{ASK_BYTES_MAX, Refusal, Request, Response},
+    ask::{ASK_BYTES_MAX, Refusal, Request, Response, record_version},
 };
 
-use self::proving::WaitingClaims;
+use self::{proving::WaitingClaims, released::Released};
 use crate::{
     auditor::{AuditorHandle, News},
     clock::Clock,
@@ -89,6 +89,8 @@ pub struct Steward {
     /// Vaults whose lease and its grace are over, as far as is known.
     ended: Mutex<BTreeSet<VaultId>>,
     clock: Arc<Clock>,
+    /// Claims that their holders took back.
+    released: Mutex<Released>,
     /// Hears of each change of a segment's record.
     auditor: OnceLock<AuditorHandle>,
 }
@@ -161,6 +163,7 @@ impl Steward {
             told_leases: Mutex::default(),
             ended: Mutex::default(),
             clock,
+            released: Mutex::default(),
             auditor: OnceLock::new(),
         })
     }
@@ -207,8 +210,16 @@ impl Steward {
             Request::KeepLease { lease } => Response::Kept(vec![self.keep_lease(sender, lease)]),
             Request::KeepDrop { drop } => Response::Kept(vec![self.keep_drop(sender, drop)]),
             Request::Release { shards } => Response::Kept(vec![self.forget_claims(sender, &shards)]),
-            // The holder's and the auditor's to answer.
-            Request::Audit(_) | Request::FetchHealth { .. } => Response::Refused(Refusal::Other),
+            Request::FetchVersions { segments } => match self.versions(&segments) {
+                Ok(versions) => Response::Versions(versions),
+                Err(error) => Response::Refused(KeepError::from(error).refusal()),
+            },
+            // The holder's, the auditor's and the ledger's to answer.
+            Request::Audit(_)
+            | Request::FetchHealth { .. }
+            | Request::Announce { .. }
+            | Request::FetchDigests { .. }
+            | Request::ListRecords { .. } => Response::Refused(Refusal::Other),
         }
     }
 
@@ -244,6 +255,15 @@ impl Steward {
             }
         });
         failed.map_or(Ok(segments), Err)
+    }
+
+    /// What is kept of these segments; none where there is nothing, or nothing that can be read.
+    fn versions(&self, segments: &[SegmentId]) -> Result<Vec<Option<[u8; 32]>>, RecordsError> {
+        let version = |segment: &SegmentId| match self.records.get(Kind::Segment, segment.as_bytes()) {
+            Err(RecordsError::Damaged { .. }) => Ok(None),
+            kept => Ok(kept?.map(|kept| record_version(&kept.body))),
+        };
+        segments.iter().map(version).collect()
     }
 
     /// Counts a change against the limits of its vault and of its sender.

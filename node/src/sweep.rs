@@ -1,12 +1,14 @@
 //! The sweep: sees to it that what this steward keeps is kept by all the stewards that should have it.
 //!
-//! Runs when nodes come, come back or are gone, and now and then in any case. It walks over the kept records in order
-//! of their keys, works out who their stewards are among the nodes that are known (a node knows all others near its
-//! own id, and the records that it keeps are near it too), asks each what it lacks, and sends that. Bounded: one page
-//! of keys, one message at a time, as much rest as work. Each sweep begins at a random key, so that the stewards of a
-//! record that all notice a newcomer do not all send it the same.
+//! Runs when nodes come, come back or are gone, and now and then in any case. It works out who the stewards of the kept
+//! records are among the nodes that are known (a node knows all others near its own id, and the records that it keeps
+//! are near it too), and compares with each what both should have, by digests of ranges of keys ([`ledger`]); what
+//! differs is sent and fetched ([`exchange`]). Records whose steward we are no more are handed over, and let go once all
+//! eight have them. Heads and leases, a few for each vault, are sent as they change. Bounded: one node and one message at
+//! a time, as much rest as work.
 
 mod exchange;
+mod ledger;
 mod pull;
 
 use std::{
@@ -16,17 +18,23 @@ use std::{
 };
 
 use commonhold_network::Peer;
-use commonhold_policy::stewards;
+use commonhold_policy::{
+    stewards,
+    sweep::{Duty, Entry, duty},
+};
 use commonhold_protocol::{
-    NodeId, SegmentId,
+    NodeId, VaultId,
     ask::{ASK_IDS_MAX, Request, Response},
 };
 use futures::{StreamExt, stream};
 use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use self::exchange::Exchange;
-pub use self::pull::ServedVaults;
+use self::{
+    exchange::Exchange,
+    ledger::{Line, Table},
+};
+pub use self::{ledger::Ledger, pull::ServedVaults};
 use crate::{
     neighbours::{Neighbours, StewardPeer},
     records::{Kind, RecordsError, Summary},
@@ -38,7 +46,7 @@ const SETTLE: Duration = Duration::from_millis(750);
 /// Without news, nodes are looked at at least this often; more often where the grace time is short.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 const LOOK_EVERY_MIN: Duration = Duration::from_secs(1);
-/// A steward that was there all the time is gone through again after this time, whatever it was sent before.
+/// A steward that was there all the time is compared with again after this time; sooner where the grace time is short.
 const ALL_EVERY: Duration = Duration::from_secs(3600);
 /// A steward that comes and goes is swept no more often than this.
 const AGAIN_AFTER: Duration = Duration::from_secs(5);
@@ -49,15 +57,21 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(15);
 /// Nodes asked about themselves at once.
 const ABOUT_AT_ONCE: usize = 8;
 
-/// What a steward was sent.
+/// When a steward was swept.
 #[derive(Debug, Clone, Copy)]
 struct Swept {
-    /// When the last sweep of it ended.
     at: Instant,
-    /// When all was last gone through, whatever was sent before.
+    /// When heads and leases were last sent whatever was sent before.
     all_at: Instant,
     /// All that was kept then had at most this sequence.
     sequence: u64,
+}
+
+/// Who has a record that is handed over, in the state with this sequence.
+#[derive(Debug, Default)]
+struct Handed {
+    sequence: u64,
+    to: BTreeSet<NodeId>,
 }
 
 /// The sweep.
@@ -66,8 +80,10 @@ pub struct Sweep {
     steward: Arc<Steward>,
     neighbours: Arc<Neighbours>,
     served: Arc<ServedVaults>,
+    ledger: Arc<Ledger>,
     grace: Duration,
     swept: BTreeMap<NodeId, Swept>,
+    handed: BTreeMap<[u8; 32], Handed>,
     silent: BTreeMap<NodeId, Instant>,
     /// Who the stewards were in the last sweep.
     members: BTreeSet<NodeId>,
@@ -80,6 +96,7 @@ impl Sweep {
         steward: Arc<Steward>,
         neighbours: Arc<Neighbours>,
         served: Arc<ServedVaults>,
+        ledger: Arc<Ledger>,
         grace: Duration,
     ) -> Self {
         Self {
@@ -87,8 +104,10 @@ impl Sweep {
             steward,
             neighbours,
             served,
+            ledger,
             grace,
             swept: BTreeMap::new(),
+            handed: BTreeMap::new(),
             silent: BTreeMap::new(),
             members: BTreeSet::new(),
         }
@@ -159,39 +178,43 @@ impl Sweep {
         }
         self.swept.retain(|node, _| members.contains(node));
         self.members = members;
-        let mut due: BTreeMap<NodeId, Exchange> = BTreeMap::new();
-        for peer in &peers {
-            if let Some(after) = self.due(peer) {
-                due.insert(peer.node, Exchange::new(peer.node, after));
-            }
-        }
+        let due: Vec<(NodeId, u64)> = peers.iter().filter_map(|peer| Some((peer.node, self.due(peer)?))).collect();
         if due.is_empty() {
             return Ok(());
         }
         let mut candidates: Vec<_> = peers.into_iter().map(|peer| (peer.node, peer.domain)).collect();
         candidates.push(self.neighbours.own());
         let candidates = Arc::new(candidates);
-        let sequence = self.steward.records().sequence();
         tracing::debug!(nodes = due.len(), "sweeping");
-        for kind in [Kind::Segment, Kind::Heads, Kind::Lease] {
-            self.sweep_kind(kind, &candidates, &mut due).await?;
-        }
-        let now = Instant::now();
-        for (node, exchange) in due {
-            match exchange.finish() {
-                Some(all) => {
-                    let all_at = if all { now } else { self.swept.get(&node).map_or(now, |swept| swept.all_at) };
-                    self.swept.insert(node, Swept { at: now, all_at, sequence });
-                }
-                None => {
-                    self.silent.insert(node, now);
-                }
+        for (node, after) in due {
+            let sequence = self.steward.records().sequence();
+            let ledger = self.ledger.clone();
+            let table = blocking(move || ledger.table()).await?;
+            let (peer, steward, neighbours) = (self.peer.clone(), self.steward.clone(), self.neighbours.clone());
+            let mut exchange = Exchange::new(&peer, &steward, &neighbours, node);
+            exchange.compare(&table).await?;
+            self.hand_over(&mut exchange, node, &table).await?;
+            for kind in [Kind::Heads, Kind::Lease] {
+                self.send_vaults(kind, node, after, &candidates, &mut exchange).await?;
+            }
+            let now = Instant::now();
+            if exchange.is_silent() {
+                self.silent.insert(node, now);
+            } else {
+                let before = self.swept.get(&node).filter(|_| after > 0);
+                let all_at = before.map_or(now, |swept| swept.all_at);
+                self.swept.insert(node, Swept { at: now, all_at, sequence });
             }
         }
-        Ok(())
+        self.let_go().await
     }
 
-    /// Whether a steward is due, and from which sequence on it may lack what it need not be asked about.
+    /// How often all is gone through.
+    fn all_every(&self) -> Duration {
+        (self.grace / 12).clamp(AGAIN_AFTER, ALL_EVERY)
+    }
+
+    /// Whether a steward is due, and from which sequence on it may lack heads and leases.
     fn due(&self, peer: &StewardPeer) -> Option<u64> {
         if self.silent.contains_key(&peer.node) {
             return None;
@@ -200,71 +223,103 @@ impl Sweep {
         let came_back = peer.connected_at.is_some_and(|at| Instant::from_std(at) > swept.at);
         if swept.all_at.elapsed() > ALL_EVERY {
             Some(0)
-        } else if came_back && swept.at.elapsed() > AGAIN_AFTER {
+        } else if swept.at.elapsed() > self.all_every() || (came_back && swept.at.elapsed() > AGAIN_AFTER) {
             Some(swept.sequence)
         } else {
             None
         }
     }
 
-    async fn sweep_kind(
+    /// Offers a steward the records that are its, and ours no more.
+    async fn hand_over(
+        &mut self,
+        exchange: &mut Exchange<'_>,
+        node: NodeId,
+        table: &Arc<Table>,
+    ) -> Result<(), RecordsError> {
+        let mut offered: Vec<Line> = Vec::new();
+        let handed = &mut self.handed;
+        let mut left = BTreeSet::new();
+        for line in table.left() {
+            left.insert(line.entry.key);
+            let known = handed.entry(line.entry.key).or_default();
+            if known.sequence != line.sequence {
+                *known = Handed { sequence: line.sequence, to: BTreeSet::new() };
+            }
+            if !known.to.contains(&node) && table.stewards(line).contains(&node) {
+                offered.push(*line);
+            }
+        }
+        handed.retain(|key, _| left.contains(key));
+        let entries: Vec<Entry> = offered.iter().map(|line| line.entry).collect();
+        for key in exchange.offer(&entries).await? {
+            if let Some(handed) = self.handed.get_mut(&key) {
+                handed.to.insert(node);
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets go of the records whose steward we are no more and that all eight have confirmed.
+    async fn let_go(&self) -> Result<(), RecordsError> {
+        let (ledger, steward, own) = (self.ledger.clone(), self.steward.clone(), self.peer.node_id());
+        let handed: BTreeMap<[u8; 32], (u64, BTreeSet<NodeId>)> =
+            self.handed.iter().map(|(key, handed)| (*key, (handed.sequence, handed.to.clone()))).collect();
+        if handed.is_empty() {
+            return Ok(());
+        }
+        let gone = blocking(move || {
+            let table = ledger.table()?;
+            let mut gone: Vec<(Summary, VaultId)> = Vec::new();
+            for line in table.left() {
+                let key = &line.entry.key;
+                let Some((sequence, to)) = handed.get(key).filter(|(sequence, _)| *sequence == line.sequence) else {
+                    continue;
+                };
+                if duty(&own, &table.stewards(line), |node| to.contains(node)) == Duty::LetGo
+                    && let Some(summary) = steward.records().summary(Kind::Segment, key)?
+                    && let Some(owner) = steward.records().owner(Kind::Segment, key)?
+                    && summary.sequence == *sequence
+                {
+                    gone.push((summary, owner));
+                }
+            }
+            steward.forget(Kind::Segment, gone)
+        });
+        let gone = gone.await?;
+        if gone > 0 {
+            tracing::info!(records = gone, "records are let go: other nodes are their stewards by now, and have them");
+        }
+        Ok(())
+    }
+
+    async fn send_vaults(
         &self,
         kind: Kind,
+        node: NodeId,
+        after: u64,
         candidates: &Arc<Vec<(NodeId, commonhold_policy::Domain)>>,
-        due: &mut BTreeMap<NodeId, Exchange>,
+        exchange: &mut Exchange<'_>,
     ) -> Result<(), RecordsError> {
-        let start: [u8; 32] = rand::random();
-        let mut after = Some(start);
-        let mut wrapped = false;
+        let mut last = None;
         loop {
             let (steward, candidates) = (self.steward.clone(), candidates.clone());
-            let page = blocking(move || page(&steward, kind, after, wrapped.then_some(start), &candidates)).await?;
-            match page.last {
-                Some(last) => after = Some(last),
-                None if wrapped => return Ok(()),
-                None => {
-                    after = None;
-                    wrapped = true;
-                    continue;
-                }
+            let page = blocking(move || {
+                let page = steward.records().list(kind, last.as_ref(), ASK_IDS_MAX)?;
+                let last = page.last().map(|summary| summary.key);
+                let its = |summary: &Summary| stewards::choose(&summary.key, &candidates).contains(&node);
+                let its: Vec<Summary> =
+                    page.into_iter().filter(|summary| summary.sequence > after).filter(its).collect();
+                Ok::<_, RecordsError>((its, last))
+            });
+            let (its, page_last) = page.await?;
+            if page_last.is_none() {
+                return Ok(());
             }
-            for (node, summaries) in page.by_steward {
-                if let Some(exchange) = due.get_mut(&node) {
-                    exchange.offer(&self.peer, &self.steward, &self.neighbours, kind, summaries).await?;
-                }
-            }
+            last = page_last;
+            exchange.offer_vaults(kind, &its, after).await?;
         }
     }
-}
-
-/// A page of kept entries, by who should have them besides us.
-struct Page {
-    by_steward: BTreeMap<NodeId, Vec<Summary>>,
-    last: Option<[u8; 32]>,
-}
-
-fn page(
-    steward: &Steward,
-    kind: Kind,
-    after: Option<[u8; 32]>,
-    until: Option<[u8; 32]>,
-    candidates: &[(NodeId, commonhold_policy::Domain)],
-) -> Result<Page, RecordsError> {
-    let mut summaries = steward.records().list(kind, after.as_ref(), ASK_IDS_MAX)?;
-    summaries.retain(|summary| until.is_none_or(|until| summary.key <= until));
-    let last = summaries.last().map(|summary| summary.key);
-    let mut by_steward: BTreeMap<NodeId, Vec<Summary>> = BTreeMap::new();
-    for summary in summaries {
-        for node in stewards::choose(&summary.key, candidates) {
-            by_steward.entry(node).or_default().push(summary);
-        }
-    }
-    Ok(Page { by_steward, last })
-}
-
-/// The ids of segments.
-fn segments(summaries: &[Summary]) -> Vec<SegmentId> {
-    summaries.iter().map(|summary| SegmentId::from_bytes(summary.key)).collect()
 }
 
 /// Runs what blocks off the runtime's thread. A panic there is passed on.

@@ -135,6 +135,33 @@ impl NodeLife {
     }
 }
 
+/// When a node may be asked again whether it is there, though nobody waited for the moment: because its connection
+/// ended.
+///
+/// A node that takes connections and ends them would be asked anew by each end, hundreds of times a second.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ProbePace {
+    asked_at: Option<Timestamp>,
+}
+
+/// Between two such questions, at least.
+const PROBE_AGAIN_MS: u64 = 5_000;
+
+impl ProbePace {
+    /// Ask now (none), or not before that moment. `every_ms`: how often it is asked in any case.
+    pub fn not_before(&self, now: Timestamp, every_ms: u64) -> Option<Timestamp> {
+        let asked_at = self.asked_at?;
+        let at = asked_at.after_ms(every_ms.min(PROBE_AGAIN_MS));
+        // A clock that was set back must not silence us for long.
+        (asked_at <= now && now < at).then_some(at)
+    }
+
+    /// It is asked.
+    pub fn asked(&mut self, now: Timestamp) {
+        self.asked_at = Some(now);
+    }
+}
+
 /// True if so many of the nodes that we know are silent that it is likelier that we are cut off: nine of ten, of at
 /// least four. Nobody should be given up then, and once we are back all get their time anew. A network that broke in
 /// halves is not meant: both go on, and repair.

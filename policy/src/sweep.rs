@@ -1,108 +1,39 @@
 //! Which records a steward keeps, hands over and lets go, and how two stewards find out where they differ.
 //!
 //! Stewards compare ranges of keys by digest: equal ones are done with one comparison, others are split
-//! ([`Range::split`]) until they are small enough to list, and [`differences`] of the lists are what is exchanged.
+//! ([`split`]) until they are small enough to list, and [`differences`] of the lists are what is exchanged.
 
 use commonhold_protocol::NodeId;
+pub use commonhold_protocol::ask::{Entry, Range, RangeDigest};
 
 use crate::stewards::STEWARDS;
-
-/// A record's key, and a hash of what is kept under it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Entry {
-    /// The key.
-    pub key: [u8; 32],
-    /// Equal for equal contents.
-    pub version: [u8; 32],
-}
 
 /// Ranges with at most so many entries on either side are listed rather than split: a list of them is one message.
 pub const LIST_MAX: u64 = 256;
 /// A range is split into so many.
 pub const PARTS: usize = 16;
 
-/// A digest of the entries in a range of keys: how many, and the sum of their hashes, so that entries can be added
-/// and removed in any order.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct RangeDigest {
-    /// Entries.
-    pub count: u64,
-    /// Sum of their hashes.
-    pub sum: u128,
-}
-
-impl RangeDigest {
-    /// Of these entries.
-    pub fn of<'a>(entries: impl IntoIterator<Item = &'a Entry>) -> Self {
-        let mut digest = Self::default();
-        for entry in entries {
-            digest.add(entry);
-        }
-        digest
+/// About equal parts of a range, ascending and without gaps: [`PARTS`], or one if it is too narrow to be split. Ends
+/// where the first 16 bytes of keys end, which ids, being hashes, never fill.
+pub fn split(range: &Range) -> Vec<Range> {
+    let head = |key: &[u8; 32]| u128::from_be_bytes(std::array::from_fn(|i| key[i]));
+    let (first, last) = (head(&range.first), head(&range.last));
+    let step = last.saturating_sub(first) / PARTS as u128;
+    if step == 0 {
+        return vec![*range];
     }
-
-    /// One entry more.
-    pub fn add(&mut self, entry: &Entry) {
-        self.count = self.count.wrapping_add(1);
-        self.sum = self.sum.wrapping_add(hash(entry));
+    let mut parts = Vec::with_capacity(PARTS);
+    let mut start = range.first;
+    for part in 1..PARTS as u128 {
+        let next = first + step * part;
+        let mut end = [0xff; 32];
+        end[..16].copy_from_slice(&(next - 1).to_be_bytes());
+        parts.push(Range { first: start, last: end });
+        start = [0; 32];
+        start[..16].copy_from_slice(&next.to_be_bytes());
     }
-
-    /// One entry less; it must have been added.
-    pub fn remove(&mut self, entry: &Entry) {
-        self.count = self.count.wrapping_sub(1);
-        self.sum = self.sum.wrapping_sub(hash(entry));
-    }
-}
-
-fn hash(entry: &Entry) -> u128 {
-    let mut bytes = [0; 64];
-    bytes[..32].copy_from_slice(&entry.key);
-    bytes[32..].copy_from_slice(&entry.version);
-    let mut sum = [0; 16];
-    sum.copy_from_slice(&blake3::hash(&bytes).as_bytes()[..16]);
-    u128::from_le_bytes(sum)
-}
-
-/// Keys from `first` to `last`, both included.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Range {
-    /// The first key.
-    pub first: [u8; 32],
-    /// The last key.
-    pub last: [u8; 32],
-}
-
-impl Range {
-    /// All keys.
-    pub const ALL: Self = Self { first: [0; 32], last: [0xff; 32] };
-
-    /// True if `key` is in it.
-    pub fn contains(&self, key: &[u8; 32]) -> bool {
-        self.first <= *key && *key <= self.last
-    }
-
-    /// About equal parts, ascending and without gaps: [`PARTS`], or one if it is too narrow to be split. Ends where
-    /// the first 16 bytes of keys end, which ids, being hashes, never fill.
-    pub fn split(&self) -> Vec<Self> {
-        let head = |key: &[u8; 32]| u128::from_be_bytes(std::array::from_fn(|i| key[i]));
-        let (first, last) = (head(&self.first), head(&self.last));
-        let step = last.saturating_sub(first) / PARTS as u128;
-        if step == 0 {
-            return vec![*self];
-        }
-        let mut parts = Vec::with_capacity(PARTS);
-        let mut start = self.first;
-        for part in 1..PARTS as u128 {
-            let next = first + step * part;
-            let mut end = [0xff; 32];
-            end[..16].copy_from_slice(&(next - 1).to_be_bytes());
-            parts.push(Self { first: start, last: end });
-            start = [0; 32];
-            start[..16].copy_from_slice(&next.to_be_bytes());
-        }
-        parts.push(Self { first: start, last: self.last });
-        parts
-    }
+    parts.push(Range { first: start, last: range.last });
+    parts
 }
 
 /// What to do about a range of which both digests are known.
@@ -120,7 +51,7 @@ pub enum Step {
 pub fn compare(range: &Range, ours: &RangeDigest, theirs: &RangeDigest) -> Step {
     if ours == theirs {
         Step::Equal
-    } else if ours.count.max(theirs.count) <= LIST_MAX || range.split().len() == 1 {
+    } else if ours.count.max(theirs.count) <= LIST_MAX || split(range).len() == 1 {
         Step::List
     } else {
         Step::Split

@@ -1,6 +1,6 @@
 //! A node's life: who is silent is suspect, who stays silent is lost, and nobody who comes and goes is lost every time.
 
-use commonhold_policy::life::{self, Life, NodeLife, STRETCH_MAX};
+use commonhold_policy::life::{self, Life, NodeLife, ProbePace, STRETCH_MAX};
 use commonhold_protocol::Timestamp;
 use proptest::prelude::*;
 
@@ -90,4 +90,27 @@ fn whoever_was_away_itself_gives_nobody_up() {
     let back = life.handle(late.after_ms(HOUR_MS), life::Event::WeWereAway);
     assert_eq!(back, [life::Action::Timer { at: late.after_ms(HOUR_MS + GRACE_MS) }]);
     assert!(life::we_are_cut_off(19, 20) && !life::we_are_cut_off(10, 20) && !life::we_are_cut_off(1, 1));
+}
+
+/// A node that took connections and ended them was asked 400 times a second whether it is there.
+#[test]
+fn who_ends_each_connection_is_asked_every_five_seconds_and_no_more() {
+    let mut pace = ProbePace::default();
+    let (mut asked, mut due) = (0, Some(Timestamp(0)));
+    for now in (0..60_000).map(Timestamp) {
+        // The connection has ended, a few milliseconds after the last; or the moment has come that was put off.
+        let wanted = now.0 % 3 == 0 || due.is_some_and(|at| at <= now);
+        if !wanted {
+            continue;
+        }
+        due = pace.not_before(now, 15 * 60 * 1000);
+        if due.is_none() {
+            pace.asked(now);
+            asked += 1;
+        }
+    }
+    assert_eq!(asked, 12);
+    assert_eq!(pace.not_before(Timestamp(0), 15 * 60 * 1000), None, "our clock was set back");
+    // Who is asked more often in any case may be asked that often.
+    assert_eq!(pace.not_before(Timestamp(55_500), 500), None);
 }

@@ -2,12 +2,14 @@
 
 use bytes::Bytes;
 
-pub use self::health::HealthReport;
 use self::health::HealthWire;
+pub use self::{
+    health::HealthReport,
+    sweep::{ASK_RANGES_MAX, ClaimStanding, Entry, Range, RangeDigest, record_version},
+};
 use crate::{
     audit::{self, AuditAnswer, AuditAnswerWire, Challenge, ChallengeWire},
     claim::ClaimLeaf,
-    coding::ShardIndex,
     drop::Drop,
     format::{self, FormatError, Repeated, array, check_count},
     head::Head,
@@ -19,12 +21,13 @@ use crate::{
 };
 
 mod health;
+mod sweep;
 
 /// The most bytes of a request or a response.
 pub const ASK_BYTES_MAX: usize = 1 << 20;
 /// The most records in one message; those of 255 shards need fewer to stay below [`ASK_BYTES_MAX`].
 pub const ASK_RECORDS_MAX: usize = 64;
-/// The most ids in one [`Request::LackRecords`].
+/// The most ids in one message.
 pub const ASK_IDS_MAX: usize = 1024;
 /// The most sibling heads in one answer.
 pub const HEAD_SIBLINGS_MAX: usize = 8;
@@ -48,7 +51,8 @@ pub enum Request {
         /// At most [`ASK_RECORDS_MAX`].
         segments: Vec<SegmentId>,
     },
-    /// Which of these segments have you no record of? Answered by [`Response::Lacking`].
+    /// Which of these segments have you no record of? Answered by [`Response::Lacking`]. Sweeps of nodes before range
+    /// digests ask this.
     LackRecords {
         /// At most [`ASK_IDS_MAX`].
         segments: Vec<SegmentId>,
@@ -85,6 +89,28 @@ pub enum Request {
     /// I hold these no more: forget my claims; answered by [`Response::Kept`] with one outcome. That it is the holder
     /// who says so is known from the connection.
     Release {
+        /// At most [`ASK_IDS_MAX`].
+        shards: Vec<ClaimLeaf>,
+    },
+    /// What do you keep of these segments? Answered by [`Response::Versions`], in order.
+    FetchVersions {
+        /// At most [`ASK_IDS_MAX`].
+        segments: Vec<SegmentId>,
+    },
+    /// Of the records whose stewards we both are: digests of those in these ranges? Answered by [`Response::Digests`],
+    /// in order.
+    FetchDigests {
+        /// At most [`ASK_RANGES_MAX`].
+        ranges: Vec<Range>,
+    },
+    /// Of the records whose stewards we both are: which in this range? Answered by [`Response::Entries`].
+    ListRecords {
+        /// The range.
+        range: Range,
+    },
+    /// I hold these: what do you know of that? Answered by [`Response::Standings`], in order. That it is the holder who
+    /// says so is known from the connection.
+    Announce {
         /// At most [`ASK_IDS_MAX`].
         shards: Vec<ClaimLeaf>,
     },
@@ -202,6 +228,14 @@ pub enum Response {
     Audited(AuditAnswer),
     /// To [`Request::FetchHealth`], in order; none of those that the node is no steward of.
     Health(Vec<Option<HealthReport>>),
+    /// To [`Request::FetchVersions`], in order; none where the node has no record.
+    Versions(Vec<Option<[u8; 32]>>),
+    /// To [`Request::FetchDigests`], in order.
+    Digests(Vec<RangeDigest>),
+    /// To [`Request::ListRecords`], by key: the first [`ASK_IDS_MAX`].
+    Entries(Vec<Entry>),
+    /// To [`Request::Announce`], in order.
+    Standings(Vec<ClaimStanding>),
 }
 
 /// Longest domain name in an answer, in bytes.
@@ -211,7 +245,7 @@ const DOMAIN_BYTES_MAX: usize = 64;
 struct RequestWire {
     #[prost(uint32, tag = "1")]
     version: u32,
-    #[prost(oneof = "RequestKind", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 21")]
+    #[prost(oneof = "RequestKind", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 21")]
     kind: Option<RequestKind>,
 }
 
@@ -237,6 +271,14 @@ enum RequestKind {
     Audit(ChallengeWire),
     #[prost(bytes = "bytes", tag = "11")]
     FetchHealth(Bytes),
+    #[prost(bytes = "bytes", tag = "12")]
+    FetchVersions(Bytes),
+    #[prost(bytes = "bytes", tag = "13")]
+    FetchDigests(Bytes),
+    #[prost(bytes = "bytes", tag = "14")]
+    ListRecords(Bytes),
+    #[prost(bytes = "bytes", tag = "15")]
+    Announce(Bytes),
     #[prost(bytes = "bytes", tag = "21")]
     Release(Bytes),
 }
@@ -313,23 +355,6 @@ fn ids_from_bytes(what: &'static str, bytes: &[u8], count_max: usize) -> Result<
     Ok(ids.iter().copied().map(SegmentId::from_bytes).collect())
 }
 
-fn leaves_to_bytes(leaves: &[ClaimLeaf]) -> Bytes {
-    leaves.iter().flat_map(|leaf| leaf.segment.as_bytes().iter().copied().chain([leaf.index.0])).collect()
-}
-
-fn leaves_from_bytes(what: &'static str, bytes: &[u8]) -> Result<Vec<ClaimLeaf>, FormatError> {
-    let (leaves, rest) = bytes.as_chunks::<33>();
-    if !rest.is_empty() {
-        return Err(FormatError::Field { what, field: "shards" });
-    }
-    check_count(what, "shards", leaves.len(), ASK_IDS_MAX)?;
-    let leaf = |bytes: &[u8; 33]| ClaimLeaf {
-        segment: SegmentId::from_bytes(std::array::from_fn(|at| bytes[at])),
-        index: ShardIndex(bytes[32]),
-    };
-    Ok(leaves.iter().map(leaf).collect())
-}
-
 impl Request {
     /// The request's bytes.
     pub fn to_bytes(&self) -> Vec<u8> {
@@ -350,7 +375,11 @@ impl Request {
             Self::KeepDrop { drop } => RequestKind::KeepDrop(drop.to_bytes()),
             Self::Audit(challenge) => RequestKind::Audit(challenge.to_wire()),
             Self::FetchHealth { segments } => RequestKind::FetchHealth(ids_to_bytes(segments)),
-            Self::Release { shards } => RequestKind::Release(leaves_to_bytes(shards)),
+            Self::Release { shards } => RequestKind::Release(sweep::leaves_to_bytes(shards)),
+            Self::FetchVersions { segments } => RequestKind::FetchVersions(ids_to_bytes(segments)),
+            Self::FetchDigests { ranges } => RequestKind::FetchDigests(sweep::ranges_to_bytes(ranges)),
+            Self::ListRecords { range } => RequestKind::ListRecords(sweep::ranges_to_bytes(&[*range])),
+            Self::Announce { shards } => RequestKind::Announce(sweep::leaves_to_bytes(shards)),
         };
         prost::Message::encode_to_vec(&RequestWire { version: 1, kind: Some(kind) })
     }
@@ -384,7 +413,19 @@ impl Request {
             RequestKind::KeepDrop(drop) => Self::KeepDrop { drop: Unverified::from_bytes(drop)? },
             RequestKind::Audit(challenge) => Self::Audit(Challenge::from_wire(challenge)?),
             RequestKind::FetchHealth(ids) => Self::FetchHealth { segments: ids_from_bytes(what, &ids, ASK_IDS_MAX)? },
-            RequestKind::Release(leaves) => Self::Release { shards: leaves_from_bytes(what, &leaves)? },
+            RequestKind::Release(leaves) => Self::Release { shards: sweep::leaves_from_bytes(&leaves)? },
+            RequestKind::FetchVersions(ids) => {
+                Self::FetchVersions { segments: ids_from_bytes(what, &ids, ASK_IDS_MAX)? }
+            }
+            RequestKind::FetchDigests(ranges) => {
+                Self::FetchDigests { ranges: sweep::ranges_from_bytes(&ranges, ASK_RANGES_MAX)? }
+            }
+            RequestKind::ListRecords(range) => {
+                let ranges = sweep::ranges_from_bytes(&range, 1)?;
+                let range = ranges.first().copied().ok_or(FormatError::Field { what, field: "ranges" })?;
+                Self::ListRecords { range }
+            }
+            RequestKind::Announce(leaves) => Self::Announce { shards: sweep::leaves_from_bytes(&leaves)? },
         })
     }
 }
@@ -393,7 +434,7 @@ impl Request {
 struct ResponseWire {
     #[prost(uint32, tag = "1")]
     version: u32,
-    #[prost(oneof = "ResponseKind", tags = "2, 3, 4, 5, 6, 7, 8, 9")]
+    #[prost(oneof = "ResponseKind", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13")]
     kind: Option<ResponseKind>,
 }
 
@@ -415,6 +456,14 @@ enum ResponseKind {
     Audited(AuditAnswerWire),
     #[prost(message, tag = "9")]
     Health(HealthWire),
+    #[prost(bytes = "bytes", tag = "10")]
+    Versions(Bytes),
+    #[prost(bytes = "bytes", tag = "11")]
+    Digests(Bytes),
+    #[prost(bytes = "bytes", tag = "12")]
+    Entries(Bytes),
+    #[prost(bytes = "bytes", tag = "13")]
+    Standings(Bytes),
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -486,6 +535,10 @@ impl Response {
                 let segments = segments.iter().map(|health| health.unwrap_or_default().to_wire()).collect();
                 ResponseKind::Health(HealthWire { segments })
             }
+            Self::Versions(versions) => ResponseKind::Versions(sweep::versions_to_bytes(versions)),
+            Self::Digests(digests) => ResponseKind::Digests(sweep::digests_to_bytes(digests)),
+            Self::Entries(entries) => ResponseKind::Entries(sweep::entries_to_bytes(entries)),
+            Self::Standings(standings) => ResponseKind::Standings(sweep::standings_to_bytes(standings)),
         };
         prost::Message::encode_to_vec(&ResponseWire { version: 1, kind: Some(kind) })
     }
@@ -526,6 +579,10 @@ impl Response {
                 check_count(what, "segments", segments.len(), ASK_IDS_MAX)?;
                 Self::Health(segments.into_iter().map(HealthReport::from_wire).collect::<Result<_, _>>()?)
             }
+            ResponseKind::Versions(versions) => Self::Versions(sweep::versions_from_bytes(&versions)?),
+            ResponseKind::Digests(digests) => Self::Digests(sweep::digests_from_bytes(&digests)?),
+            ResponseKind::Entries(entries) => Self::Entries(sweep::entries_from_bytes(&entries)?),
+            ResponseKind::Standings(standings) => Self::Standings(sweep::standings_from_bytes(&standings)?),
         })
     }
 }

@@ -92,6 +92,11 @@ impl NodeId {
         Some(Self(key.try_into().ok()?))
     }
 
+    /// Where Kademlia has a key: keys are near each other there, not as numbers.
+    pub fn place_of(key: &[u8; 32]) -> [u8; 32] {
+        Sha256::digest(key).into()
+    }
+
     /// The XOR distance between this node and a record's key as Kademlia measures it: both hashed with SHA-256,
     /// compared big-endian.
     pub fn distance(&self, key: &[u8; 32]) -> [u8; 32] {

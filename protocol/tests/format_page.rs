@@ -2,7 +2,7 @@
 
 use commonhold_protocol::{
     AuditStatement, Claim, ClaimBatch, Drop, Head, Lease, Manifest, SignedObject,
-    ask::{ASK_BYTES_MAX, ASK_IDS_MAX, ASK_RECORDS_MAX, HEAD_SIBLINGS_MAX, Refusal},
+    ask::{ASK_BYTES_MAX, ASK_IDS_MAX, ASK_RANGES_MAX, ASK_RECORDS_MAX, HEAD_SIBLINGS_MAX, Refusal},
     audit::{CHALLENGE_GROUPS_MAX, CHALLENGE_SHARDS_MAX},
     claim::BATCH_CLAIMS_MAX,
     drop::DROP_SEGMENTS_MAX,
@@ -51,6 +51,8 @@ fn limits_are_those_of_the_page() {
     states(&format!("3 claims, at most {RECORD_CLAIMS_MAX} "));
     states(&format!("3 keep records    1 records, at most {ASK_RECORDS_MAX} "));
     states(&format!("5 lack records    at most {} segment ids", grouped(ASK_IDS_MAX)));
+    states(&format!("12 fetch versions  at most {} segment ids", grouped(ASK_IDS_MAX)));
+    states(&format!("13 fetch digests   at most {ASK_RANGES_MAX} ranges"));
     states(&format!("2 shards, 1 to {CHALLENGE_SHARDS_MAX}, of at most {CHALLENGE_GROUPS_MAX} chunk groups together"));
     states(&format!("6 heads           1 envelopes, at most {HEAD_SIBLINGS_MAX} "));
     states(&format!("first, count, first, count, …  1 to {READ_RANGES_MAX}, ascending"));

@@ -10,7 +10,7 @@ use commonhold_protocol::{
     AuditStatement, Claim, ClaimLeaf, Coding, DeviceId, Drop, DropKind, Head, Lease, Manifest, NetworkName, NodeId,
     Record, SegmentId, ShardIndex, ShardRoot, SignedObject, SigningKey, Timestamp, Unverified, VaultId, Verified,
     Version,
-    ask::{HealthReport, Refusal, Request, Response},
+    ask::{ClaimStanding, Entry, HealthReport, Range, RangeDigest, Refusal, Request, Response, record_version},
     audit::{AuditAnswer, Challenge, ChallengedShard, ShardAnswer},
     shard_stream::{GroupRange, ShardReply, ShardRequest},
 };
@@ -163,6 +163,15 @@ fn audit_answer() -> AuditAnswer {
     AuditAnswer { answers, statement: Verified::sign(statement, &holder(), &network()).to_unverified() }
 }
 
+fn range() -> Range {
+    Range { first: [3; 32], last: [5; 32] }
+}
+
+/// A record as two stewards compare it.
+fn entry() -> Entry {
+    Entry { key: *manifest().id().as_bytes(), version: record_version(&record().to_bytes()) }
+}
+
 #[test]
 fn requests() {
     let segments = vec![manifest().id()];
@@ -170,7 +179,11 @@ fn requests() {
         ("about", Request::About),
         ("keep-records", Request::KeepRecords { records: vec![record()], lease: Some(sign(lease())) }),
         ("fetch-records", Request::FetchRecords { segments: segments.clone() }),
-        ("lack-records", Request::LackRecords { segments }),
+        ("lack-records", Request::LackRecords { segments: segments.clone() }),
+        ("fetch-versions", Request::FetchVersions { segments }),
+        ("fetch-digests", Request::FetchDigests { ranges: vec![Range::ALL, range()] }),
+        ("list-records", Request::ListRecords { range: range() }),
+        ("announce", Request::Announce { shards: vec![ClaimLeaf { segment: manifest().id(), index: ShardIndex(3) }] }),
         ("keep-head", Request::KeepHead { head: sign(head()), lease: None }),
         ("fetch-heads", Request::FetchHeads { vault: vault() }),
         ("keep-lease", Request::KeepLease { lease: sign(lease()) }),
@@ -200,6 +213,8 @@ fn responses() {
         repairing: true,
         resting: false,
     };
+    let keeper = NodeId::from_bytes(holder().public());
+    let standings = vec![ClaimStanding::Lacking, ClaimStanding::Known, ClaimStanding::Surplus { keeper }];
     let responses = [
         ("about", about),
         ("kept", Response::Kept(vec![Ok(()), Err(Refusal::Outdated), Err(Refusal::RecordLimit)])),
@@ -209,6 +224,10 @@ fn responses() {
         ("refused", Response::Refused(Refusal::Busy)),
         ("audited", Response::Audited(audit_answer())),
         ("health", Response::Health(vec![Some(health), None])),
+        ("versions", Response::Versions(vec![Some(entry().version), None])),
+        ("digests", Response::Digests(vec![RangeDigest::of(&[entry()]), RangeDigest::default()])),
+        ("entries", Response::Entries(vec![entry()])),
+        ("standings", Response::Standings(standings)),
     ];
     for (name, response) in responses {
         message(&format!("response-{name}.v1"), &response, Response::to_bytes, Response::from_bytes);

@@ -1,15 +1,19 @@
-//! `node init|run|status|fsck`: the operator's side.
+//! `node init|run|status|drain|fsck`: the operator's side.
 
-use std::path::Path;
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use commonhold_node::{
     self as node, NodeStatus,
     config::{Config, KeySource, Size},
+    custody::{DrainStatus, drain},
 };
 use serde::Serialize;
 
 use crate::{
-    args::{NodeCommand, NodeConfigFile, NodeInit},
+    args::{NodeCommand, NodeConfigFile, NodeDrain, NodeInit},
     escape,
     exit::Failure,
     figures,
@@ -22,6 +26,7 @@ pub(super) fn run(command: NodeCommand, output: &Output) -> Result<(), Failure> 
         NodeCommand::Init(args) => init(args, output),
         NodeCommand::Run(args) => serve(&args.config),
         NodeCommand::Status(args) => status(&args, output),
+        NodeCommand::Drain(args) => drain(&args, output),
         NodeCommand::Fsck(args) => fsck(&args, output),
     }
 }
@@ -154,9 +159,82 @@ fn lines(status: &NodeStatus) -> Vec<String> {
         ("last repair", audits.last_repair_ms.map_or_else(|| "none since the start".to_owned(), date)),
         ("lost holders", figures::grouped(audits.lost_holders)),
     ]);
+    let custody = &status.custody;
+    rows.push((
+        "custody",
+        format!(
+            "{} handed on, {} given up that others keep, {} announced anew",
+            figures::count(custody.handed_on, "shard", "shards"),
+            figures::grouped(custody.surplus_released),
+            figures::grouped(custody.claims_renewed)
+        ),
+    ));
+    rows.extend(status.drain.as_ref().map(|drain| ("handing on", far(drain))));
     rows.extend(status.addresses.iter().map(|address| ("address", address.clone())));
     let rows: Vec<Vec<String>> = rows.into_iter().map(|(name, value)| vec![format!("{name}:"), value]).collect();
     columns(&rows, &[])
+}
+
+/// How often the node is asked how far it is.
+const ASK_EVERY: Duration = Duration::from_millis(250);
+/// How often that is said where there is no news.
+const SAY_EVERY: Duration = Duration::from_secs(10);
+
+/// `12 of 40 shards handed on, 28 (1.0 MiB) left`.
+fn far(drain: &DrainStatus) -> String {
+    format!(
+        "{} of {} handed on, {} ({}) left",
+        figures::grouped(drain.shards_total.saturating_sub(drain.shards_left)),
+        figures::count(drain.shards_total, "shard", "shards"),
+        figures::grouped(drain.shards_left),
+        figures::size(drain.bytes_left)
+    )
+}
+
+fn drain(args: &NodeDrain, output: &Output) -> Result<(), Failure> {
+    let data_dir = Config::load(&args.node.config)?.data_dir();
+    if args.cancel {
+        drain::cancel(&data_dir)?;
+        return output.done(&Cancelled { cancelled: true }, || {
+            vec!["the node stays: what it has handed on stays where it is, and it takes shards again".to_owned()]
+        });
+    }
+    // One that does not run hands nothing on.
+    node::status_of(&data_dir)?;
+    drain::request(&data_dir)?;
+    let (mut said, mut said_at) = (String::new(), Instant::now());
+    loop {
+        let status = node::status_of(&data_dir)?.drain.filter(|drain| drain.everything);
+        if let Some(drain) = status {
+            if drain.done {
+                return output.done(&drain, || {
+                    vec![
+                        format!("all {} handed on", figures::count(drain.shards_total, "shard is", "shards are")),
+                        "the node holds nothing any more and may be switched off".to_owned(),
+                    ]
+                });
+            }
+            if drain.resting {
+                output.done(&drain, || {
+                    let stuck = drain.stuck.iter();
+                    let stuck = stuck.map(|stuck| format!("{} stay: {}", figures::grouped(stuck.shards), stuck.why));
+                    std::iter::once(far(&drain)).chain(stuck).collect()
+                })?;
+                return Err(Failure::NotDrained { left: drain.shards_left });
+            }
+            let far = far(&drain);
+            if far != said || said_at.elapsed() >= SAY_EVERY {
+                output.remark(&far);
+                (said, said_at) = (far, Instant::now());
+            }
+        }
+        std::thread::sleep(ASK_EVERY);
+    }
+}
+
+#[derive(Serialize)]
+struct Cancelled {
+    cancelled: bool,
 }
 
 fn fsck(args: &NodeConfigFile, output: &Output) -> Result<(), Failure> {

@@ -56,6 +56,10 @@ impl Failure {
                 (Code::Failed, "docs/simulations.md explains [sweep]; simulations/scenarios has examples")
             }
             Self::Plot(_) => (Code::Failed, "the figures are there without --html"),
+            Self::NodeDataDir(_) => (Code::Failed, "it has to be the node's operator who does this"),
+            Self::NotDrained { .. } => {
+                (Code::DoneInPart, "add nodes or room for them; `commonhold node drain` says again how far it is")
+            }
             Self::ShardsLost { .. } => (Code::Failed, "check the disk; the network repairs what was lost"),
         };
         (code, help.to_owned())

@@ -214,6 +214,37 @@ impl Network {
         nodes.iter().map(|node| self.figure(*node, path)).sum()
     }
 
+    /// Bytes that the volumes of all nodes take on the disk, of those that do not run too.
+    pub(crate) fn volume_bytes(&self) -> u64 {
+        use std::os::unix::fs::MetadataExt;
+        let under = |node: usize| {
+            let Ok(entries) = fs::read_dir(self.node_dir(node).join("volumes")) else { return 0 };
+            entries.flatten().map(|entry| entry.metadata().map_or(0, |found| found.blocks() * 512)).sum::<u64>()
+        };
+        self.nodes().into_iter().map(under).sum()
+    }
+
+    /// `node drain`, not yet run.
+    pub(crate) fn drain_command(&self, node: usize, options: &[&str]) -> Command {
+        let mut command = process::mortal(PROGRAM);
+        command.args(["--json", "node", "drain", "--config"]).arg(self.node_dir(node).join("node.toml")).args(options);
+        command.stdin(Stdio::null());
+        command
+    }
+
+    /// `node drain`, to its end.
+    pub(crate) fn drain(&self, node: usize, options: &[&str]) -> Finished {
+        Finished::of(&mut self.drain_command(node, options))
+    }
+
+    /// Changes a key in the config of a node, for its next start.
+    pub(crate) fn configure(&self, node: usize, section: &str, key: &str, value: impl Into<toml::Value>) {
+        let path = self.node_dir(node).join("node.toml");
+        let mut config: toml::Table = fs::read_to_string(&path).unwrap().parse().unwrap();
+        config[section].as_table_mut().unwrap().insert(key.to_owned(), value.into());
+        fs::write(path, config.to_string()).unwrap();
+    }
+
     /// A node's id, in hex.
     pub(crate) fn node_id(&self, node: usize) -> String {
         let status = self.status(node).unwrap_or_else(|| panic!("node {node} does not run"));

@@ -6,9 +6,11 @@
 
 mod harness;
 
+mod net_announce;
 mod net_cheats;
 mod net_damaged_disks;
 mod net_dead_nodes;
+mod net_drain;
 mod net_flood;
 mod net_full;
 mod net_interrupted;
@@ -27,7 +29,9 @@ mod net_scrub;
 mod net_secrets;
 mod net_seen;
 mod net_sleepers;
+mod net_space;
 mod net_strangers;
+mod net_surplus;
 mod net_theseus;
 mod net_two_homes;
 mod net_unreadable;

@@ -1,7 +1,7 @@
 //! Promise: what nobody keeps a lease on any more is let go, and its space comes back; but only on positive evidence.
 //! Stewards that know nothing of a vault, and a clock that is years ahead, destroy nothing.
 
-use std::{fs, os::unix::fs::MetadataExt, path::Path, process::Command, time::Duration};
+use std::{process::Command, time::Duration};
 
 use commonhold_protocol::{
     Coding, NodeId, Record, Verified,
@@ -24,15 +24,6 @@ fn start() -> (Network, Spy, Vec<NodeId>) {
     (network, spy, nodes)
 }
 
-/// Bytes that the volumes of all nodes take on the disk.
-fn on_disk(network: &Network) -> u64 {
-    fn under(path: &Path) -> u64 {
-        let Ok(entries) = fs::read_dir(path) else { return 0 };
-        entries.flatten().map(|entry| entry.metadata().map_or(0, |found| found.blocks() * 512)).sum()
-    }
-    network.nodes().into_iter().map(|node| under(&network.node_dir(node).join("volumes"))).sum()
-}
-
 #[test]
 fn a_vault_whose_lease_runs_out_is_let_go_and_its_space_comes_back() {
     let (network, spy, nodes) = start();
@@ -45,13 +36,13 @@ fn a_vault_whose_lease_runs_out_is_let_go_and_its_space_comes_back() {
         gone.place(&nodes, &soon);
     }
     // Volumes take their space when they are made; what is removed becomes a hole in them.
-    let (full, placed) = (on_disk(&network), gone.bytes_placed());
+    let (full, placed) = (network.volume_bytes(), gone.bytes_placed());
     let freed = poll_until(EXPIRY_MAX, || (network.figures("/shards/held") == shards).then_some(()));
     assert!(freed.is_some(), "{} of {shards} shards are held", network.figures("/shards/held"));
     eventually("every node has given the vault up, its records too", || {
         network.figures("/expiry/vaults_freed") == NODES as u64 && network.figures("/records/segments") == NODES as u64
     });
-    let after = on_disk(&network);
+    let after = network.volume_bytes();
     eprintln!("{placed} bytes of shards placed; {full} bytes on disk with them, {after} after the lease had run out");
     assert!(full - after >= placed / 10 * 9, "{after} of {full} bytes on disk are left of a vault of {placed}");
     kept.assert_reads(&spy);

@@ -6,9 +6,9 @@ use std::{
 };
 
 use commonhold_network::Peer;
-use commonhold_policy::audit::{Answer, Sample, deadline::deadline_ms};
+use commonhold_policy::audit::{Answer, Sample, deadline::deadline_ms, schedule::samples};
 use commonhold_protocol::{
-    Manifest, NetworkName, NodeId, SegmentId, Verified,
+    Manifest, NetworkName, NodeId, SegmentId, ShardIndex, Verified,
     ask::{Request, Response},
     audit::{AuditAnswer, Challenge, ChallengedShard, ShardAnswer},
     shard_stream::{GROUP_BYTES, GroupRange},
@@ -136,6 +136,35 @@ impl Asking {
             Err(_) => Asked::Unanswered,
         }
     }
+}
+
+/// Groups that a holder is asked for before it is believed that it keeps a shard that we give up.
+const PROVED_GROUPS: u32 = 8;
+
+/// Whether a node proves, now and to us, that it holds a shard.
+pub(crate) async fn proves(
+    peer: &Peer,
+    network: &NetworkName,
+    manifest: &Verified<Manifest>,
+    index: ShardIndex,
+    holder: NodeId,
+) -> bool {
+    let drawn = samples(&mut rand::rng(), manifest.id(), index, manifest.shard_length(), PROVED_GROUPS);
+    let shards = drawn.iter().map(|sample| ChallengedShard {
+        segment: sample.segment,
+        index,
+        manifest: manifest.hash(),
+        ranges: runs(&sample.groups),
+    });
+    let challenge = Challenge { nonce: rand::random(), shards: shards.collect() };
+    let round_trip_ms = u64::try_from(ROUND_TRIP_FIRST.as_millis()).unwrap_or(u64::MAX);
+    let patience = Duration::from_millis(deadline_ms(round_trip_ms, challenge.groups() * BYTES_PER_GROUP, 0));
+    let Ok(Response::Audited(answer)) = peer.ask(holder, Request::Audit(challenge.clone()), patience).await else {
+        return false;
+    };
+    let (manifests, network) = (vec![manifest.clone(); challenge.shards.len()], network.clone());
+    let checked = tokio::task::spawn_blocking(move || check(challenge, answer, &manifests, holder, &network).0).await;
+    checked.is_ok_and(|answers| !answers.is_empty() && answers.iter().all(|answer| *answer == Answer::Held))
 }
 
 /// What a signed answer says of each challenged shard, and what convicts the holder if one is wrong.

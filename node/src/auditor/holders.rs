@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use commonhold_policy::{
     audit::{containment::Containment, schedule::Rate},
-    life::{Life, NodeLife},
+    life::{Life, NodeLife, ProbePace},
     reputation::Reputation,
     segment_health::ClaimState,
 };
@@ -31,6 +31,7 @@ pub(super) struct HolderState {
     pub(super) moment_set: bool,
     pub(super) round_trip: Duration,
     pub(super) probing: bool,
+    pub(super) probe_pace: ProbePace,
     pub(super) probe_due: Option<Timestamp>,
     /// What it would still take, by its own word.
     pub(super) free_bytes: u64,
@@ -70,6 +71,7 @@ impl HolderState {
             moment_set: false,
             round_trip: ROUND_TRIP_FIRST,
             probing: false,
+            probe_pace: ProbePace::default(),
             probe_due: None,
             free_bytes: 0,
         }

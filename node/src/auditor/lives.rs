@@ -64,8 +64,16 @@ impl Auditor {
     /// Asks a node whether it is there, and what it would take.
     pub(super) fn probe(&mut self, number: NodeNumber) {
         let Some(node) = self.holders.key(number).filter(|node| *node != self.own) else { return };
+        let (now, every_ms) = (self.now(), self.probe_ms());
         let Some(holder) = self.holders.get_mut(number).filter(|holder| !holder.probing) else { return };
+        if let Some(at) = holder.probe_pace.not_before(now, every_ms) {
+            if holder.probe_due.is_none_or(|due| at < due) {
+                self.probe_at(number, at);
+            }
+            return;
+        }
         holder.probing = true;
+        holder.probe_pace.asked(now);
         let (peer, done, neighbours) = (self.parts.peer.clone(), self.done.clone(), self.parts.neighbours.clone());
         let (ours, turns) = (self.parts.clock.clone(), self.probes.clone());
         self.parts.tasks.spawn(async move {

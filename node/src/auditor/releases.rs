@@ -8,14 +8,16 @@ use commonhold_protocol::{ClaimLeaf, NodeId, SegmentId, ShardIndex};
 use super::{Auditor, NodeNumber, WardNumber, holders::Wanted};
 
 impl Auditor {
-    /// A holder gave these up: its claims are gone from the records.
-    pub(super) fn released(&mut self, holder: NodeId, shards: &[ClaimLeaf]) {
+    /// A holder gave these up: its claims are gone from the records. Those of whoever was given the shards before that
+    /// may have found no place beside them.
+    pub(super) async fn released(&mut self, holder: NodeId, shards: Vec<ClaimLeaf>) {
         let Some(node) = self.holders.number(&holder) else { return };
         let mut thinner = Vec::new();
-        for leaf in shards {
+        for leaf in &shards {
             thinner.extend(self.release(node, &leaf.segment, leaf.index));
         }
-        self.assess(&thinner);
+        let segments: BTreeSet<SegmentId> = thinner.iter().filter_map(|number| self.wards.segment(*number)).collect();
+        self.load(segments.into_iter().map(|segment| (segment, true)).collect(), Some(holder)).await;
     }
 
     /// The segment, if it has a shard less now.

@@ -63,6 +63,7 @@ pub(super) const KEYS: &[KeyDoc] = &[
     doc("pledge", "relay", "Lend bandwidth to nodes behind NAT."),
     doc("pledge", "trash", "How long dropped shards are kept before their space is given back."),
     doc("pledge", "scrub", "How long it takes to read all shards once, to find those that the disk has lost."),
+    doc("pledge", "announce", "How long it takes to tell the stewards of all shards once that they are held here."),
     doc("audit", "every", "The mean time between audits of one shard, all stewards together."),
     doc("audit", "grace", "How long a node may be silent before it counts as gone."),
     doc("audit", "prove", "How long a new record may take until enough of its shards have passed an audit."),

@@ -56,7 +56,7 @@ fn errors_name_the_file_the_line_the_key_and_what_is_allowed() {
         (
             "[pledge]\nkeep-free = \"1 GiB\"\ndisc = \"5 GiB\"\n",
             "node.toml, line 3: unknown key `[pledge] disc`; allowed here: disk, keep-free, vault-max, records, upload, \
-             download, relay, trash, scrub",
+             download, relay, trash, scrub, announce",
         ),
         (
             "[node]\n\n[plegde]\n",

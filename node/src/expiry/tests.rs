@@ -88,7 +88,7 @@ impl World {
         };
         let (store, _) = ShardStore::open(folder.path(), options).unwrap();
         let (records, _) = RecordStore::open(&folder.path().join("records"), 64 << 20).unwrap();
-        let holdings = Arc::new(HeldShards(store.clone()));
+        let holdings = Arc::new(HeldShards { store: store.clone(), drain: Arc::default() });
         let steward = Arc::new(Steward::new(network(), None, records, holdings, clock).unwrap());
         let neighbours = Arc::new(Neighbours::new(node(0), Some("0"), true));
         for number in 1..=NODES {

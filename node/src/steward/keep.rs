@@ -102,6 +102,7 @@ impl Steward {
                 invalid |= verified.is_err();
                 verified.ok()
             })
+            .filter(|claim| !self.was_released(claim))
             .collect();
         let offered = fresh.clone();
         let incoming = VerifiedRecord { manifest: arrived.manifest.clone(), claims: fresh, drop: arrived.drop.clone() };

@@ -1,9 +1,13 @@
-//! Shards that their holders gave up: the steward forgets the claims.
+//! Shards that their holders gave up: the steward forgets the claims, and does not take them again from a steward that
+//! has not heard of it yet.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::PoisonError,
+};
 
 use commonhold_protocol::{
-    ClaimLeaf, SegmentId, ShardIndex,
+    ClaimLeaf, NodeId, SegmentId, ShardIndex, Timestamp, VerifiedClaim,
     ask::{Outcome, Refusal},
 };
 
@@ -13,7 +17,42 @@ use crate::{
     records::{Change, ENTRY_BYTES, Kind},
 };
 
+/// Released claims that are remembered: what is released at once, by several nodes.
+const RELEASED_MAX: usize = 1 << 16;
+
+/// Claims that were taken back, for as long as another steward may still have them: in memory, since the sweeps of a few
+/// hours settle it.
+#[derive(Debug, Default)]
+pub(super) struct Released {
+    /// When the claim that was taken back had been signed.
+    signed_at: BTreeMap<(ClaimLeaf, NodeId), Timestamp>,
+    order: VecDeque<(ClaimLeaf, NodeId)>,
+}
+
+impl Released {
+    fn note(&mut self, leaf: ClaimLeaf, holder: NodeId, signed_at: Timestamp) {
+        if self.signed_at.insert((leaf, holder), signed_at).is_none() {
+            self.order.push_back((leaf, holder));
+        }
+        while self.order.len() > RELEASED_MAX {
+            if let Some(oldest) = self.order.pop_front() {
+                self.signed_at.remove(&oldest);
+            }
+        }
+    }
+
+    fn covers(&self, claim: &VerifiedClaim) -> bool {
+        self.signed_at.get(&(claim.claim.leaf, claim.holder)).is_some_and(|at| claim.signed_at <= *at)
+    }
+}
+
 impl Steward {
+    /// True if the holder took this very claim back, or an older one than the one it took back. A newer one, made when it
+    /// was given the shard again, counts.
+    pub(super) fn was_released(&self, claim: &VerifiedClaim) -> bool {
+        self.released.lock().unwrap_or_else(PoisonError::into_inner).covers(claim)
+    }
+
     /// Forgets the sender's claims to these shards, in one write.
     pub(super) fn forget_claims(&self, sender: &Sender, shards: &[ClaimLeaf]) -> Outcome {
         let mut left: BTreeMap<SegmentId, Vec<ShardIndex>> = BTreeMap::new();
@@ -58,6 +97,14 @@ impl Steward {
     ) -> Result<Option<Admitted>, KeepError> {
         let Some((kept, record)) = self.kept_record(segment)? else { return Ok(None) };
         let Some(mut state) = self.state_of(&record) else { return Ok(None) };
+        for (index, claims) in state.claims() {
+            let its = claims.iter().find(|claim| claim.holder == sender.node && indexes.contains(index));
+            if let Some(claim) = its {
+                let leaf = ClaimLeaf { segment: *segment, index: *index };
+                let mut released = self.released.lock().unwrap_or_else(PoisonError::into_inner);
+                released.note(leaf, sender.node, claim.signed_at);
+            }
+        }
         let removed = indexes.iter().filter(|index| state.remove_claim(**index, &sender.node)).count();
         if removed == 0 {
             return Ok(None);

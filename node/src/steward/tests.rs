@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use commonhold_protocol::{
     Claim, ClaimLeaf, Coding, DeviceId, Drop, DropKind, Head, Lease, Manifest, ShardIndex, ShardRoot, SignedObject,
-    SigningKey, Timestamp, Unverified, Verified, Version,
+    SigningKey, Timestamp, Unverified, Verified, Version, ask::record_version,
 };
 use ed25519_dalek::Signer;
 
@@ -179,11 +179,12 @@ fn a_record_is_kept_and_found_again_after_a_restart() {
     let (segment, sent) = record(&key(1), 1);
     let world = World::new();
     assert_eq!(world.record(segment), None);
-    assert_eq!(world.ask(Request::LackRecords { segments: vec![segment] }), Response::Lacking(vec![segment]));
+    let version = |world: &World| world.ask(Request::FetchVersions { segments: vec![segment] });
+    assert_eq!(version(&world), Response::Versions(vec![None]));
     world.keep(sent.clone()).unwrap();
     let world = world.restart();
     assert_eq!(world.record(segment), Some(sent.clone()));
-    assert_eq!(world.ask(Request::LackRecords { segments: vec![segment] }), Response::Lacking(Vec::new()));
+    assert_eq!(version(&world), Response::Versions(vec![Some(record_version(&sent.to_bytes()))]));
     // The same again changes nothing, not even the log.
     let sequence = world.steward.records().sequence();
     world.keep(sent).unwrap();

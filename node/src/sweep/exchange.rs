@@ -1,20 +1,29 @@
-//! What one sweep says to one steward: which of these do you lack, here they are.
+//! What one sweep says to one steward: where do we differ, here is what you lack, what do you have that we lack; and of
+//! records whose steward we are no more: have you got this?
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
 use commonhold_network::Peer;
+use commonhold_policy::sweep::{self, Entry, Range, RangeDigest, Step};
 use commonhold_protocol::{
     NodeId, Record, SegmentId, VaultId,
-    ask::{ASK_BYTES_MAX, ASK_RECORDS_MAX, Refusal, Request, Response},
+    ask::{ASK_BYTES_MAX, ASK_RANGES_MAX, ASK_RECORDS_MAX, Refusal, Request, Response},
 };
 use tokio::time::Instant;
 
-use super::{PATIENCE, blocking, segments};
+use super::{
+    PATIENCE, blocking,
+    ledger::{Table, within},
+};
 use crate::{
     leases,
     neighbours::Neighbours,
     records::{Kind, RecordsError, Summary},
-    steward::{Steward, TAG_DROPPED},
+    steward::Steward,
 };
 
 /// Bytes of records in one message, below what a message may have by more than what frames them.
@@ -23,170 +32,222 @@ const MESSAGE_BYTES_MAX: u64 = ASK_BYTES_MAX as u64 * 3 / 4;
 const REST_MAX: Duration = Duration::from_secs(1);
 /// How often a steward that is busy is asked again.
 const BUSY_TRIES: u32 = 4;
+/// Ranges compared in one sweep with one steward: enough for millions of records, and an end for one whose digests fit
+/// nothing.
+const RANGES_MAX: usize = 1 << 14;
+/// Records that one steward may make us ask for in one sweep.
+const ASKED_MAX: usize = 1 << 16;
+/// Records of which a steward is asked for the version at once, just before they are sent: those who sweep a newcomer at
+/// the same moment do not all send it the same.
+const VERSIONS_AT_ONCE: usize = 128;
 
 /// The state of one steward in a sweep.
-#[derive(Debug)]
-pub(super) struct Exchange {
+pub(super) struct Exchange<'s> {
+    peer: &'s Peer,
+    steward: &'s Arc<Steward>,
+    neighbours: &'s Neighbours,
     node: NodeId,
-    /// What has no higher sequence was sent to it before, and it has it unless it lacks the whole record.
-    after: u64,
     /// It has stopped answering.
     silent: bool,
 }
 
-impl Exchange {
-    pub(super) fn new(node: NodeId, after: u64) -> Self {
-        Self { node, after, silent: false }
+impl<'s> Exchange<'s> {
+    pub(super) fn new(peer: &'s Peer, steward: &'s Arc<Steward>, neighbours: &'s Neighbours, node: NodeId) -> Self {
+        Self { peer, steward, neighbours, node, silent: false }
     }
 
-    /// Whether all was gone through (true) or only what is new (false); none if the steward stopped answering.
-    pub(super) fn finish(&self) -> Option<bool> {
-        (!self.silent).then_some(self.after == 0)
+    pub(super) fn is_silent(&self) -> bool {
+        self.silent
     }
 
-    /// Offers a page of entries.
-    pub(super) async fn offer(
-        &mut self,
-        peer: &Peer,
-        steward: &Arc<Steward>,
-        neighbours: &Neighbours,
-        kind: Kind,
-        summaries: Vec<Summary>,
-    ) -> Result<(), RecordsError> {
-        if self.silent {
-            return Ok(());
+    /// Makes the same of the records whose stewards both are.
+    pub(super) async fn compare(&mut self, table: &Arc<Table>) -> Result<(), RecordsError> {
+        let ours = table.shared_with(&self.node);
+        let mut found = self.differences(&ours).await;
+        let (kept, node) = (table.clone(), self.node);
+        let asked: Vec<SegmentId> = blocking(move || {
+            found.ask.truncate(ASKED_MAX);
+            found.ask.retain(|key| kept.is_ours(key));
+            found.ask.into_iter().map(SegmentId::from_bytes).collect()
+        })
+        .await;
+        if !(found.send.is_empty() && asked.is_empty()) {
+            tracing::debug!(%node, of = ours.len(), send = found.send.len(), ask = asked.len(), "records differ");
         }
-        match kind {
-            Kind::Segment => self.offer_records(peer, steward, neighbours, summaries).await,
-            Kind::Heads => self.offer_heads(peer, steward, summaries).await,
-            Kind::Lease => self.offer_leases(peer, steward, summaries).await,
-            // What holders keep beside their shards is theirs; stewards learn of drops from records.
-            Kind::Drop => Ok(()),
-        }
+        self.fetch(asked).await;
+        // Each sweep begins somewhere else, so that all who sweep a newcomer do not send it the same.
+        let start = rand::random_range(0..=found.send.len());
+        found.send.rotate_left(start);
+        let mut all = ours.iter();
+        let wanted: BTreeSet<[u8; 32]> = found.send.iter().copied().collect();
+        let versions: BTreeMap<[u8; 32], Entry> =
+            all.by_ref().filter(|entry| wanted.contains(&entry.key)).map(|entry| (entry.key, *entry)).collect();
+        let entries: Vec<Entry> = found.send.iter().filter_map(|key| versions.get(key).copied()).collect();
+        self.offer(&entries).await.map(drop)
     }
 
-    async fn offer_records(
-        &mut self,
-        peer: &Peer,
-        steward: &Arc<Steward>,
-        neighbours: &Neighbours,
-        summaries: Vec<Summary>,
-    ) -> Result<(), RecordsError> {
-        let Some(answer) = self.ask(peer, Request::LackRecords { segments: segments(&summaries) }).await else {
-            return Ok(());
-        };
-        let Response::Lacking(lacking) = answer else {
-            self.silent = true;
-            return Ok(());
-        };
-        let lacking: BTreeSet<SegmentId> = lacking.into_iter().collect();
-        // A steward that was away has the record of what was dropped meanwhile, and does not know that it lacks the
-        // drop.
-        let after = self.after;
-        let wanted = summaries.into_iter().filter(|summary| {
-            let dropped_since = summary.tag == TAG_DROPPED && summary.sequence > after;
-            dropped_since || lacking.contains(&SegmentId::from_bytes(summary.key))
-        });
-        let mut batch: Vec<Summary> = Vec::new();
-        let mut bytes = 0;
-        for summary in wanted {
-            if batch.len() == ASK_RECORDS_MAX || (bytes + summary.bytes > MESSAGE_BYTES_MAX && !batch.is_empty()) {
-                self.send_records(peer, steward, neighbours, std::mem::take(&mut batch)).await?;
-                bytes = 0;
+    /// Where we differ, by digests of ever smaller ranges.
+    async fn differences(&mut self, ours: &[Entry]) -> sweep::Differences {
+        let mut found = sweep::Differences::default();
+        let mut waiting = VecDeque::from([Range::ALL]);
+        let (mut to_list, mut compared) = (Vec::new(), 0);
+        while !waiting.is_empty() && compared < RANGES_MAX {
+            let ranges: Vec<Range> = waiting.drain(..waiting.len().min(ASK_RANGES_MAX)).collect();
+            compared += ranges.len();
+            let Some(answer) = self.ask(Request::FetchDigests { ranges: ranges.clone() }).await else { return found };
+            let Response::Digests(theirs) = answer else {
+                self.silent = true;
+                return found;
+            };
+            for (range, theirs) in ranges.iter().zip(theirs) {
+                let inside = within(ours, range);
+                match sweep::compare(range, &RangeDigest::of(inside), &theirs) {
+                    Step::Equal => {}
+                    Step::List | Step::Split if theirs.count == 0 => {
+                        found.send.extend(inside.iter().map(|entry| entry.key));
+                    }
+                    Step::List => to_list.push(*range),
+                    Step::Split => waiting.extend(sweep::split(range)),
+                }
             }
-            bytes += summary.bytes;
-            batch.push(summary);
         }
-        if batch.is_empty() { Ok(()) } else { self.send_records(peer, steward, neighbours, batch).await }
+        for range in to_list {
+            let Some(answer) = self.ask(Request::ListRecords { range }).await else { return found };
+            let Response::Entries(theirs) = answer else {
+                self.silent = true;
+                return found;
+            };
+            let differ = sweep::differences(&range, within(ours, &range), &theirs);
+            found.send.extend(differ.send);
+            found.ask.extend(differ.ask);
+        }
+        found
     }
 
-    async fn send_records(
-        &mut self,
-        peer: &Peer,
-        steward: &Arc<Steward>,
-        neighbours: &Neighbours,
-        batch: Vec<Summary>,
-    ) -> Result<(), RecordsError> {
-        let own = steward.clone();
+    /// Fetches records and merges them with ours.
+    async fn fetch(&mut self, segments: Vec<SegmentId>) {
+        let mut waiting = VecDeque::from(segments);
+        while !waiting.is_empty() {
+            let wanted: Vec<SegmentId> = waiting.iter().take(ASK_RECORDS_MAX).copied().collect();
+            let Some(Response::Records(records)) = self.ask(Request::FetchRecords { segments: wanted }).await else {
+                return;
+            };
+            // What did not fit into the answer is asked for again.
+            let answered = records.len().clamp(1, ASK_RECORDS_MAX);
+            waiting.drain(..answered.min(waiting.len()));
+            self.merge(records.into_iter().flatten().collect()).await;
+        }
+    }
+
+    async fn merge(&self, records: Vec<Record>) {
+        let (own, sender) = (self.steward.clone(), self.neighbours.sender(self.node));
+        blocking(move || own.answer(&sender, Request::KeepRecords { records, lease: None })).await;
+    }
+
+    /// Sends those of these records that the steward has not, or not like that. The keys of those of which it has all
+    /// that we have.
+    pub(super) async fn offer(&mut self, entries: &[Entry]) -> Result<Vec<[u8; 32]>, RecordsError> {
+        let mut confirmed = Vec::new();
+        for entries in entries.chunks(VERSIONS_AT_ONCE) {
+            let segments = entries.iter().map(|entry| SegmentId::from_bytes(entry.key)).collect();
+            let Some(answer) = self.ask(Request::FetchVersions { segments }).await else { return Ok(confirmed) };
+            let Response::Versions(theirs) = answer else {
+                self.silent = true;
+                return Ok(confirmed);
+            };
+            let theirs = theirs.into_iter().chain(std::iter::repeat(None));
+            let (same, differ): (Vec<_>, Vec<_>) =
+                entries.iter().zip(theirs).partition(|(entry, theirs)| *theirs == Some(entry.version));
+            confirmed.extend(same.iter().map(|(entry, _)| entry.key));
+            let keys: Vec<[u8; 32]> = differ.iter().map(|(entry, _)| entry.key).collect();
+            let steward = self.steward.clone();
+            let summaries = blocking(move || {
+                let summaries = keys.iter().map(|key| steward.records().summary(Kind::Segment, key));
+                summaries.collect::<Result<Vec<_>, _>>()
+            });
+            let summaries: Vec<Summary> = summaries.await?.into_iter().flatten().collect();
+            let (mut batch, mut bytes) = (Vec::new(), 0);
+            for summary in summaries {
+                if batch.len() == ASK_RECORDS_MAX || (bytes + summary.bytes > MESSAGE_BYTES_MAX && !batch.is_empty()) {
+                    confirmed.extend(self.send(std::mem::take(&mut batch)).await?);
+                    bytes = 0;
+                }
+                bytes += summary.bytes;
+                batch.push(SegmentId::from_bytes(summary.key));
+            }
+            if !batch.is_empty() {
+                confirmed.extend(self.send(batch).await?);
+            }
+        }
+        Ok(confirmed)
+    }
+
+    /// Sends records; the keys of those that were kept.
+    async fn send(&mut self, segments: Vec<SegmentId>) -> Result<Vec<[u8; 32]>, RecordsError> {
+        let own = self.steward.clone();
         let kept = blocking(move || {
-            let kept = own.fetch_records(&segments(&batch))?;
+            let kept = own.fetch_records(&segments)?;
             let mut owners = BTreeSet::new();
-            for summary in &batch {
-                owners.extend(own.records().owner(Kind::Segment, &summary.key)?);
+            for segment in &segments {
+                owners.extend(own.records().owner(Kind::Segment, segment.as_bytes())?);
             }
-            let named = segments(&batch).into_iter().zip(kept);
+            let named = segments.into_iter().zip(kept);
             let named = named.filter_map(|(segment, record)| Some((segment, record?))).collect();
             Ok::<(Vec<_>, _), RecordsError>((named, owners))
         });
         let (named, owners) = kept.await?;
         let (ids, records): (Vec<SegmentId>, Vec<Record>) = named.into_iter().unzip();
         if records.is_empty() {
-            return Ok(());
+            return Ok(Vec::new());
         }
-        leases::carry(peer, steward, self.node, owners).await;
-        let Some(Response::Kept(outcomes)) = self.ask(peer, Request::KeepRecords { records, lease: None }).await else {
-            return Ok(());
+        leases::carry(self.peer, self.steward, self.node, owners).await;
+        let Some(Response::Kept(outcomes)) = self.ask(Request::KeepRecords { records, lease: None }).await else {
+            return Ok(Vec::new());
         };
         // It knows of drops that we missed.
         let missed = ids.iter().zip(&outcomes);
         let missed = missed.filter(|(_, outcome)| matches!(outcome, Err(Refusal::Dropped | Refusal::Outdated)));
-        let missed: Vec<SegmentId> = missed.map(|(segment, _)| *segment).collect();
-        if !missed.is_empty()
-            && let Some(Response::Records(records)) = self.ask(peer, Request::FetchRecords { segments: missed }).await
-        {
-            let (own, sender) = (steward.clone(), neighbours.sender(self.node));
-            let records: Vec<Record> = records.into_iter().flatten().collect();
-            blocking(move || own.answer(&sender, Request::KeepRecords { records, lease: None })).await;
-        }
+        self.fetch(missed.map(|(segment, _)| *segment).collect()).await;
         let refused = outcomes.iter().filter(|outcome| outcome.is_err()).count();
         tracing::debug!(to = %self.node, records = outcomes.len(), refused, "records sent");
-        Ok(())
+        let kept = ids.iter().zip(outcomes).filter(|(_, outcome)| outcome.is_ok());
+        Ok(kept.map(|(segment, _)| *segment.as_bytes()).collect())
     }
 
-    async fn offer_heads(
+    /// Sends what is kept of these vaults; what has no higher sequence than `after` was sent before.
+    pub(super) async fn offer_vaults(
         &mut self,
-        peer: &Peer,
-        steward: &Arc<Steward>,
-        summaries: Vec<Summary>,
+        kind: Kind,
+        summaries: &[Summary],
+        after: u64,
     ) -> Result<(), RecordsError> {
-        let after = self.after;
-        for summary in summaries.into_iter().filter(|summary| summary.sequence > after) {
-            let own = steward.clone();
-            let vault = VaultId::from_bytes(summary.key);
-            let read = blocking(move || Ok::<_, RecordsError>((own.fetch_heads(&vault)?.0, own.running_lease(&vault))));
+        for summary in summaries.iter().filter(|summary| summary.sequence > after) {
+            let (own, vault) = (self.steward.clone(), VaultId::from_bytes(summary.key));
+            let read = blocking(move || {
+                // A lease that has ended is told to nobody unasked, see `crate::expiry`.
+                let lease = own.running_lease(&vault);
+                let heads = if kind == Kind::Heads { own.fetch_heads(&vault)?.0 } else { Vec::new() };
+                Ok::<_, RecordsError>((heads, lease))
+            });
             let (heads, lease) = read.await?;
             for head in heads {
-                self.ask(peer, Request::KeepHead { head, lease: lease.clone() }).await;
+                self.ask(Request::KeepHead { head, lease: lease.clone() }).await;
             }
-        }
-        Ok(())
-    }
-
-    async fn offer_leases(
-        &mut self,
-        peer: &Peer,
-        steward: &Arc<Steward>,
-        summaries: Vec<Summary>,
-    ) -> Result<(), RecordsError> {
-        let after = self.after;
-        for summary in summaries.into_iter().filter(|summary| summary.sequence > after) {
-            let own = steward.clone();
-            // One that has ended is told to nobody unasked, see `crate::expiry`.
-            if let Some(lease) = blocking(move || own.running_lease(&VaultId::from_bytes(summary.key))).await {
-                self.ask(peer, Request::KeepLease { lease }).await;
+            if let Some(lease) = lease.filter(|_| kind == Kind::Lease) {
+                self.ask(Request::KeepLease { lease }).await;
             }
         }
         Ok(())
     }
 
     /// Asks, then rests as long as the answer took.
-    async fn ask(&mut self, peer: &Peer, request: Request) -> Option<Response> {
+    async fn ask(&mut self, request: Request) -> Option<Response> {
         if self.silent {
             return None;
         }
         for attempt in 1..=BUSY_TRIES {
             let began = Instant::now();
-            match peer.ask(self.node, request.clone(), PATIENCE).await {
+            match self.peer.ask(self.node, request.clone(), PATIENCE).await {
                 Ok(Response::Refused(Refusal::Busy)) => tokio::time::sleep(REST_MAX * attempt).await,
                 Ok(response) => {
                     tokio::time::sleep(began.elapsed().min(REST_MAX)).await;

@@ -2,6 +2,7 @@
 
 mod audits;
 mod harness;
+mod sweeps;
 
 use std::{fs, time::Duration};
 

@@ -7,7 +7,10 @@ use commonhold_protocol::{
     AuditStatement, Claim, ClaimLeaf, Coding, DeviceId, Drop, DropKind, Head, Lease, Manifest, NetworkName, NodeId,
     Record, SegmentId, ShardIndex, ShardRoot, SignedObject, SigningKey, Timestamp, Unverified, VaultId, Verified,
     Version,
-    ask::{ASK_IDS_MAX, ASK_RECORDS_MAX, HEAD_SIBLINGS_MAX, HealthReport, Refusal, Request, Response},
+    ask::{
+        ASK_IDS_MAX, ASK_RANGES_MAX, ASK_RECORDS_MAX, ClaimStanding, Entry, HEAD_SIBLINGS_MAX, HealthReport, Range,
+        RangeDigest, Refusal, Request, Response,
+    },
     audit::{AuditAnswer, Challenge, ChallengedShard, ShardAnswer},
     claim::BATCH_CLAIMS_MAX,
     manifest::SEGMENT_BYTES_MAX,
@@ -124,6 +127,23 @@ pub(crate) fn request() -> impl Strategy<Value = Request> {
         challenge().prop_map(Request::Audit),
         vec(segment(), 0..=ASK_IDS_MAX).prop_map(|segments| Request::FetchHealth { segments }),
         vec(leaf(), 0..=ASK_IDS_MAX).prop_map(|shards| Request::Release { shards }),
+        vec(segment(), 0..=ASK_IDS_MAX).prop_map(|segments| Request::FetchVersions { segments }),
+        vec(key_range(), 0..=ASK_RANGES_MAX).prop_map(|ranges| Request::FetchDigests { ranges }),
+        key_range().prop_map(|range| Request::ListRecords { range }),
+        vec(leaf(), 0..=ASK_IDS_MAX).prop_map(|shards| Request::Announce { shards }),
+    ]
+}
+
+fn key_range() -> impl Strategy<Value = Range> {
+    any::<([u8; 32], [u8; 32])>().prop_map(|(first, last)| Range { first, last })
+}
+
+fn claim_standing() -> impl Strategy<Value = ClaimStanding> {
+    let keeper = any::<[u8; 32]>().prop_map(NodeId::from_bytes);
+    prop_oneof![
+        Just(ClaimStanding::Lacking),
+        Just(ClaimStanding::Known),
+        keeper.prop_map(|keeper| ClaimStanding::Surplus { keeper }),
     ]
 }
 
@@ -184,6 +204,13 @@ pub(crate) fn response() -> impl Strategy<Value = Response> {
         refusal().prop_map(Response::Refused),
         audit_answer().prop_map(Response::Audited),
         vec(option::of(health()), 0..=ASK_IDS_MAX).prop_map(Response::Health),
+        // No version is all zeros.
+        vec(option::of(prop::array::uniform32(1..=255_u8)), 0..=ASK_IDS_MAX).prop_map(Response::Versions),
+        vec((any::<u64>(), any::<u128>()).prop_map(|(count, sum)| RangeDigest { count, sum }), 0..=ASK_RANGES_MAX)
+            .prop_map(Response::Digests),
+        vec(any::<([u8; 32], [u8; 32])>().prop_map(|(key, version)| Entry { key, version }), 0..=ASK_IDS_MAX)
+            .prop_map(Response::Entries),
+        vec(claim_standing(), 0..=ASK_IDS_MAX).prop_map(Response::Standings),
     ]
 }
 

@@ -137,6 +137,14 @@ impl ShardStore {
         })
     }
 
+    /// The manifest that came with a shard.
+    pub fn manifest(&self, segment: SegmentId, index: ShardIndex) -> Result<Unverified<Manifest>, StoreError> {
+        self.with_record(ClaimLeaf { segment, index }, |_, header| {
+            let manifest = Unverified::from_bytes(header.manifest.clone());
+            manifest.map_err(|_| Fault::Damaged("its manifest is unreadable"))
+        })
+    }
+
     fn with_record<T>(
         &self,
         leaf: ClaimLeaf,

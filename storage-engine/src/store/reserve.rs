@@ -168,6 +168,13 @@ impl ShardStore {
         Ok(())
     }
 
+    /// Closes the newest volume, which gives the unused part of it back; the next shard begins another.
+    pub fn close_volume(&self) -> Result<(), StoreError> {
+        let _housekeeping = self.housekeeping.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        self.close_active(&mut self.space())?;
+        self.seal_full()
+    }
+
     /// Bytes of shards that could still be stored, by pledge and disk: what is reserved already and what could be.
     pub fn free_bytes(&self) -> Result<u64, StoreError> {
         let space = self.space();

@@ -1,0 +1,137 @@
+//! Promise: a record that all its stewards lost comes back from any of its holders, whether the stewards died for good
+//! or lost their disks; and what is left of the segment is rebuilt.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    time::{Duration, Instant},
+};
+
+use commonhold_protocol::{NodeId, Record, SegmentId};
+use serde_json::Value;
+
+use super::harness::{Home, Network, Setup, Spy, Tree, assert_same, eventually, hex_id, noise, poll_until};
+
+/// Seconds instead of days and hours.
+const TIMES: &str = "[audit]\nevery = \"10 s\"\ngrace = \"3 s\"\n\n[repair]\ntop-up = \"1 s\"\n\n\
+                     [pledge]\nannounce = \"2 s\"\n";
+/// A record comes back within the time of announcing; the rest is for a loaded machine.
+const BACK_MAX: Duration = Duration::from_secs(120);
+const STEWARDS: usize = 8;
+
+fn segments(home: &Home) -> Vec<Value> {
+    let listed = home.run(["segments", "--json"]).expect_code(0).json();
+    listed["segments"].as_array().unwrap().clone()
+}
+
+fn id_of(segment: &Value) -> SegmentId {
+    SegmentId::from_hex(segment["id"].as_str().unwrap()).unwrap()
+}
+
+fn holders(segment: &Value) -> BTreeSet<NodeId> {
+    segment["holders"].as_array().unwrap().iter().filter_map(Value::as_str).map(hex_id).collect()
+}
+
+fn claimants(record: &Record, spy: &Spy) -> BTreeSet<NodeId> {
+    record.claims.iter().map(|claim| claim.clone().verify(&spy.network).unwrap().holder).collect()
+}
+
+#[test]
+fn a_record_whose_eight_stewards_die_at_once_comes_back_from_its_holders() {
+    const NODES: usize = 20;
+    let setup = Setup { nodes: NODES, coding: Some("2/8"), overlay: Some(TIMES), ..Setup::default() };
+    let mut network = Network::start(&setup);
+    let mut tree = Tree::new(network.scratch().join("source"), 1);
+    tree.file("large", &noise(2, 6 << 20));
+    let (home, phrase) = network.new_home("home");
+    home.put(tree.path(), "/x");
+    let spy = Spy::on(&network);
+    let ids: BTreeMap<usize, NodeId> = (0..NODES).map(|node| (node, hex_id(&network.node_id(node)))).collect();
+    let shards = network.figures("/shards/held");
+    eventually("as many audits are passed as there are shards", || network.figures("/audits/held") >= shards);
+
+    // A segment of which enough is left when its stewards are gone with all that they hold.
+    let stewards_of = |segment: SegmentId| -> Vec<usize> {
+        ids.iter().filter(|(_, id)| spy.record(**id, segment).is_some()).map(|(node, _)| *node).collect()
+    };
+    let all = segments(&home);
+    let left_of = |segment: &Value, stewards: &[usize]| -> BTreeSet<NodeId> {
+        holders(segment).into_iter().filter(|holder| !stewards.iter().any(|node| ids[node] == *holder)).collect()
+    };
+    let found = all.iter().find_map(|segment| {
+        let stewards = stewards_of(id_of(segment));
+        let left = left_of(segment, &stewards);
+        let enough = |other: &Value| left_of(other, &stewards).len() >= other["k"].as_u64().unwrap() as usize;
+        (stewards.len() == STEWARDS && all.iter().all(enough)).then_some((id_of(segment), stewards, left))
+    });
+    let (segment, stewards, left) = found.expect("a segment that outlives its stewards");
+    for node in &stewards {
+        network.kill(*node);
+    }
+    let killed = Instant::now();
+    let alive: Vec<NodeId> = network.running().into_iter().map(|node| ids[&node]).collect();
+    assert_eq!(alive.len(), NODES - STEWARDS);
+    let back = poll_until(BACK_MAX, || {
+        let records = alive.iter().filter_map(|node| spy.record(*node, segment));
+        (records.filter(|record| claimants(record, &spy).is_superset(&left)).count() >= STEWARDS).then_some(())
+    });
+    let kept = alive.iter().filter(|node| spy.record(**node, segment).is_some()).count();
+    assert!(back.is_some(), "{kept} of {} nodes keep the record after {:?}", alive.len(), killed.elapsed());
+    eprintln!(
+        "killed all {STEWARDS} stewards: eight others know all {} holders that are left after {:?}",
+        left.len(),
+        killed.elapsed()
+    );
+    assert!(network.figures("/custody/claims_renewed") > 0);
+
+    let whole = poll_until(BACK_MAX, || {
+        let segments = segments(&home);
+        segments.iter().all(|segment| segment["healthy"] == segment["n"]).then_some(())
+    });
+    assert!(whole.is_some(), "not whole again: {:?}", segments(&home));
+    eprintln!("all segments are whole again after {:?}", killed.elapsed());
+    let target = network.scratch().join("back");
+    network.cold_home("reader", &phrase, &network.running()[..1]).get("/x", &target).expect_code(0);
+    assert_same(tree.path(), &target);
+}
+
+#[test]
+fn records_come_back_from_the_shards_when_every_steward_has_lost_them() {
+    const NODES: usize = 8;
+    let setup = Setup { nodes: NODES, coding: Some("3/6"), overlay: Some(TIMES), ..Setup::default() };
+    let mut network = Network::start(&setup);
+    let mut tree = Tree::new(network.scratch().join("source"), 1);
+    tree.small_files(20);
+    tree.file("large", &noise(2, 12 << 20));
+    let (home, _) = network.new_home("home");
+    home.put(tree.path(), "/x");
+    let before: BTreeMap<SegmentId, BTreeSet<NodeId>> =
+        segments(&home).iter().map(|segment| (id_of(segment), holders(segment))).collect();
+    assert!(before.len() >= 2, "{before:?}");
+    for node in 0..NODES {
+        network.stop(node);
+    }
+    for node in 0..NODES {
+        fs::remove_dir_all(network.node_dir(node).join("records")).unwrap();
+        network.launch(node);
+    }
+    for node in 0..NODES {
+        network.await_node(node, NODES as u64 - 1);
+    }
+    let spy = Spy::on(&network);
+    let nodes: Vec<NodeId> = (0..NODES).map(|node| hex_id(&network.node_id(node))).collect();
+    let began = Instant::now();
+    let back = poll_until(BACK_MAX, || {
+        let knows_all = |node: &NodeId| {
+            before.iter().all(|(segment, holders)| {
+                spy.record(*node, *segment).is_some_and(|record| claimants(&record, &spy).is_superset(holders))
+            })
+        };
+        nodes.iter().all(knows_all).then_some(())
+    });
+    assert!(back.is_some(), "{} records are kept again", network.figures("/records/segments"));
+    eprintln!("{} records on each of {NODES} nodes are back after {:?}", before.len(), began.elapsed());
+    for outcome in ["wrong", "refused"] {
+        assert_eq!(network.figures(&format!("/audits/{outcome}")), 0, "honest holders were found {outcome}");
+    }
+}

@@ -1,0 +1,153 @@
+//! Promise: a node that is to leave hands every shard on and says how far it is; nothing is rebuilt and nobody is blamed
+//! for it, and it may be killed at any moment. What cannot be handed on stays, and it is said why. A lowered pledge does
+//! the same for what it has no room for.
+
+use std::{process::Stdio, time::Duration};
+
+use commonhold_protocol::ask::{Request, Response};
+use serde_json::Value;
+
+use super::harness::{Home, Network, Setup, Spy, Tree, assert_same, eventually, hex_id, noise, poll_until};
+
+/// Seconds instead of days and hours. What a draining node sends is held back, so that it can be watched and killed.
+const TIMES: &str = "[audit]\nevery = \"8 s\"\ngrace = \"10 s\"\n\n[repair]\ntop-up = \"1 s\"\n\n\
+                     [pledge]\nannounce = \"3 s\"\nupload = \"40 Mbit/s\"\n";
+/// A drain takes seconds; the rest is for a loaded machine.
+const DRAINED_MAX: Duration = Duration::from_secs(120);
+
+fn start(nodes: usize, coding: &str) -> Network {
+    Network::start(&Setup { nodes, coding: Some(coding), overlay: Some(TIMES), ..Setup::default() })
+}
+
+/// A stored folder of which every shard was audited once.
+fn store(network: &Network, megabytes: usize) -> (Tree, Home, String) {
+    let mut tree = Tree::new(network.scratch().join("source"), 1);
+    tree.small_files(20);
+    tree.file("large", &noise(2, megabytes << 20));
+    let (home, phrase) = network.new_home("home");
+    home.put(tree.path(), "/x");
+    let shards = network.figures("/shards/held");
+    eventually("as many audits are passed as there are shards", || network.figures("/audits/held") >= shards);
+    (tree, home, phrase)
+}
+
+fn whole(home: &Home) -> bool {
+    let listed = home.run(["segments", "--json"]).expect_code(0).json();
+    listed["segments"].as_array().unwrap().iter().all(|segment| segment["healthy"] == segment["n"])
+}
+
+/// No repair was needed, and nobody failed an audit.
+fn assert_uneventful(network: &Network) {
+    for figure in ["repairs", "repairs_failed", "wrong", "refused"] {
+        assert_eq!(network.figures(&format!("/audits/{figure}")), 0, "{figure}");
+    }
+}
+
+#[test]
+fn a_drained_node_can_be_switched_off() {
+    let mut network = start(9, "3/6");
+    let (tree, home, phrase) = store(&network, 24);
+    let (shards, drained) = (network.figures("/shards/held"), network.figure(0, "/shards/held"));
+    assert!(drained > 0, "node 0 holds nothing");
+    let done = network.drain(0, &[]).expect_code(0).json();
+    assert_eq!(done["done"], true, "{done}");
+    assert_eq!(done["shards_total"], drained, "{done}");
+    assert_eq!(network.figure(0, "/shards/held"), 0);
+    assert_eq!(network.figure(0, "/custody/handed_on"), drained);
+    assert_eq!(network.figures("/shards/held"), shards, "a shard is gone, or held twice");
+    // It takes nothing any more.
+    let about = Spy::on(&network).ask(hex_id(&network.node_id(0)), Request::About);
+    assert!(matches!(about, Response::About { free_bytes: 0, .. }), "{about:?}");
+    eventually("the stewards have audited the new holders", || whole(&home));
+    assert_uneventful(&network);
+
+    network.kill(0);
+    // Over the grace time and that before a repair.
+    let audited = network.figures("/audits/held");
+    eventually("many more audits are passed", || network.figures("/audits/held") >= audited + 3 * shards);
+    assert!(whole(&home));
+    assert_uneventful(&network);
+    let target = network.scratch().join("back");
+    network.cold_home("reader", &phrase, &[1]).get("/x", &target).expect_code(0);
+    assert_same(tree.path(), &target);
+}
+
+#[test]
+fn a_drain_goes_on_where_a_killed_node_was() {
+    let mut network = start(9, "3/6");
+    let (tree, home, phrase) = store(&network, 40);
+    let (shards, drained) = (network.figures("/shards/held"), network.figure(0, "/shards/held"));
+    let mut command = network.drain_command(0, &[]);
+    let mut draining = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    eventually("some shards are handed on", || network.figure(0, "/custody/handed_on") > 0);
+    network.kill(0);
+    assert_eq!(draining.wait().unwrap().code(), Some(1), "it cannot say any more how far the node is");
+    network.launch(0);
+    network.await_node(0, 8);
+    let status = || network.status(0).map(|status| status["drain"].clone()).unwrap_or(Value::Null);
+    let done = poll_until(DRAINED_MAX, || (status()["done"] == true).then_some(()));
+    assert!(done.is_some(), "{}", status());
+    assert_eq!(status()["shards_total"], drained);
+    assert_eq!(network.figure(0, "/shards/held"), 0);
+    eventually("what was sent when the node was killed is held once", || network.figures("/shards/held") == shards);
+    eventually("all is whole", || whole(&home));
+    network.kill(0);
+    let target = network.scratch().join("back");
+    network.cold_home("reader", &phrase, &[1]).get("/x", &target).expect_code(0);
+    assert_same(tree.path(), &target);
+}
+
+#[test]
+fn what_nobody_can_take_stays_and_is_said() {
+    let network = start(6, "3/6");
+    let (_, home, _) = store(&network, 8);
+    let (shards, held) = (network.figures("/shards/held"), network.figure(0, "/shards/held"));
+    let stopped = network.drain(0, &[]).expect_code(3);
+    let stuck = stopped.json();
+    assert_eq!((&stuck["resting"], &stuck["shards_left"]), (&true.into(), &held.into()), "{stuck}");
+    assert_eq!(stuck["stuck"], serde_json::json!([{ "why": "no-node", "shards": held }]), "{stuck}");
+    assert!(stopped.stderr.contains("stay for now"), "{}", stopped.stderr);
+    assert_eq!(network.figures("/shards/held"), shards);
+    assert!(whole(&home));
+
+    // With room it goes on by itself.
+    network.add(2, Some(TIMES));
+    let done = poll_until(DRAINED_MAX, || (network.figure(0, "/shards/held") == 0).then_some(()));
+    assert!(done.is_some(), "{:?}", network.status(0).unwrap()["drain"]);
+    assert_eq!(network.figures("/shards/held"), shards);
+    network.drain(0, &["--cancel"]).expect_code(0);
+    eventually("it takes shards again", || {
+        network.status(0).unwrap()["drain"].is_null() && {
+            let about = Spy::on(&network).ask(hex_id(&network.node_id(0)), Request::About);
+            !matches!(about, Response::About { free_bytes: 0, .. })
+        }
+    });
+    assert_uneventful(&network);
+}
+
+#[test]
+fn a_lowered_pledge_hands_on_what_it_has_no_room_for() {
+    let mut network = start(10, "6/8");
+    let (tree, home, phrase) = store(&network, 64);
+    let (shards, held) = (network.figures("/shards/held"), network.figure(0, "/shards/held"));
+    network.stop(0);
+    let lowered = 6 << 20;
+    network.configure(0, "pledge", "disk", "6 MiB");
+    network.configure(0, "pledge", "records", "20%");
+    network.launch(0);
+    network.await_node(0, 9);
+    let used = |network: &Network| network.figure(0, "/pledge/used_bytes");
+    let within = poll_until(DRAINED_MAX, || {
+        (used(&network) <= lowered && network.status(0).unwrap()["drain"].is_null()).then_some(())
+    });
+    assert!(within.is_some(), "{} bytes are used: {}", used(&network), network.status(0).unwrap());
+    let kept = network.figure(0, "/shards/held");
+    eprintln!("{held} shards, of which {kept} stay in {} of {lowered} bytes", used(&network));
+    assert!(kept > 0 && kept < held, "{kept} of {held} shards are kept");
+    assert_eq!(network.figures("/shards/held"), shards);
+    eventually("the stewards have audited the new holders", || whole(&home));
+    assert_uneventful(&network);
+    let target = network.scratch().join("back");
+    network.cold_home("reader", &phrase, &[1]).get("/x", &target).expect_code(0);
+    assert_same(tree.path(), &target);
+}

@@ -1,0 +1,65 @@
+//! Promise: a shard that is held twice, since its holder came back after it was given up for lost, is given up by one of
+//! the two, never by both, and its space comes back.
+
+use std::time::Duration;
+
+use super::harness::{Network, Setup, Tree, assert_same, eventually, noise, poll_until};
+
+const NODES: usize = 10;
+/// Seconds instead of days and hours.
+const TIMES: &str = "[audit]\nevery = \"8 s\"\ngrace = \"3 s\"\n\n[repair]\ntop-up = \"1 s\"\n\n\
+                     [pledge]\nannounce = \"3 s\"\n";
+/// Silence, grace, repair, audits and a round of announcing take some twenty seconds; the rest is for a loaded machine.
+const SETTLED_MAX: Duration = Duration::from_secs(120);
+
+#[test]
+fn who_comes_back_after_it_was_given_up_gives_up_what_others_hold_by_now() {
+    let setup = Setup { nodes: NODES, coding: Some("3/6"), overlay: Some(TIMES), ..Setup::default() };
+    let mut network = Network::start(&setup);
+    let mut tree = Tree::new(network.scratch().join("source"), 1);
+    tree.small_files(20);
+    tree.file("large", &noise(2, 20 << 20));
+    let (home, phrase) = network.new_home("home");
+    home.put(tree.path(), "/x");
+    let shards = network.figures("/shards/held");
+    eventually("as many audits are passed as there are shards", || network.figures("/audits/held") >= shards);
+
+    let away = [0, 1];
+    let lost = network.figures_of(&away, "/shards/held");
+    assert!(lost > 0);
+    for node in away {
+        network.kill(node);
+    }
+    let whole = poll_until(SETTLED_MAX, || (network.figures("/shards/held") >= shards).then_some(()));
+    assert!(whole.is_some(), "{} of {shards} shards are held", network.figures("/shards/held"));
+    let twice = network.volume_bytes();
+    for node in away {
+        network.launch(node);
+    }
+    for node in away {
+        network.await_node(node, NODES as u64 - 1);
+    }
+    let settled = poll_until(SETTLED_MAX, || {
+        (network.figures("/shards/held") == shards && network.figures("/custody/surplus_released") >= lost)
+            .then_some(())
+    });
+    let released = network.figures("/custody/surplus_released");
+    let held = network.figures("/shards/held");
+    assert!(settled.is_some(), "{held} instead of {shards} shards are held, {released} of {lost} were given up");
+    let (once, surplus) = (network.volume_bytes(), network.figures("/custody/surplus_bytes"));
+    eprintln!(
+        "{lost} of {shards} shards held twice; {released} given up, {surplus} bytes; on disk {twice}, then {once}"
+    );
+    assert!(twice.saturating_sub(once) >= surplus / 10 * 9, "{twice} - {once} bytes on disk, {surplus} were given up");
+    for outcome in ["wrong", "refused"] {
+        assert_eq!(network.figures(&format!("/audits/{outcome}")), 0, "honest holders were found {outcome}");
+    }
+
+    // Each shard is somewhere: the network can lose any n - k of a segment's holders.
+    for node in [2, 3, 4] {
+        network.kill(node);
+    }
+    let target = network.scratch().join("back");
+    network.cold_home("reader", &phrase, &[0]).get("/x", &target).expect_code(0);
+    assert_same(tree.path(), &target);
+}

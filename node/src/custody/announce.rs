@@ -1,0 +1,181 @@
+//! Announcing: tells the stewards of all shards that are held here of them, a share in each round, names first. Those
+//! who did not know are sent the manifest, which lies with each shard, and a claim: so a record that all its stewards
+//! lost comes back from any holder, and so does one on a node that lost its disk.
+//!
+//! A claim that is known is not made anew: the newest claim is the one that stays when a shard is held twice.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
+
+use commonhold_protocol::{
+    Claim, ClaimLeaf, Manifest, NodeId, Record, SegmentId, Unverified, VaultId,
+    ask::{ASK_IDS_MAX, ASK_RECORDS_MAX, ClaimStanding, Refusal, Request, Response},
+};
+use commonhold_storage_engine::store::{Held, ShardStore};
+use futures::future::join_all;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::{CustodyFigures, colleagues::Colleagues, surplus};
+
+/// Rounds in which all is announced once, at least.
+const ROUNDS_MIN: u32 = 24;
+/// Between two rounds.
+const ROUND_MAX: Duration = Duration::from_secs(3600);
+const ROUND_MIN: Duration = Duration::from_millis(250);
+/// The most shards of one round.
+const ROUND_SHARDS_MAX: usize = 8192;
+
+/// What stewards answered about one shard.
+#[derive(Debug, Default)]
+pub(super) struct Heard {
+    /// Its stewards, whether they answered or not.
+    pub(super) stewards: BTreeSet<NodeId>,
+    /// Those who call our copy surplus, and who keeps the shard by their word.
+    pub(super) surplus: Vec<(NodeId, NodeId)>,
+}
+
+/// The task.
+pub(crate) struct Announcer {
+    pub(crate) colleagues: Colleagues,
+    pub(crate) store: Arc<ShardStore>,
+    /// All is announced once in this time.
+    pub(crate) every: Duration,
+    pub(crate) figures: Arc<CustodyFigures>,
+}
+
+impl Announcer {
+    /// Works until `stop`.
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
+        let round = (self.every / ROUNDS_MIN).clamp(ROUND_MIN, ROUND_MAX);
+        let mut after: Option<ClaimLeaf> = None;
+        let mut began = Instant::now();
+        while stop.run_until_cancelled(tokio::time::sleep(round)).await.is_some() {
+            if after.is_none() {
+                began = Instant::now();
+            }
+            let share = round.as_secs_f64() / self.every.as_secs_f64().max(f64::MIN_POSITIVE);
+            let Some(last) = stop.run_until_cancelled(self.round(after, share)).await else { return };
+            after = last;
+            if after.is_none() {
+                // Few shards are through in no time; they are announced no more often for that.
+                let rest = self.every.saturating_sub(began.elapsed());
+                if stop.run_until_cancelled(tokio::time::sleep(rest)).await.is_none() {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Announces a share of all shards, from the one behind `after` on; gives the last one, none at the end of all.
+    async fn round(&mut self, after: Option<ClaimLeaf>, share: f64) -> Option<ClaimLeaf> {
+        let (store, steward) = (self.store.clone(), self.colleagues.own().steward.clone());
+        let listed = tokio::task::spawn_blocking(move || {
+            let count_max = ((store.used().shards as f64 * share).ceil() as usize).clamp(1, ROUND_SHARDS_MAX);
+            let mut held: Vec<Held> = store.held_after(after.as_ref()).take(count_max).collect::<Result<_, _>>()?;
+            let last = held.last().map(|held| held.leaf).filter(|_| held.len() == count_max);
+            held.retain(|held| {
+                let dropped = steward.is_dropped(&held.leaf.segment).unwrap_or(true);
+                !dropped && !steward.has_ended(&held.vault)
+            });
+            Ok::<_, commonhold_storage_engine::store::StoreError>((held, last))
+        });
+        let (held, last) = match listed.await {
+            Ok(Ok(listed)) => listed,
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "the shards cannot be gone through");
+                return None;
+            }
+            // A panic in there is logged by the runtime.
+            Err(_) => return None,
+        };
+        let by_leaf: BTreeMap<ClaimLeaf, Held> = held.into_iter().map(|held| (held.leaf, held)).collect();
+        let by_steward = self.colleagues.by_steward(by_leaf.keys().copied()).await;
+        let asked = by_steward.into_iter().map(async |(node, leaves)| {
+            let standings = self.ask(node, &leaves).await;
+            (node, leaves, standings)
+        });
+        let answered = join_all(asked).await;
+        let mut heard: BTreeMap<ClaimLeaf, Heard> = BTreeMap::new();
+        let mut lacking: BTreeMap<NodeId, Vec<ClaimLeaf>> = BTreeMap::new();
+        for (node, leaves, standings) in answered {
+            for leaf in &leaves {
+                heard.entry(*leaf).or_default().stewards.insert(node);
+            }
+            for (leaf, standing) in leaves.into_iter().zip(standings) {
+                match standing {
+                    ClaimStanding::Known => {}
+                    ClaimStanding::Lacking => lacking.entry(node).or_default().push(leaf),
+                    ClaimStanding::Surplus { keeper } => {
+                        heard.entry(leaf).or_default().surplus.push((node, keeper));
+                    }
+                }
+            }
+        }
+        self.figures.announced.fetch_add(by_leaf.len() as u64, Relaxed);
+        self.renew(lacking, &by_leaf).await;
+        surplus::give_up(&self.colleagues, &self.store, &self.figures, heard, &by_leaf).await;
+        last
+    }
+
+    /// What a steward knows of these; less than was asked if it does not answer.
+    async fn ask(&self, node: NodeId, leaves: &[ClaimLeaf]) -> Vec<ClaimStanding> {
+        let mut standings = Vec::with_capacity(leaves.len());
+        for part in leaves.chunks(ASK_IDS_MAX) {
+            match self.colleagues.ask(node, Request::Announce { shards: part.to_vec() }).await {
+                Some(Response::Standings(part_standings)) if part_standings.len() == part.len() => {
+                    standings.extend(part_standings);
+                }
+                _ => break,
+            }
+        }
+        standings
+    }
+
+    /// Sends stewards what they lack.
+    async fn renew(&self, lacking: BTreeMap<NodeId, Vec<ClaimLeaf>>, held: &BTreeMap<ClaimLeaf, Held>) {
+        let wanted: BTreeSet<ClaimLeaf> = lacking.values().flatten().copied().collect();
+        if wanted.is_empty() {
+            return;
+        }
+        let holder = self.colleagues.own().holder.clone();
+        let claims = join_all(wanted.iter().map(|leaf| holder.claim(*leaf))).await;
+        let claims: BTreeMap<ClaimLeaf, Claim> =
+            wanted.iter().copied().zip(claims).filter_map(|(leaf, claim)| Some((leaf, claim?))).collect();
+        let store = self.store.clone();
+        let read = tokio::task::spawn_blocking(move || {
+            let manifest = |leaf: &ClaimLeaf| Some((leaf.segment, store.manifest(leaf.segment, leaf.index).ok()?));
+            wanted.iter().filter_map(manifest).collect::<BTreeMap<SegmentId, Unverified<Manifest>>>()
+        });
+        let Ok(manifests) = read.await else { return };
+        let told = lacking.into_iter().map(async |(node, leaves)| {
+            let mut by_segment: BTreeMap<SegmentId, (BTreeSet<VaultId>, Record)> = BTreeMap::new();
+            for leaf in leaves {
+                let (Some(claim), Some(manifest), Some(held)) =
+                    (claims.get(&leaf), manifests.get(&leaf.segment), held.get(&leaf))
+                else {
+                    continue;
+                };
+                let fresh = || {
+                    let record = Record { manifest: manifest.clone(), claims: Vec::new(), drop: None };
+                    (BTreeSet::from([held.vault]), record)
+                };
+                by_segment.entry(leaf.segment).or_insert_with(fresh).1.claims.push(claim.clone());
+            }
+            let all: Vec<(SegmentId, (BTreeSet<VaultId>, Record))> = by_segment.into_iter().collect();
+            for part in all.chunks(ASK_RECORDS_MAX) {
+                let records: Vec<Record> = part.iter().map(|(_, (_, record))| record.clone()).collect();
+                let vaults = part.iter().flat_map(|(_, (vaults, _))| vaults.iter().copied()).collect();
+                let sent: usize = records.iter().map(|record| record.claims.len()).sum();
+                let Some(outcomes) = self.colleagues.keep(node, records, vaults).await else { return };
+                self.figures.claims_renewed.fetch_add(sent as u64, Relaxed);
+                let dropped = part.iter().zip(outcomes).filter(|(_, outcome)| *outcome == Err(Refusal::Dropped));
+                self.colleagues.hear_drops(node, dropped.map(|((segment, _), _)| *segment).collect()).await;
+            }
+        });
+        join_all(told).await;
+    }
+}

@@ -1,0 +1,105 @@
+//! Stewards that keep different things find out by digests, without any node coming or going; and who is no steward of a
+//! record hands it over and lets it go.
+
+use commonhold_policy::{Domain, stewards};
+use commonhold_protocol::{
+    DropKind, SegmentId,
+    ask::{Request, Response},
+};
+
+use super::{
+    drop_of,
+    harness::{Client, Segment, TestNode, eventually, network},
+    owner, record,
+};
+
+/// Stewards compare every five seconds.
+const OFTEN: &str = "[audit]\ngrace = \"20 s\"\n";
+
+async fn start(count: usize) -> Vec<TestNode> {
+    let mut nodes = vec![TestNode::start("node-0", &[], OFTEN).await];
+    for number in 1..count {
+        nodes.push(TestNode::start(&format!("node-{number}"), &[&nodes[0]], OFTEN).await);
+    }
+    eventually("all know each other", async || {
+        let mut known = 0;
+        for node in &nodes {
+            known += node.status().await.nodes_known;
+        }
+        known as usize == count * (count - 1)
+    })
+    .await;
+    nodes
+}
+
+async fn version(client: &Client, node: &TestNode, segment: SegmentId) -> Option<[u8; 32]> {
+    match client.ask(node, Request::FetchVersions { segments: vec![segment] }).await {
+        Response::Versions(versions) => versions[0],
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn what_only_one_steward_heard_the_others_hear_from_it() {
+    let nodes = start(3).await;
+    let client = Client::start(&nodes.iter().collect::<Vec<_>>()).await;
+    let [claimed, dropped] = [1, 2].map(|salt| Segment::new(&owner(), salt, 300_000, &network()));
+    let claims = [client.store(&nodes[0], &claimed).await.unwrap(), client.store(&nodes[1], &claimed).await.unwrap()];
+    let keep = async |node: &TestNode, records| {
+        let kept = client.ask(node, Request::KeepRecords { records, lease: None }).await;
+        assert!(matches!(&kept, Response::Kept(outcomes) if outcomes.iter().all(Result::is_ok)), "{kept:?}");
+    };
+    // All have the same, for a start.
+    for node in &nodes {
+        keep(node, vec![record(&claimed, Vec::new()), record(&dropped, Vec::new())]).await;
+    }
+    // Then each hears of something else.
+    keep(&nodes[0], vec![record(&claimed, vec![claims[0].clone()])]).await;
+    keep(&nodes[1], vec![record(&claimed, vec![claims[1].clone()])]).await;
+    let drop = drop_of(dropped.manifest.id(), 1, DropKind::Drop);
+    assert_eq!(client.ask(&nodes[2], Request::KeepDrop { drop }).await, Response::Kept(vec![Ok(())]));
+    eventually("all know both claims and the drop", async || {
+        for node in &nodes {
+            let segments = vec![claimed.manifest.id(), dropped.manifest.id()];
+            let Response::Records(records) = client.ask(node, Request::FetchRecords { segments }).await else {
+                panic!("no records");
+            };
+            let claims = records[0].as_ref().unwrap().claims.len();
+            if claims < 2 || records[1].as_ref().unwrap().drop.is_none() {
+                return false;
+            }
+        }
+        true
+    })
+    .await;
+    let versions = [claimed.manifest.id(), dropped.manifest.id()].map(async |segment| {
+        let mut versions = Vec::new();
+        for node in &nodes {
+            versions.push(version(&client, node, segment).await);
+        }
+        versions
+    });
+    for versions in versions {
+        let versions = versions.await;
+        assert!(versions[0].is_some() && versions.iter().all(|version| *version == versions[0]), "{versions:?}");
+    }
+}
+
+#[tokio::test]
+async fn who_is_no_steward_of_a_record_lets_it_go_once_all_eight_have_it() {
+    let nodes = start(9).await;
+    let client = Client::start(&nodes.iter().collect::<Vec<_>>()).await;
+    let segment = Segment::new(&owner(), 1, 5000, &network());
+    let id = segment.manifest.id();
+    let candidates: Vec<_> = nodes.iter().map(|node| (node.id(), Domain::new(format!("{:#}", node.id())))).collect();
+    let chosen = stewards::choose(id.as_bytes(), &candidates);
+    let ninth = nodes.iter().find(|node| !chosen.contains(&node.id())).expect("nine are more than eight");
+    let records = vec![record(&segment, Vec::new())];
+    let kept = client.ask(ninth, Request::KeepRecords { records, lease: None }).await;
+    assert_eq!(kept, Response::Kept(vec![Ok(())]));
+    assert!(version(&client, ninth, id).await.is_some());
+    eventually("it is let go", async || version(&client, ninth, id).await.is_none()).await;
+    for node in nodes.iter().filter(|node| chosen.contains(&node.id())) {
+        assert!(version(&client, node, id).await.is_some(), "let go before all eight had it");
+    }
+}
