@@ -61,10 +61,16 @@ fn seven_liars_of_eight_hide_no_head_and_no_record() {
         assert_eq!(cold.names("/"), ["first", "second", "third"], "{lie:?}");
         // Without a word in the head on who holds what, only records say it.
         Owner::among(&network, keys_of(&phrase), &[0]).forget_hints();
-        let back = network.scratch().join(format!("back-{}", lie.name()));
         let unhinted = network.cold_home(&format!("unhinted-{}", lie.name()), &phrase, &[1]);
-        let read = unhinted.get("/", &back).expect_code(0);
-        eprintln!("{lie:?}: read by the records of one honest steward of eight in {:?}", read.took);
+        // False claims that came first are in the way until the record's trial is over, four seconds here.
+        let (mut tries, began) = (0, Instant::now());
+        let read = poll_until(REPAIR_MAX, || {
+            tries += 1;
+            let back = network.scratch().join(format!("back-{}-{tries}", lie.name()));
+            (unhinted.get("/", &back).code == Some(0)).then_some(back)
+        });
+        let back = read.unwrap_or_else(|| panic!("{lie:?}: not read in {REPAIR_MAX:?}"));
+        eprintln!("{lie:?}: read by the records of one honest steward of eight in {:?}", began.elapsed());
         for name in ["first", "second", "third"] {
             assert_read(&network, name, &back.join(name));
         }

@@ -44,11 +44,11 @@ impl Auditor {
                 self.set_trial(number, true);
             }
             NewRecord::Forget => {
-                // If other claims take the places of these, it is read again, and has its time again.
-                self.trials.remove(&number);
                 let healthy = health.claims().iter().filter(|claim| claim.state == ClaimState::Healthy);
                 let proven: Vec<(ShardIndex, NodeId)> =
                     healthy.filter_map(|claim| Some((claim.index, self.holders.key(claim.node)?))).collect();
+                // If other claims take the places of these, it is read again as if it were new, and has its time again.
+                self.forget(&segment);
                 let (steward, sender) = (self.parts.steward.clone(), self.parts.neighbours.sender(self.own));
                 let neighbours = self.parts.neighbours.clone();
                 let fail = move || steward.fail(&sender, &segment, &proven, |node| neighbours.is_known(node));
