@@ -50,7 +50,7 @@ const LOOK_EVERY_MIN: Duration = Duration::from_secs(1);
 const ALL_EVERY: Duration = Duration::from_secs(3600);
 /// A steward that comes and goes is swept no more often than this.
 const AGAIN_AFTER: Duration = Duration::from_secs(5);
-/// A node that does not answer is left alone for this long.
+/// A node that does not answer is left alone for this long; for less where the grace time is short.
 const SILENT_FOR: Duration = Duration::from_secs(60);
 /// How long a node may take to answer.
 pub(super) const PATIENCE: Duration = Duration::from_secs(15);
@@ -140,7 +140,8 @@ impl Sweep {
     /// Learns who is there, and what they say of themselves.
     async fn look(&mut self) {
         self.neighbours.set_connected(&self.peer.connected());
-        self.silent.retain(|_, since| since.elapsed() < SILENT_FOR);
+        let silent_for = (self.grace / 4).clamp(AGAIN_AFTER, SILENT_FOR);
+        self.silent.retain(|_, since| since.elapsed() < silent_for);
         let contacts = self.peer.known_contacts();
         let unknown = contacts.into_iter().map(|contact| contact.node).filter(|node| {
             *node != self.peer.node_id() && self.neighbours.wants_about(node) && !self.silent.contains_key(node)

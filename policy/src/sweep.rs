@@ -94,6 +94,14 @@ pub fn differences(range: &Range, ours: &[Entry], theirs: &[Entry]) -> Differenc
     found
 }
 
+/// Whether a holder sends what it has of a record to the stewards that lack its claim. Not while most of those that
+/// answered have it: they tell the others the whole record, where a holder has one claim of many, of which a steward
+/// that has just come would conclude that all the other shards are lost. One liar that says that it has it changes
+/// nothing.
+pub fn renews(known: usize, answered: usize) -> bool {
+    known * 2 <= answered
+}
+
 /// What a node does with a record that it keeps.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Duty {

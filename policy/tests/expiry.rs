@@ -4,7 +4,7 @@ use commonhold_policy::{
     Domain,
     expiry::{Asked, ClockDoubt, Expiry, Rules, SEGMENTS_MIN, Word, doubt, judge},
     stewards::STEWARDS,
-    sweep::{Differences, Duty, Entry, LIST_MAX, Range, RangeDigest, Step, compare, differences, duty, split},
+    sweep::{Differences, Duty, Entry, LIST_MAX, Range, RangeDigest, Step, compare, differences, duty, renews, split},
 };
 use commonhold_protocol::{Lease, NodeId, SegmentId, Timestamp, VaultId};
 use proptest::prelude::*;
@@ -109,6 +109,14 @@ fn a_record_is_let_go_only_when_all_eight_have_it() {
     assert_eq!(duty(&own, &stewards[1..], |_| true), Duty::HandOver { send_to: vec![] }, "seven are not eight");
     assert_eq!(duty(&node(3), &stewards, |_| true), Duty::Keep { send_to: vec![] });
     assert_eq!(duty(&node(2), &stewards, but_three), Duty::Keep { send_to: vec![node(3)] });
+}
+
+#[test]
+fn a_holder_brings_back_what_most_stewards_lost_and_leaves_a_newcomer_to_the_others() {
+    assert!(renews(0, 8), "all have lost it");
+    assert!(renews(1, 8) && renews(3, 7), "so few may be lying");
+    assert!(renews(0, 1) && renews(1, 2));
+    assert!(!renews(7, 8) && !renews(5, 8), "the others tell the newcomer");
 }
 
 fn entries() -> impl Strategy<Value = Vec<Entry>> {

@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use commonhold_policy::sweep::renews;
 use commonhold_protocol::{
     Claim, ClaimLeaf, Manifest, NodeId, Record, SegmentId, Unverified, VaultId,
     ask::{ASK_IDS_MAX, ASK_RECORDS_MAX, ClaimStanding, Refusal, Request, Response},
@@ -34,6 +35,9 @@ const ROUND_SHARDS_MAX: usize = 8192;
 pub(super) struct Heard {
     /// Its stewards, whether they answered or not.
     pub(super) stewards: BTreeSet<NodeId>,
+    /// How many answered, and how many of them know the claim.
+    answered: usize,
+    known: usize,
     /// Those who call our copy surplus, and who keeps the shard by their word.
     pub(super) surplus: Vec<(NodeId, NodeId)>,
 }
@@ -106,16 +110,22 @@ impl Announcer {
                 heard.entry(*leaf).or_default().stewards.insert(node);
             }
             for (leaf, standing) in leaves.into_iter().zip(standings) {
+                let heard = heard.entry(leaf).or_default();
+                heard.answered += 1;
+                heard.known += usize::from(standing != ClaimStanding::Lacking);
                 match standing {
                     ClaimStanding::Known => {}
                     ClaimStanding::Lacking => lacking.entry(node).or_default().push(leaf),
                     ClaimStanding::Surplus { keeper } => {
-                        heard.entry(leaf).or_default().surplus.push((node, keeper));
+                        heard.surplus.push((node, keeper));
                     }
                 }
             }
         }
         self.figures.announced.fetch_add(by_leaf.len() as u64, Relaxed);
+        for leaves in lacking.values_mut() {
+            leaves.retain(|leaf| heard.get(leaf).is_some_and(|heard| renews(heard.known, heard.answered)));
+        }
         self.renew(lacking, &by_leaf).await;
         surplus::give_up(&self.colleagues, &self.store, &self.figures, heard, &by_leaf).await;
         last

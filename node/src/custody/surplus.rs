@@ -22,7 +22,7 @@ pub(super) async fn give_up(
     held: &BTreeMap<ClaimLeaf, Held>,
 ) {
     let own = colleagues.own();
-    for (leaf, Heard { stewards, surplus }) in heard {
+    for (leaf, Heard { stewards, surplus, .. }) in heard {
         let Some((keeper, call_it_surplus)) = named_most(&surplus) else { continue };
         if keeper == own.peer.node_id() || !may_release(call_it_surplus, stewards.len(), true) {
             continue;
