@@ -158,7 +158,9 @@ pub struct Spread {
 impl Spread {
     fn of(values: &mut [f32]) -> Self {
         values.sort_by(f32::total_cmp);
-        let mean = values.iter().copied().map(f64::from).sum::<f64>() / values.len().max(1) as f64;
+        // An empty sum is -0.
+        let mean =
+            values.iter().copied().map(f64::from).fold(0.0, |sum, value| sum + value) / values.len().max(1) as f64;
         let [p5, p50, p95, p99] = [0.05, 0.5, 0.95, 0.99].map(|part| quantile(values, part));
         let twentieths = std::array::from_fn(|number| quantile(values, number as f64 / 20.0));
         Self { mean, p5, p50, p95, p99, twentieths }

@@ -106,7 +106,7 @@ fn without_room_a_segment_rests() {
 #[test]
 fn the_page_is_whole_and_needs_nothing_else() {
     let page = network(100, 50, "7/14", 30, CHURN).html().expect("a page");
-    assert!(page.matches("<svg").count() == 2 && page.ends_with("</html>\n"));
+    assert!(page.matches("<svg").count() == 4 && page.ends_with("</html>\n"));
     for elsewhere in ["<script", "src=", "href=", "@import", "url("] {
         assert!(!page.contains(elsewhere), "{elsewhere}");
     }
