@@ -11,7 +11,7 @@ use commonhold_node::{NodeService, Service, clock::Clock};
 use commonhold_protocol::{
     Claim, ClaimLeaf, Head, Lease, Manifest, NetworkName, NodeId, Record, SegmentId, ShardIndex, SignedObject,
     SigningKey, Unverified, VaultId,
-    ask::{HealthReport, Refusal, Request, Response},
+    ask::{ClaimStanding, HealthReport, Refusal, Request, Response, record_version},
     record::CLAIMS_PER_INDEX_MAX,
     shard_stream::GroupRange,
 };
@@ -123,6 +123,12 @@ impl Liar {
         Response::Records(segments.iter().map(record).collect())
     }
 
+    fn versions(&self, segments: &[SegmentId]) -> Response {
+        let first = self.first();
+        let version = |segment| first.records.get(segment).map(|record: &Record| record_version(&record.to_bytes()));
+        Response::Versions(segments.iter().map(version).collect())
+    }
+
     fn serves_records(&self) -> bool {
         matches!(self.lie, Lie::Old | Lie::MakesUp)
     }
@@ -166,6 +172,10 @@ impl Service for Liar {
                 self.kept(1)
             }
             Request::FetchHealth { segments } => self.health(&segments),
+            // It has all that anybody could send it, and knows every holder.
+            Request::FetchVersions { segments } => self.versions(&segments),
+            Request::Announce { shards } => Response::Standings(vec![ClaimStanding::Known; shards.len()]),
+            Request::FetchDigests { .. } | Request::ListRecords { .. } => Response::Refused(Refusal::Other),
             // What a holder is asked for.
             Request::About | Request::Audit(_) | Request::KeepDrop { .. } | Request::Release { .. } => {
                 return self.honest.answer(from, request).await;

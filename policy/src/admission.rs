@@ -219,13 +219,14 @@ impl RecordAdmission {
             return Ok(());
         };
         let vault_bytes = self.vaults.get(&vault).copied().unwrap_or(0);
+        let trials_full =
+            unproven > 0 && self.unproven.saturating_add_signed(unproven) > self.bytes_max / UNPROVEN_PARTS;
+        let sender_full = self.sent.by(sender, now).bytes.saturating_add(growth) > self.bytes_max / DOMAIN_PARTS;
         if self.bytes.saturating_add(growth) > self.bytes_max {
             Err(Refusal::RecordLimit)
         } else if vault_bytes.saturating_add(growth) > self.bytes_max / VAULT_PARTS {
             Err(Refusal::VaultLimit)
-        } else if unproven > 0 && self.unproven.saturating_add_signed(unproven) > self.bytes_max / UNPROVEN_PARTS {
-            Err(Refusal::Busy)
-        } else if self.sent.by(sender, now).bytes.saturating_add(growth) > self.bytes_max / DOMAIN_PARTS {
+        } else if trials_full || sender_full {
             Err(Refusal::Busy)
         } else {
             self.count(vault, growth);

@@ -1,7 +1,7 @@
 //! Promise: what nobody keeps a lease on any more is let go, and its space comes back; but only on positive evidence.
 //! Stewards that know nothing of a vault, and a clock that is years ahead, destroy nothing.
 
-use std::{process::Command, time::Duration};
+use std::{fs, process::Command, time::Duration};
 
 use commonhold_protocol::{
     Coding, NodeId, Record, Verified,

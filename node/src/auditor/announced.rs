@@ -63,7 +63,7 @@ impl Auditor {
 
 /// Which of these keeps the shard.
 fn keeper(steward: &Steward, leaf: &ClaimLeaf, holders: &[NodeId]) -> Option<NodeId> {
-    let (_, record) = steward.wanted_record(&leaf.segment)?;
+    let (_, record, _) = steward.wanted_record(&leaf.segment)?;
     let claims = record.claims().get(&leaf.index)?.iter().filter(|claim| holders.contains(&claim.holder));
     let copies: Vec<Copy> = claims.map(|claim| Copy { holder: claim.holder, signed_at: claim.signed_at }).collect();
     surplus::keeper(&copies).map(|copy| copy.holder)

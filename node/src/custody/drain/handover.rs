@@ -193,7 +193,7 @@ impl Drain {
                 let read = tokio::task::spawn_blocking(move || {
                     let ranges = [GroupRange::of_bytes(start, end)];
                     let read = store.read(leaf.segment, leaf.index, &ranges).ok()?;
-                    decode_ranges(&root, shard_length, &ranges, &read.encoded).ok()?.pop().map(|(_, bytes)| bytes)
+                    Some(decode_ranges(&root, shard_length, &ranges, &read.encoded.into()).ok()?.first()?.concat())
                 });
                 let Ok(Some(piece)) = read.await else { return false };
                 holder.spend_upload(piece.len() as u64).await;
