@@ -113,7 +113,7 @@ impl<'s> Round<'s> {
     fn kill_a_repairer(&mut self, network: &mut Network, segment: Option<SegmentId>) -> (SegmentId, bool) {
         let large = self.stored.iter().map(|stored| stored.shard_bytes).max().unwrap();
         let wanted = |stored: &&Stored| stored.shard_bytes == large && segment.is_none_or(|id| id == stored.id);
-        let wanted: Vec<Stored> = self.stored.iter().rfind(wanted).cloned().collect();
+        let wanted: Vec<Stored> = self.stored.iter().filter(wanted).cloned().collect();
         let repairing = poll_until(WHOLE_MAX, || {
             let reports = wanted.iter().zip(self.watch.reports(&wanted));
             let working = reports.flat_map(|(stored, reports)| {
@@ -128,8 +128,8 @@ impl<'s> Round<'s> {
         network.kill(node);
         self.killed.push(node);
         let log = fs::read_to_string(network.node_dir(node).join("log")).unwrap();
-        let of_it = log.lines().filter(|line| line.contains(&segment.to_string()));
-        let last = of_it.filter(|line| line.contains(" repair")).unwrap_or_default().to_owned();
+        let mut of_it = log.lines().filter(|line| line.contains(&segment.to_string()));
+        let last = of_it.rfind(|line| line.contains(" repair")).unwrap_or_default().to_owned();
         eprintln!(
             "node {node} (first in rank: {is_first}) died {:.1?} in, its last words: {last}",
             self.began.elapsed()
