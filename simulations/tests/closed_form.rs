@@ -77,7 +77,7 @@ const GRID: [(u8, u8, u8, f64, f64, f64); 22] = [
 #[test]
 fn losses_are_within_three_standard_errors_of_the_closed_form() {
     const RUNS: u32 = 8;
-    const SEGMENTS: u32 = 300;
+    const SEGMENTS: u32 = 340;
     let base = std::env::var("GRID_SEED").ok().and_then(|seed| seed.parse::<u64>().ok()).unwrap_or(GRID_SEED);
     let points: Vec<Point> = [RepairLaw::Exponential, RepairLaw::Fixed]
         .into_iter()
