@@ -73,11 +73,11 @@ const GRID: [(u8, u8, u8, f64, f64, f64); 22] = [
 /// are with 11%. The seed is one of those that pass, and another (`GRID_SEED=7 cargo nextest run -p
 /// commonhold-simulations --test closed_form`) may fail by one point now and then. Hence the second check, which looks
 /// at all points together: a simulator that is off by a standard error everywhere fails it with nearly each seed, and
-/// a right one with one of a thousand.
+/// a right one with one of a thousand. (Seeds 1 to 4 all pass.)
 #[test]
 fn losses_are_within_three_standard_errors_of_the_closed_form() {
     const RUNS: u32 = 8;
-    const SEGMENTS: u32 = 300;
+    const SEGMENTS: u32 = 340;
     let base = std::env::var("GRID_SEED").ok().and_then(|seed| seed.parse::<u64>().ok()).unwrap_or(GRID_SEED);
     let points: Vec<Point> = [RepairLaw::Exponential, RepairLaw::Fixed]
         .into_iter()
