@@ -1,6 +1,5 @@
 //! What a holder proves to whoever asks, and what it does not put its name to.
 
-use bytes::Bytes;
 use commonhold_protocol::{
     Manifest, ShardIndex, SigningKey, Verified,
     ask::{Refusal, Request, Response},
