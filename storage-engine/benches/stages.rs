@@ -5,6 +5,7 @@
 
 use std::{hint::black_box, time::Duration};
 
+use bytes::Bytes;
 use chacha20poly1305::{AeadInOut, ChaCha20Poly1305, KeyInit, Nonce, aead::inout::InOutBuf};
 use commonhold_protocol::{Coding, ShardIndex, VaultId, shard_stream::GroupRange};
 use commonhold_storage_engine::{

@@ -10,6 +10,7 @@ mod counting;
 #[path = "../../fuzz/src/storage_engine.rs"]
 mod targets;
 
+use bytes::Bytes;
 use std::{cell::Cell, convert::Infallible};
 
 use commonhold_protocol::{SegmentId, shard_stream::GroupRange};

@@ -35,7 +35,7 @@ fn a_range_is_proven_without_the_rest() {
     let ranges = [GroupRange { first: 3, count: 2 }, GroupRange { first: 9, count: 1 }];
     let read = store.read(segment.manifest.id(), ShardIndex(2), &ranges).unwrap();
     let root = segment.manifest.root(ShardIndex(2)).unwrap();
-    let decoded = prove::decode_ranges(root, 256 * KIB as u64, &ranges, &read.encoded).unwrap();
+    let decoded = prove::decode_ranges(root, 256 * KIB as u64, &ranges, &read.encoded.clone().into()).unwrap();
     let shard = &segment.shards[2];
     let expected = [(3, 5), (9, 10)]
         .map(|(from, to)| (from * 16 * KIB as u64, shard.slice(from as usize * 16 * KIB..to * 16 * KIB)));

@@ -97,7 +97,7 @@ impl Segment {
         let ranges = [GroupRange::whole(shard.len() as u64)];
         let read = store.read(self.manifest.id(), ShardIndex(index), &ranges)?;
         let root = self.manifest.root(ShardIndex(index)).unwrap();
-        let decoded = prove::decode_ranges(root, shard.len() as u64, &ranges, &read.encoded).unwrap();
+        let decoded = prove::decode_ranges(root, shard.len() as u64, &ranges, &read.encoded.into()).unwrap();
         assert_eq!((decoded.len(), decoded[0].start, &decoded[0].concat()), (1, 0, shard));
         assert_eq!(read.manifest.verify(&network()).unwrap().id(), self.manifest.id());
         Ok(())
