@@ -3,8 +3,7 @@
 //! Runs when nodes come, come back or are gone, and now and then in any case. It works out who the stewards of the kept
 //! records are among the nodes that are known (a node knows all others near its own id, and the records that it keeps
 //! are near it too), and compares with each what both should have, by digests of ranges of keys ([`ledger`]); what
-//! differs is sent and fetched ([`exchange`]). Records whose steward we are no more are handed over, and let go once all
-//! eight have them. Heads and leases, a few for each vault, are sent as they change. Bounded: one node and one message at
+//! differs is sent and fetched ([`exchange`]). Records whose steward we are no more are handed over, and kept. Heads and leases, a few for each vault, are sent as they change. Bounded: one node and one message at
 //! a time, as much rest as work.
 
 mod exchange;
@@ -18,12 +17,9 @@ use std::{
 };
 
 use commonhold_network::Peer;
-use commonhold_policy::{
-    stewards,
-    sweep::{Duty, Entry, duty},
-};
+use commonhold_policy::{stewards, sweep::Entry};
 use commonhold_protocol::{
-    NodeId, VaultId,
+    NodeId,
     ask::{ASK_IDS_MAX, Request, Response},
 };
 use futures::{StreamExt, stream};
@@ -207,7 +203,7 @@ impl Sweep {
                 self.swept.insert(node, Swept { at: now, all_at, sequence });
             }
         }
-        self.let_go().await
+        Ok(())
     }
 
     /// How often all is gone through.
@@ -257,39 +253,6 @@ impl Sweep {
             if let Some(handed) = self.handed.get_mut(&key) {
                 handed.to.insert(node);
             }
-        }
-        Ok(())
-    }
-
-    /// Lets go of the records whose steward we are no more and that all eight have confirmed.
-    async fn let_go(&self) -> Result<(), RecordsError> {
-        let (ledger, steward, own) = (self.ledger.clone(), self.steward.clone(), self.peer.node_id());
-        let handed: BTreeMap<[u8; 32], (u64, BTreeSet<NodeId>)> =
-            self.handed.iter().map(|(key, handed)| (*key, (handed.sequence, handed.to.clone()))).collect();
-        if handed.is_empty() {
-            return Ok(());
-        }
-        let gone = blocking(move || {
-            let table = ledger.table()?;
-            let mut gone: Vec<(Summary, VaultId)> = Vec::new();
-            for line in table.left() {
-                let key = &line.entry.key;
-                let Some((sequence, to)) = handed.get(key).filter(|(sequence, _)| *sequence == line.sequence) else {
-                    continue;
-                };
-                if duty(&own, &table.stewards(line), |node| to.contains(node)) == Duty::LetGo
-                    && let Some(summary) = steward.records().summary(Kind::Segment, key)?
-                    && let Some(owner) = steward.records().owner(Kind::Segment, key)?
-                    && summary.sequence == *sequence
-                {
-                    gone.push((summary, owner));
-                }
-            }
-            steward.forget(Kind::Segment, gone)
-        });
-        let gone = gone.await?;
-        if gone > 0 {
-            tracing::info!(records = gone, "records are let go: other nodes are their stewards by now, and have them");
         }
         Ok(())
     }
