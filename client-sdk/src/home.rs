@@ -198,6 +198,10 @@ impl Home {
     /// The first device of this home that no other process writes as; held until the value is dropped.
     pub(crate) fn lock_device(&self) -> Result<Device, Error> {
         let dir = self.dir.join("devices");
+        // Config and vault are all of a home that cannot be made anew: whoever copied only those has a home.
+        if !dir.is_dir() || !self.journal_dir().is_dir() {
+            self.create()?;
+        }
         for number in 0..DEVICES_MAX {
             let path = dir.join(format!("{number}"));
             let Some(mut file) = self.try_lock_device_number(number)? else { continue };

@@ -155,7 +155,7 @@ impl Auditor {
     /// Counts claims that are new, and has them audited. One by a node that is lost counts as lost.
     pub(super) fn take_claims(&mut self, number: WardNumber, claims: Vec<(ShardIndex, NodeId)>, source: Source) {
         let Some(mut health) = self.health(number) else { return };
-        let before = health.claims().len();
+        let mut changed = false;
         let mut soon = BTreeSet::new();
         for (index, node) in claims {
             let Some(node) = self.meet_claimant(node) else {
@@ -169,6 +169,8 @@ impl Auditor {
             if !health.claim(index, node, source, &mut evicted) {
                 continue;
             }
+            // Also where one takes another's place, and is given up itself: the counts below are of what is kept.
+            changed = true;
             if let Some(evicted) = evicted.and_then(|evicted| self.holders.get_mut(evicted)) {
                 evicted.claims -= 1;
             }
@@ -181,7 +183,7 @@ impl Auditor {
                 }
             }
         }
-        if !soon.is_empty() || health.claims().len() != before {
+        if changed {
             self.wards.set_claims(number, health.claims());
         }
         for node in soon {

@@ -57,7 +57,7 @@ impl Home {
     /// A copy of this home as it would be in a fresh place: config and keys, but nothing that was learned.
     pub(crate) fn without_memory(&self, dir: impl Into<PathBuf>) -> Self {
         let copy = Self { dir: dir.into(), init: self.init.clone() };
-        std::fs::create_dir_all(copy.dir.join("devices")).unwrap();
+        std::fs::create_dir_all(&copy.dir).unwrap();
         for file in ["config.toml", "vault"] {
             std::fs::copy(self.dir.join(file), copy.dir.join(file)).unwrap();
         }
