@@ -1,8 +1,8 @@
 //! Custody: what a holder does so that its shards stay known, are held once, and move on when it leaves.
 //!
-//! [`announce`] tells stewards, slowly and again and again, what is held here, so that a record that all its stewards
-//! lost comes back; from their answers [`surplus`] learns of shards that somebody else keeps by now. [`drain`] hands
-//! shards on. All of it asks the stewards of segments ([`colleagues`]) and trusts none of them alone.
+//! `announce` tells stewards, slowly and again and again, what is held here, so that a record that all its stewards
+//! lost comes back; from their answers `surplus` learns of shards that somebody else keeps by now. `drain` hands
+//! shards on. All of it asks the stewards of segments (`colleagues`) and trusts none of them alone.
 
 pub(crate) mod announce;
 pub(crate) mod colleagues;

@@ -3,8 +3,8 @@
 //! Each waits by its rank among the record's stewards, so that the first has a head start, and then for its turn among
 //! the repairs that it has to do; when that has come it looks at the others' records, and acts at once: one repairs, the
 //! others see that it is done. If the first is dead, the second's time comes; if it has much to do, the second does some
-//! of it. One that finds others at work waits one back-off more, up to [`WAITS_MAX`] times for each and up to
-//! [`STEWARDS`] times for all: a liar that is always at work delays a repair, and cannot prevent it. One that knows too few
+//! of it. One that finds others at work waits one back-off more, up to `WAITS_MAX` times for each and up to
+//! `STEWARDS` times for all: a liar that is always at work delays a repair, and cannot prevent it. One that knows too few
 //! shards to rebuild any looks all the same, less and less often: others may know of more.
 
 use commonhold_protocol::{NodeId, Timestamp};
