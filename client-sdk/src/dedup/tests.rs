@@ -46,7 +46,7 @@ fn placed_segments_are_known_in_the_next_process() {
     }
     index.set_table_seen(b"the table").expect("kept");
     drop(index);
-    let mut index = DedupIndex::open(&home, seal());
+    let mut index = reopen(&home, "the next process");
     assert_eq!(index.table_seen().as_deref(), Some(&b"the table"[..]));
     segments.iter().for_each(|segment| assert_knows(&mut index, segment));
     assert!(index.open.len() <= OPEN_SEGMENTS_MAX && index.open_order.len() <= OPEN_SEGMENTS_MAX);
@@ -56,7 +56,7 @@ fn placed_segments_are_known_in_the_next_process() {
 #[test]
 fn chunks_of_segments_being_filled_are_known_at_once() {
     let (_folder, home) = home();
-    let mut index = DedupIndex::open(&home, seal());
+    let mut index = reopen(&home, "the next process");
     let segment = segment(1, 3);
     for chunk in &segment.chunks {
         assert!(index.find(&chunk.tag).is_none());
@@ -153,7 +153,7 @@ fn a_damaged_cache_is_begun_anew() {
         index.placed(&again).expect("kept");
         index.set_table_seen(b"another").expect("kept");
         drop(index);
-        assert_knows(&mut DedupIndex::open(&home, seal()), &again);
+        assert_knows(&mut reopen(&home, kind), &again);
     }
 }
 
