@@ -56,7 +56,7 @@ fn placed_segments_are_known_in_the_next_process() {
 #[test]
 fn chunks_of_segments_being_filled_are_known_at_once() {
     let (_folder, home) = home();
-    let mut index = reopen(&home, "the next process");
+    let mut index = DedupIndex::open(&home, seal());
     let segment = segment(1, 3);
     for chunk in &segment.chunks {
         assert!(index.find(&chunk.tag).is_none());
