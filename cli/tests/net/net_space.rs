@@ -68,9 +68,10 @@ fn what_is_dropped_gives_its_space_back_and_an_old_drop_destroys_nothing() {
         assert!(matches!(dropped, Ok(()) | Err(Refusal::Unknown)), "{dropped:?}");
     }
     eventually("all of it is gone", || network.figures("/shards/held") == shards_kept);
-    let freed = before.saturating_sub(network.volume_bytes());
-    eprintln!("{bytes} bytes of shards dropped, {freed} bytes on disk are back");
-    assert!(freed >= bytes / 10 * 9, "{freed} bytes are back of {bytes}");
+    // A shard leaves the index first, and its bytes the disk a moment later.
+    eventually("nine tenths of the dropped bytes are back on disk", || {
+        before.saturating_sub(network.volume_bytes()) >= bytes / 10 * 9
+    });
     let back = network.scratch().join("back");
     kept_home.get("/x", &back).expect_code(0);
     assert_same(kept.path(), &back);
