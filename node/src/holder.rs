@@ -6,6 +6,7 @@
 
 mod audits;
 mod claims;
+mod given_up;
 mod limits;
 mod rate;
 mod trash;
@@ -31,6 +32,7 @@ pub use self::trash::TrashReport;
 pub(crate) use self::trash::empty_trash;
 use self::{
     claims::ClaimSigner,
+    given_up::GivenUp,
     limits::{ExchangeLimits, WRITE_BYTES},
     rate::RateLimit,
 };
@@ -125,6 +127,7 @@ pub struct Holder {
     signer: ClaimSigner,
     limits: ExchangeLimits,
     admission: Arc<Mutex<ShardAdmission>>,
+    given_up: Arc<GivenUp>,
     upload: Option<RateLimit>,
     download: Option<RateLimit>,
     observer: Arc<dyn Observer>,
@@ -181,6 +184,7 @@ impl Holder {
             served,
             limits: ExchangeLimits::default(),
             admission: Arc::new(Mutex::new(ShardAdmission::new(pledge_bytes, vault_bytes_max))),
+            given_up: Arc::default(),
             upload: rates.upload.map(RateLimit::new),
             download: rates.download.map(RateLimit::new),
             drain,
@@ -340,8 +344,10 @@ impl ShardService for Holder {
             }
             self.receive(from, writer, shard_length, body).await?;
         }
+        let leaf = ClaimLeaf { segment: manifest.id(), index };
+        self.given_up.forget(&leaf);
         self.served.serve(manifest.vault);
-        self.signer.sign(ClaimLeaf { segment: manifest.id(), index }).await.ok_or(Refusal::Stopping)
+        self.signer.sign(leaf).await.ok_or(Refusal::Stopping)
     }
 
     async fn read(

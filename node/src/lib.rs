@@ -20,6 +20,7 @@ mod leases;
 pub mod neighbours;
 pub mod node;
 pub mod observer;
+mod recent;
 pub mod records;
 pub mod scrub;
 pub mod service;

@@ -76,6 +76,18 @@ fn a_shard_is_audited_once_in_the_time_that_was_set_by_all_stewards_together() {
 }
 
 #[test]
+fn who_says_that_it_gave_a_shard_up_is_neither_blamed_nor_asked_again() {
+    let mut holder = Containment::new(Rate::default());
+    let asked_for = vec![sample(0), sample(1), sample(2)];
+    assert!(asked(&holder.handle(Timestamp(0), Event::Due(asked_for))).is_some());
+    let answers = vec![Answer::Held, Answer::Refused(Refusal::Released), Answer::Held];
+    let actions = holder.handle(Timestamp(1), Event::Answered(answers));
+    assert_eq!(verdicts(&actions), [(segment(0), Outcome::Held), (segment(2), Outcome::Held)]);
+    assert!(actions.contains(&Action::Released { segment: segment(1), index: ShardIndex(0) }), "{actions:?}");
+    assert!(!actions.contains(&Action::Review) && holder.is_idle(), "{actions:?}");
+}
+
+#[test]
 fn holders_are_challenged_at_moments_spread_over_the_epoch() {
     let schedule = Schedule::new([3; 32], Rate::default());
     let epoch = 1_000;

@@ -161,10 +161,13 @@ pub enum Refusal {
     /// The vault's lease has run out, as far as is known there.
     #[error("the vault's lease has run out")]
     Expired,
+    /// It was given up there, since another node keeps it, and whoever asks has not heard of that.
+    #[error("it has given it up")]
+    Released,
 }
 
 impl Refusal {
-    const ALL: [(Self, u32); 14] = [
+    const ALL: [(Self, u32); 15] = [
         (Self::PledgeFull, 1),
         (Self::DiskFull, 2),
         (Self::VaultLimit, 3),
@@ -179,6 +182,7 @@ impl Refusal {
         (Self::Stopping, 12),
         (Self::Other, 13),
         (Self::Expired, 15),
+        (Self::Released, 16),
     ];
 
     /// The number on the wire; never 0.

@@ -5,7 +5,7 @@ use commonhold_policy::{
     life,
     segment_health::ClaimState,
 };
-use commonhold_protocol::{SegmentId, ShardIndex, Timestamp};
+use commonhold_protocol::{ClaimLeaf, SegmentId, ShardIndex, Timestamp};
 use rand::Rng;
 
 use super::{
@@ -132,6 +132,9 @@ impl Auditor {
             match action {
                 containment::Action::Ask { samples, asked_before } => self.ask(node, samples, asked_before),
                 containment::Action::Verdict { segment, index, outcome } => self.verdict(node, segment, index, outcome),
+                containment::Action::Released { segment, index } => {
+                    self.hear_release(node, ClaimLeaf { segment, index });
+                }
                 containment::Action::Unreachable => {
                     self.parts.figures.outcome(Outcome::Unreachable);
                     self.live(node, life::Event::Silent);

@@ -8,6 +8,19 @@ use commonhold_protocol::{ClaimLeaf, NodeId, SegmentId, ShardIndex};
 use super::{Auditor, NodeNumber, WardNumber, holders::Wanted};
 
 impl Auditor {
+    /// A holder answers that it gave a shard up, and we had missed that: its claim leaves the record, and then comes
+    /// [`Self::released`].
+    pub(super) fn hear_release(&self, holder: NodeNumber, leaf: ClaimLeaf) {
+        let Some(node) = self.holders.key(holder) else { return };
+        tracing::info!(%node, segment = %leaf.segment, index = %leaf.index, "a holder has given up a shard");
+        let (steward, sender) = (self.parts.steward.clone(), self.parts.neighbours.sender(node));
+        self.parts.tasks.spawn_blocking(move || {
+            if let Err(refusal) = steward.forget_claims(&sender, &[leaf]) {
+                tracing::warn!(%refusal, segment = %leaf.segment, "a claim that was given up cannot be forgotten");
+            }
+        });
+    }
+
     /// A holder gave these up: its claims are gone from the records. Those of whoever was given the shards before that
     /// may have found no place beside them.
     pub(super) async fn released(&mut self, holder: NodeId, shards: Vec<ClaimLeaf>) {

@@ -44,17 +44,14 @@ pub(super) async fn give_up(
         if heard_by * 2 <= total {
             continue;
         }
-        let from = store.clone();
-        match tokio::task::spawn_blocking(move || from.remove_all(&[leaf])).await {
-            Ok(Ok(removed)) => {
+        match own.holder.give_up(leaf).await {
+            Ok(removed) => {
                 let bytes = held.get(&leaf).map_or(0, |held| held.bytes);
                 tracing::info!(segment = %leaf.segment, index = %leaf.index, %keeper, "a shard that is held twice is given up");
                 figures.surplus_released.fetch_add(removed as u64, Relaxed);
                 figures.surplus_bytes.fetch_add(bytes, Relaxed);
             }
-            Ok(Err(error)) => tracing::warn!(%error, "a shard cannot be given up"),
-            // A panic in there is logged by the runtime.
-            Err(_) => {}
+            Err(error) => tracing::warn!(%error, "a shard cannot be given up"),
         }
     }
 }

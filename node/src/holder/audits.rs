@@ -1,7 +1,7 @@
 //! Answers audits: the groups that are asked for with their proofs, and our signature that this is our answer.
 
 use commonhold_protocol::{
-    AuditStatement, Manifest, NodeId, Unverified, Verified, Verifier,
+    AuditStatement, ClaimLeaf, Manifest, NodeId, Unverified, Verified, Verifier,
     ask::{Refusal, Response},
     audit::{AuditAnswer, Challenge, ChallengedShard, ShardAnswer},
     shard_stream::GroupRange,
@@ -23,7 +23,7 @@ impl Holder {
         self.check_running()?;
         let all: Vec<GroupRange> = challenge.shards.iter().flat_map(|shard| shard.ranges.iter().copied()).collect();
         let _permits = self.limits.read(from, &all).await?;
-        let (store, steward) = (self.store.clone(), self.steward.clone());
+        let (store, steward, given_up) = (self.store.clone(), self.steward.clone(), self.given_up.clone());
         let hash = challenge.hash();
         let answers = blocking(move || {
             let prove = |shard: &ChallengedShard| {
@@ -41,7 +41,10 @@ impl Holder {
                         let held = store.read(shard.segment, shard.index, &[first]).map_err(|error| refusal(&error))?;
                         other_manifest(held.manifest, shard, steward.verifier())?.ok_or_else(|| refusal(&error))
                     }
-                    Err(error) => Err(refusal(&error)),
+                    Err(error) => {
+                        let leaf = ClaimLeaf { segment: shard.segment, index: shard.index };
+                        Err(given_up.refusal(&leaf, &error))
+                    }
                 }
             };
             let answer = |shard| prove(shard).unwrap_or_else(ShardAnswer::Refused);

@@ -1,10 +1,7 @@
 //! Shards that their holders gave up: the steward forgets the claims, and does not take them again from a steward that
 //! has not heard of it yet.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    sync::PoisonError,
-};
+use std::{collections::BTreeMap, sync::PoisonError};
 
 use commonhold_protocol::{
     ClaimLeaf, NodeId, SegmentId, ShardIndex, Timestamp, VerifiedClaim,
@@ -14,6 +11,7 @@ use commonhold_protocol::{
 use super::{ATTEMPTS_MAX, Admitted, KeepError, Sender, Steward};
 use crate::{
     auditor::News,
+    recent::Recent,
     records::{Change, ENTRY_BYTES, Kind},
 };
 
@@ -22,25 +20,19 @@ const RELEASED_MAX: usize = 1 << 16;
 
 /// Claims that were taken back, for as long as another steward may still have them: in memory, since the sweeps of a few
 /// hours settle it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Released {
     /// When the claim that was taken back had been signed.
-    signed_at: BTreeMap<(ClaimLeaf, NodeId), Timestamp>,
-    order: VecDeque<(ClaimLeaf, NodeId)>,
+    signed_at: Recent<(ClaimLeaf, NodeId), Timestamp>,
+}
+
+impl Default for Released {
+    fn default() -> Self {
+        Self { signed_at: Recent::new(RELEASED_MAX) }
+    }
 }
 
 impl Released {
-    fn note(&mut self, leaf: ClaimLeaf, holder: NodeId, signed_at: Timestamp) {
-        if self.signed_at.insert((leaf, holder), signed_at).is_none() {
-            self.order.push_back((leaf, holder));
-        }
-        while self.order.len() > RELEASED_MAX {
-            if let Some(oldest) = self.order.pop_front() {
-                self.signed_at.remove(&oldest);
-            }
-        }
-    }
-
     fn covers(&self, claim: &VerifiedClaim) -> bool {
         self.signed_at.get(&(claim.claim.leaf, claim.holder)).is_some_and(|at| claim.signed_at <= *at)
     }
@@ -54,7 +46,7 @@ impl Steward {
     }
 
     /// Forgets the sender's claims to these shards, in one write.
-    pub(super) fn forget_claims(&self, sender: &Sender, shards: &[ClaimLeaf]) -> Outcome {
+    pub(crate) fn forget_claims(&self, sender: &Sender, shards: &[ClaimLeaf]) -> Outcome {
         let mut left: BTreeMap<SegmentId, Vec<ShardIndex>> = BTreeMap::new();
         for leaf in shards {
             left.entry(leaf.segment).or_default().push(leaf.index);
@@ -102,7 +94,7 @@ impl Steward {
             if let Some(claim) = its {
                 let leaf = ClaimLeaf { segment: *segment, index: *index };
                 let mut released = self.released.lock().unwrap_or_else(PoisonError::into_inner);
-                released.note(leaf, sender.node, claim.signed_at);
+                released.signed_at.note((leaf, sender.node), claim.signed_at);
             }
         }
         let removed = indexes.iter().filter(|index| state.remove_claim(**index, &sender.node)).count();

@@ -60,6 +60,14 @@ pub enum Action {
         /// How.
         outcome: Outcome,
     },
+    /// The holder says that it gave this shard up: its claim has ended, and counts neither way. Nobody gains by saying
+    /// so, since whoever wants to give a claim up may do it at any time.
+    Released {
+        /// The segment.
+        segment: SegmentId,
+        /// The shard.
+        index: ShardIndex,
+    },
     /// The holder is away: [`Outcome::Unreachable`], for all that it holds.
     Unreachable,
     /// It failed: make all that it claims due, as far as this steward knows, instead of waiting for the schedule.
@@ -193,6 +201,10 @@ impl Containment {
                 Answer::Contradicted => Outcome::Contradicted,
                 // It says itself that it will never prove it.
                 Answer::Refused(Refusal::Unknown | Refusal::Damaged) => Outcome::Refused,
+                Answer::Refused(Refusal::Released) => {
+                    actions.push(Action::Released { segment: sample.segment, index: sample.index });
+                    return false;
+                }
                 Answer::Refused(_) | Answer::Missing => return true,
             };
             failed |= matches!(outcome, Outcome::Wrong | Outcome::Refused);

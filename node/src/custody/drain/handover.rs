@@ -74,9 +74,7 @@ impl Drain {
         if released.get(&leaf).map_or(0, BTreeSet::len) * 2 <= stewards.len() {
             return Outcome::Stays(Hindrance::NoStewards);
         }
-        let store = self.store.clone();
-        let removed = tokio::task::spawn_blocking(move || store.remove_all(&[leaf])).await;
-        if let Ok(Err(error)) = removed {
+        if let Err(error) = own.holder.give_up(leaf).await {
             tracing::warn!(%error, "a shard that was handed on cannot be removed");
             return Outcome::Stays(Hindrance::Unreadable);
         }

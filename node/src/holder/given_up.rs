@@ -1,0 +1,46 @@
+//! Shards that are given up here since another node keeps them.
+
+use std::sync::{Mutex, PoisonError};
+
+use commonhold_protocol::{ClaimLeaf, ask::Refusal};
+use commonhold_storage_engine::store::StoreError;
+
+use super::{Holder, refusal};
+use crate::recent::Recent;
+
+/// Shards that are remembered to have been given up: a steward that did not hear of it asks within a few epochs.
+const GIVEN_UP_MAX: usize = 1 << 16;
+
+/// What was given up, until the node restarts.
+#[derive(Debug)]
+pub(super) struct GivenUp(Mutex<Recent<ClaimLeaf, ()>>);
+
+impl Default for GivenUp {
+    fn default() -> Self {
+        Self(Mutex::new(Recent::new(GIVEN_UP_MAX)))
+    }
+}
+
+impl GivenUp {
+    /// It is held again.
+    pub(super) fn forget(&self, leaf: &ClaimLeaf) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(leaf);
+    }
+
+    /// What a steward is told that wants to see a shard which cannot be read.
+    pub(super) fn refusal(&self, leaf: &ClaimLeaf, error: &StoreError) -> Refusal {
+        let given_up = || self.0.lock().unwrap_or_else(PoisonError::into_inner).get(leaf).is_some();
+        if matches!(error, StoreError::NotHeld { .. }) && given_up() { Refusal::Released } else { refusal(error) }
+    }
+}
+
+impl Holder {
+    /// Removes a shard that most of its stewards were told is given up, and remembers that for those who were not: asked
+    /// for it, we say so, instead of as one that has lost it. How many were removed: one, or none.
+    pub(crate) async fn give_up(&self, leaf: ClaimLeaf) -> Result<usize, StoreError> {
+        self.given_up.0.lock().unwrap_or_else(PoisonError::into_inner).note(leaf, ());
+        let store = self.store.clone();
+        // A panic in there is logged by the runtime.
+        tokio::task::spawn_blocking(move || store.remove_all(&[leaf])).await.unwrap_or(Ok(0))
+    }
+}
