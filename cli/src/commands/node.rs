@@ -68,7 +68,7 @@ fn init(args: NodeInit, output: &Output) -> Result<(), Failure> {
 fn serve(path: &Path) -> Result<(), Failure> {
     let config = Config::load(path)?;
     let data_dir = config.data_dir();
-    crate::allocator::one_arena();
+    crate::allocator::small();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::Runtime)?;
     runtime.block_on(async {
         let mut signals = Signals::listen().map_err(Failure::Signals)?;
