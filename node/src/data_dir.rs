@@ -13,7 +13,7 @@ use std::{
 pub const PID_FILE: &str = "pid";
 /// A multiaddress at which the running node can be dialled.
 pub const ADDRESS_FILE: &str = "addr";
-/// The address of the running node's status page.
+/// The address of the running node's status page; on the next line, the node's id.
 pub const DASHBOARD_FILE: &str = "dashboard";
 /// Addresses of other nodes, for the next start.
 pub const PEERS_FILE: &str = "peers";

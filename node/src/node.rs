@@ -339,7 +339,7 @@ async fn serve<S: Service>(
     mut inbound: Inbound,
 ) -> Result<(), NodeError> {
     publish_addresses(&running.peer, source, data_dir).await?;
-    data_dir.publish(DASHBOARD_FILE, &format!("{dashboard_address}\n"))?;
+    data_dir.publish(DASHBOARD_FILE, &format!("{dashboard_address}\n{:#}\n", running.peer.node_id()))?;
     let mut turns = Turns::new();
     let (done, mut finished) = mpsc::channel(turns::AT_ONCE);
     loop {

@@ -139,9 +139,12 @@ pub enum StatusError {
 pub fn status_of(data_dir: &Path) -> Result<NodeStatus, StatusError> {
     let not_running = || StatusError::NotRunning { data_dir: data_dir.to_owned() };
     let text = data_dir::read(data_dir, DASHBOARD_FILE)?.ok_or_else(not_running)?;
-    let address: SocketAddr = text.trim().parse().map_err(|_| not_running())?;
+    let mut lines = text.lines();
+    let address: SocketAddr = lines.next().and_then(|line| line.trim().parse().ok()).ok_or_else(not_running)?;
     match ask(address) {
-        Ok(status) => Ok(status),
+        Ok(status) if lines.next() == Some(&status.node) => Ok(status),
+        // The port of one that was killed is another node's by now.
+        Ok(_) => Err(not_running()),
         // A node that was killed leaves the file behind.
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Err(not_running()),
         Err(source) => Err(StatusError::NoAnswer { data_dir: data_dir.to_owned(), address, source }),

@@ -100,9 +100,10 @@ fn figures_are_of_what_was_done(network: &Network, few: &[Value]) {
     let missing_bytes: u64 = few.iter().map(|of| of["lost"].as_u64().unwrap() * shard_bytes(of)).sum();
     let mut all: BTreeMap<String, u64> = BTreeMap::new();
     for node in network.running() {
-        let address = fs::read_to_string(network.node_dir(node).join("dashboard")).unwrap();
-        assert!(page(address.trim(), "/health").ends_with("ok\n"));
-        let page = page(address.trim(), "/metrics");
+        let dashboard = fs::read_to_string(network.node_dir(node).join("dashboard")).unwrap();
+        let address = dashboard.lines().next().unwrap();
+        assert!(page(address, "/health").ends_with("ok\n"));
+        let page = page(address, "/metrics");
         let samples = page.lines().filter(|line| line.starts_with("commonhold_"));
         for (name, value) in samples.map(|line| line.rsplit_once(' ').unwrap()) {
             *all.entry(name.to_owned()).or_default() += value.parse::<u64>().unwrap();

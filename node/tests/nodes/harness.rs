@@ -96,7 +96,7 @@ impl TestNode {
         self.id
     }
 
-    fn folder(&self) -> &TempDir {
+    pub(crate) fn folder(&self) -> &TempDir {
         self.folder.as_ref().expect("a running node has its folder")
     }
 
@@ -115,7 +115,7 @@ impl TestNode {
             data_dir::read(self.folder().path(), data_dir::DASHBOARD_FILE).expect("readable").expect("an address");
         let request = format!("GET {path} HTTP/1.0\r\n\r\n");
         let get = move || {
-            let mut stream = TcpStream::connect(address.trim()).expect("a dashboard");
+            let mut stream = TcpStream::connect(address.lines().next().expect("a line")).expect("a dashboard");
             stream.write_all(request.as_bytes()).expect("sent");
             let mut answer = String::new();
             stream.read_to_string(&mut answer).expect("answered");

@@ -299,12 +299,25 @@ async fn two_nodes_in_one_folder_are_refused_and_a_stopped_one_leaves_no_signs_o
         }
         other => panic!("{other:?}"),
     }
+    // What a killed node leaves behind may come to name a port that another node has by now.
+    let another = TestNode::start("node-1", &[], "").await;
+    let of_another = std::fs::read_to_string(another.folder().path().join("dashboard")).unwrap();
+    let of_the_dead = std::fs::read_to_string(node.folder().path().join("dashboard")).unwrap();
     let folder = node.stop().await;
     for file in ["pid", "addr", "dashboard"] {
         assert!(!folder.path().join(file).exists(), "{file} is left behind");
     }
-    let error = status_of(folder.path()).expect_err("no node runs").to_string();
-    assert!(error.contains("no node is running"), "{error}");
+    for left_behind in [None, Some((&of_another, &of_the_dead))] {
+        if let Some((address, id)) = left_behind {
+            let lines = [address.lines().next().unwrap(), id.lines().nth(1).unwrap()];
+            std::fs::write(folder.path().join("dashboard"), lines.join("\n")).unwrap();
+        }
+        let path = folder.path().to_owned();
+        let status = tokio::task::spawn_blocking(move || status_of(&path)).await.unwrap();
+        let error = status.expect_err("no node runs").to_string();
+        assert!(error.contains("no node is running"), "{error}");
+    }
+    another.stop().await;
 }
 
 #[tokio::test]

@@ -28,7 +28,7 @@ const FORMAT_VERSION: u8 = 1;
 const KEY_SEGMENT_BYTES: usize = 21;
 const ENTRY_BYTES: usize = 22;
 /// sled's page cache; more buys little, for a lookup is followed by a read of the volume.
-const CACHE_BYTES: u64 = 2 << 20;
+const CACHE_BYTES: u64 = 1 << 20;
 /// How long an entry may stay unsynced. What is lost with it is found again in the volumes.
 const FLUSH_EVERY_MS: u64 = 500;
 

@@ -22,6 +22,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 pub(crate) struct Stored {
     pub(crate) id: SegmentId,
     pub(crate) coding: Coding,
+    pub(crate) shard_bytes: u64,
 }
 
 impl Stored {
@@ -32,7 +33,11 @@ impl Stored {
         let stored = |segment: &serde_json::Value| {
             let counts = [number(segment, "k"), number(segment, "n")].map(|count| u8::try_from(count).unwrap());
             let coding = Coding::new(counts[0], counts[1]).unwrap();
-            Self { id: SegmentId::from_hex(segment["id"].as_str().unwrap()).unwrap(), coding }
+            Self {
+                id: SegmentId::from_hex(segment["id"].as_str().unwrap()).unwrap(),
+                coding,
+                shard_bytes: coding.shard_length(number(segment, "length")),
+            }
         };
         listed["segments"].as_array().unwrap().iter().map(stored).collect()
     }
@@ -53,6 +58,11 @@ impl Watch {
     pub(crate) fn on(network: &Network) -> Self {
         let nodes = network.running().into_iter().map(|node| (node, hex_id(&network.node_id(node)))).collect();
         Self { spy: Spy::on(network), network: network.name().parse().unwrap(), nodes }
+    }
+
+    /// A node that was killed is asked nothing more.
+    pub(crate) fn forget(&mut self, node: usize) {
+        self.nodes.remove(&node);
     }
 
     /// The ids of the nodes that are watched.

@@ -1,0 +1,178 @@
+//! Promise: as many holders of a segment as may be lost die at once, for good, and the network makes all whole again,
+//! also when the stewards that are at it die in the middle of it. Hardly anything is done twice, and what was begun by
+//! the dead leaves nothing behind. With fewer nodes than shards, it rests at what can be had.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    time::{Duration, Instant},
+};
+
+use commonhold_protocol::{NodeId, SegmentId};
+
+use super::harness::{Counters, Network, Setup, Stored, Tree, Watch, assert_same, noise, poll_until};
+
+const NODES: usize = 30;
+const CODING: &str = "10/20";
+/// n - k - 1: one more than is needed is left.
+const DIE_AT_ONCE: usize = 9;
+/// Of those that die at once in the second round, so many are stewards that die while they repair.
+const DIE_REPAIRING: usize = 2;
+/// The stewards' times in seconds instead of days.
+const TIMES: &str = "[audit]\nevery = \"20 s\"\ngrace = \"3 s\"\n\n[repair]\ntop-up = \"1 s\"\n";
+/// Silence and grace take four seconds, the repairs about as long, and a head start of two seconds comes with each
+/// steward that dies at it; then all stewards audit what is new. The rest is for a loaded machine.
+const WHOLE_MAX: Duration = Duration::from_secs(240);
+/// What is sent more than was lost, as a part of that.
+const TWICE_MAX: f64 = 0.05;
+
+#[test]
+fn many_at_once_are_made_good_and_stewards_that_die_at_it_leave_nothing_behind() {
+    let mut network =
+        Network::start(&Setup { nodes: NODES, coding: Some(CODING), overlay: Some(TIMES), ..Setup::default() });
+    let mut tree = Tree::new(network.scratch().join("source"), 1);
+    tree.small_files(100);
+    tree.file("large", &noise(2, 96 << 20));
+    let (home, phrase) = network.new_home("home");
+    home.put(tree.path(), "/x");
+    let stored = Stored::in_vault(&home);
+    let took = Watch::on(&network).whole_again(&stored, Instant::now(), WHOLE_MAX);
+    eprintln!("{} segments; every shard proven to every steward {took:.1?} after the put", stored.len());
+
+    let mut round = Round::begin(&network, &stored);
+    round.kill(&mut network, DIE_AT_ONCE);
+    round.end(&network, "at once");
+
+    network.add(DIE_AT_ONCE, Some(TIMES));
+    let mut round = Round::begin(&network, &stored);
+    round.kill(&mut network, DIE_AT_ONCE - DIE_REPAIRING);
+    let mut first_in_rank = 0;
+    let mut segment = None;
+    for _ in 0..DIE_REPAIRING {
+        let (at, is_first) = round.kill_a_repairer(&mut network, segment);
+        segment = Some(at);
+        first_in_rank += usize::from(is_first);
+    }
+    assert!(first_in_rank > 0, "the first in rank did not begin");
+    round.end(&network, "in the middle of repairs");
+    nothing_is_left_behind(&network, &stored);
+
+    let back = network.scratch().join("back");
+    network.cold_home("reader", &phrase, &[network.running()[0]]).get("/x", &back).expect_code(0);
+    assert_same(tree.path(), &back);
+}
+
+/// One time that nodes die, and what comes of it.
+struct Round<'s> {
+    stored: &'s [Stored],
+    watch: Watch,
+    counters: Counters<2>,
+    before: [u64; 2],
+    began: Instant,
+    lost_bytes: u64,
+    killed: Vec<usize>,
+}
+
+impl<'s> Round<'s> {
+    fn begin(network: &Network, stored: &'s [Stored]) -> Self {
+        let watch = Watch::on(network);
+        watch.whole_again(stored, Instant::now(), WHOLE_MAX);
+        let mut counters = Counters::of(["/audits/bytes_read", "/audits/bytes_sent"]);
+        let before = counters.now(network);
+        Self { stored, watch, counters, before, began: Instant::now(), lost_bytes: 0, killed: Vec::new() }
+    }
+
+    /// Kills so many holders of the largest segment.
+    fn kill(&mut self, network: &mut Network, count: usize) {
+        let largest = self.stored.iter().max_by_key(|segment| segment.shard_bytes).unwrap();
+        let claims = self.watch.claims(std::slice::from_ref(largest));
+        let holders: BTreeSet<usize> = claims.into_values().flatten().filter_map(|id| self.watch.number(id)).collect();
+        let doomed: Vec<usize> = holders.into_iter().take(count).collect();
+        assert_eq!(doomed.len(), count);
+        self.lose(&doomed);
+        self.began = Instant::now();
+        doomed.iter().for_each(|node| network.kill(*node));
+        self.killed.extend(doomed);
+    }
+
+    /// Counts what is lost with these.
+    fn lose(&mut self, nodes: &[usize]) {
+        let before = self.watch.ids();
+        nodes.iter().for_each(|node| self.watch.forget(*node));
+        let living = self.watch.ids();
+        let gone: BTreeSet<NodeId> = before.difference(&living).copied().collect();
+        for ((segment, _), holders) in self.watch.claims(self.stored) {
+            if !holders.is_disjoint(&gone) && holders.is_disjoint(&living) {
+                self.lost_bytes += self.stored.iter().find(|stored| stored.id == segment).unwrap().shard_bytes;
+            }
+        }
+    }
+
+    /// Waits until a steward repairs a large segment, `segment` if one is given, and kills it then; says which segment
+    /// that was, and whether the steward was the first in rank.
+    fn kill_a_repairer(&mut self, network: &mut Network, segment: Option<SegmentId>) -> (SegmentId, bool) {
+        let large = self.stored.iter().map(|stored| stored.shard_bytes).max().unwrap();
+        let wanted = |stored: &&Stored| stored.shard_bytes == large && segment.is_none_or(|id| id == stored.id);
+        let wanted: Vec<Stored> = self.stored.iter().filter(wanted).cloned().collect();
+        let repairing = poll_until(WHOLE_MAX, || {
+            let reports = wanted.iter().zip(self.watch.reports(&wanted));
+            let working = reports.flat_map(|(stored, reports)| {
+                reports.into_iter().filter(|(_, report)| report.repairing).map(|(node, _)| (node, stored.id))
+            });
+            working.into_iter().next()
+        });
+        let (node, segment) = repairing.expect("somebody repairs it");
+        let id = self.watch.ids().into_iter().find(|id| self.watch.number(*id) == Some(node)).unwrap();
+        let is_first = self.watch.ids().into_iter().min_by_key(|id| id.distance(segment.as_bytes())) == Some(id);
+        self.counters.now(network);
+        network.kill(node);
+        self.killed.push(node);
+        let log = fs::read_to_string(network.node_dir(node).join("log")).unwrap();
+        let mut of_it = log.lines().filter(|line| line.contains(&segment.to_string()));
+        let last = of_it.rfind(|line| line.contains(" repair")).unwrap_or_default().to_owned();
+        eprintln!(
+            "node {node} (first in rank: {is_first}) died {:.1?} in, its last words: {last}",
+            self.began.elapsed()
+        );
+        assert!(last.contains(" repairing "), "it was done already: {last}");
+        // What it held itself is lost too, whether it was to be repaired already or not.
+        self.lose(&[node]);
+        (segment, is_first)
+    }
+
+    /// Waits until all is whole, and counts what that took.
+    fn end(mut self, network: &Network, how: &str) {
+        let whole = self.watch.whole_again(self.stored, self.began, WHOLE_MAX);
+        let now = self.counters.now(network);
+        let [read, sent] = [0, 1].map(|at| (now[at] - self.before[at]) as f64 / self.lost_bytes as f64);
+        eprintln!(
+            "{} nodes died {how}, {} bytes lost: all healthy after {whole:.1?}; for each lost byte {read:.3} read and \
+             {sent:.3} sent",
+            self.killed.len(),
+            self.lost_bytes,
+        );
+        assert!(sent < 1.0 + TWICE_MAX, "{sent:.3} bytes were sent for each one that was lost");
+    }
+}
+
+/// Each node's disk has what is claimed in its name, and no more.
+fn nothing_is_left_behind(network: &Network, stored: &[Stored]) {
+    const UNIT: u64 = 4096;
+    /// The index, and the volume's own header and seal: less than the shard of a full segment by half.
+    const OTHER: u64 = 768 << 10;
+    let watch = Watch::on(network);
+    let claims = watch.claims(stored);
+    for id in watch.ids() {
+        let node = watch.number(id).unwrap();
+        let held = claims.iter().filter(|(_, holders)| holders.contains(&id));
+        let bytes_of = |segment: &SegmentId| stored.iter().find(|stored| stored.id == *segment).unwrap().shard_bytes;
+        let expected = held.map(|((segment, _), _)| {
+            let shard = bytes_of(segment);
+            // The header, the shard, 64 bytes for each chunk group, in whole units.
+            UNIT + shard.next_multiple_of(UNIT) + (shard / 256 + 64).next_multiple_of(UNIT)
+        });
+        let expected: u64 = expected.sum();
+        let used = network.figure(node, "/pledge/used_bytes") - network.figure(node, "/records/used_bytes");
+        assert!(used <= expected + OTHER, "node {node} uses {used} bytes for shards that take {expected}");
+    }
+}
