@@ -1,14 +1,8 @@
 //! Promise: a holder that is only away for a while causes no repair. (`net_theseus` is of those that die for good.)
 
-use std::time::{Duration, Instant};
-
-use super::harness::{Network, Setup, Tree, assert_same, eventually, noise, poll_until};
+use super::harness::{Network, Setup, Tree, eventually, noise};
 
 const NODES: usize = 10;
-/// The stewards' times in seconds instead of days.
-const TIMES: &str = "[audit]\nevery = \"10 s\"\ngrace = \"3 s\"\n\n[repair]\ntop-up = \"1 s\"\n";
-/// Silence, grace, top-up and the head starts of the ranks take about ten seconds; the rest is for a loaded machine.
-const REPAIR_MAX: Duration = Duration::from_secs(60);
 
 #[test]
 fn who_is_away_for_less_than_the_grace_time_costs_nothing() {
