@@ -56,6 +56,8 @@ struct AncestorWire {
     root: Bytes,
     #[prost(uint64, tag = "3")]
     written_at: u64,
+    #[prost(bytes = "bytes", tag = "4")]
+    table: Bytes,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -177,6 +179,7 @@ impl HeadPayload {
                     version: ancestor.version.to_bytes().into(),
                     root: ancestor.root.to_bytes().into(),
                     written_at: ancestor.written_at.0,
+                    table: ancestor.table.to_bytes().into(),
                 })
                 .collect(),
             device: Bytes::copy_from_slice(&self.device.0),
@@ -207,6 +210,7 @@ impl HeadPayload {
                 version: Version::from_bytes(wire.version).map_err(|_| damaged("history"))?,
                 written_at: Timestamp(wire.written_at),
                 root: tree(wire.root, "history")?,
+                table: tree(wire.table, "history")?,
             })
         };
         let (marks, rest) = wire.marks.as_chunks::<MARK_BYTES>();

@@ -14,9 +14,10 @@ use commonhold_policy::{
     store::{Action, Event, Store},
 };
 use commonhold_protocol::{
-    Claim, Drop, Manifest, NodeId, Record, SegmentId, ShardIndex, Unverified, Verified, VerifiedClaim,
+    Claim, Drop, DropKind, Manifest, NodeId, Record, SegmentId, ShardIndex, Unverified, Verified, VerifiedClaim,
     ask::{ASK_RECORDS_MAX, Refusal, Request, Response},
 };
+use commonhold_storage_engine::keys::VaultKeys;
 use futures::{StreamExt, future::AbortHandle, stream::FuturesUnordered};
 use rand::SeedableRng;
 use tokio::sync::{mpsc, oneshot};
@@ -31,6 +32,8 @@ use crate::{
 
 /// How long a steward may take to keep records; it syncs a disk.
 const RECORDS_TIMEOUT: Duration = Duration::from_secs(20);
+/// Nodes that are told of a drop at once.
+const TOLD_AT_ONCE: usize = 64;
 /// Records waiting for one steward.
 const RECORDS_QUEUED_MAX: usize = 256;
 /// Claims in one message, so that it stays below the limit of a request.
@@ -205,6 +208,18 @@ async fn undo(
     slot.map_or(Ok(()), Slot::free)
 }
 
+/// The owner's word on segments: that they are not wanted any more, or that they are after all.
+pub(crate) fn order(
+    kind: DropKind,
+    counter: u64,
+    segments: Vec<SegmentId>,
+    keys: &VaultKeys,
+    session: &Session,
+) -> Unverified<Drop> {
+    let drop = Drop { vault: keys.vault_id(), counter, kind, segments };
+    Verified::sign(drop, keys.signing(), session.network()).to_unverified()
+}
+
 /// Tells all who may have shards of segments, or their records, to drop them. Whoever does not hear of it keeps shards
 /// that nobody asks for.
 pub(crate) async fn drop_segments(
@@ -216,9 +231,23 @@ pub(crate) async fn drop_segments(
     for segment in segments {
         nodes.extend(session.stewards(*segment.as_bytes()).await.unwrap_or_default());
     }
+    tell(session, drop, nodes).await;
+}
+
+/// Sends a drop or undrop to nodes; gives how many have taken it in.
+pub(crate) async fn tell(session: &Session, drop: &Unverified<Drop>, mut nodes: Vec<NodeId>) -> usize {
     nodes.sort();
     nodes.dedup();
-    session.ask_all(&nodes, &Request::KeepDrop { drop: drop.clone() }).await;
+    let is_kept = |answer: &Option<Response>| match answer {
+        Some(Response::Kept(outcomes)) => outcomes.first().is_some_and(Result::is_ok),
+        _ => false,
+    };
+    let mut kept = 0;
+    for nodes in nodes.chunks(TOLD_AT_ONCE) {
+        let answers = session.ask_all(nodes, &Request::KeepDrop { drop: drop.clone() }).await;
+        kept += answers.iter().filter(|(_, answer)| is_kept(answer)).count();
+    }
+    kept
 }
 
 /// One shard to one node; the claim must be that node's, over exactly this shard.

@@ -233,6 +233,12 @@ impl Vault {
         transaction.replace(target, Some(&entry), true)?;
         let coding = transaction.packer.coding()?.to_string();
         let (_, commit) = transaction.commit()?;
+        if commit.figures.chunks_known > 0
+            && let Err(error) = self.state(progress)
+        {
+            // Who prunes at this moment may have taken what was found for unused. Both look again after they wrote.
+            tracing::warn!("whether somebody pruned meanwhile is not known: {error}");
+        }
         Ok(PutReport {
             entries: counts,
             bytes,

@@ -44,6 +44,7 @@ fn ancestor(counter: u64) -> Ancestor {
         version: version(&[(1, counter)]),
         written_at: Timestamp(1_700_000_000_000 + counter),
         root: root(counter),
+        table: root(counter ^ 1 << 40),
     }
 }
 
@@ -138,6 +139,7 @@ prop_compose! {
             version: Version::from_counters((0..devices as u8).map(|device| (DeviceId([device; 8]), number | 1))),
             written_at: Timestamp(number),
             root: root(number),
+            table: root(number ^ 2),
         };
         HeadPayload {
             root: root(number),

@@ -1,0 +1,143 @@
+//! Promise: what is removed and pruned gives its space back on every disk; what stays, and what another device begins to
+//! use at that very moment, can be read by anybody who has the phrase.
+
+use std::{ffi::OsStr, path::Path};
+
+use super::harness::{Home, Network, Setup, Tree, assert_same, bytes_placed, eventually, noise};
+
+const NODES: usize = 8;
+const TIMES: &str = "[audit]\nevery = \"10 s\"\ngrace = \"20 s\"\n\n[pledge]\ntrash = \"2 s\"\nannounce = \"2 s\"\n";
+/// What was dropped by mistake stays in the trash while a test runs.
+const LONG_TRASH: &str = "[audit]\nevery = \"2 s\"\n\n[pledge]\nannounce = \"2 s\"\n";
+const SMALL: usize = 6 << 20;
+const LARGE: usize = 24 << 20;
+
+fn start(overlay: &str) -> Network {
+    Network::start(&Setup { nodes: NODES, coding: Some("3/6"), overlay: Some(overlay), ..Setup::default() })
+}
+
+fn folder(network: &Network, name: &str, bytes: usize) -> Tree {
+    let mut tree = Tree::new(network.scratch().join(format!("source-{name}")), bytes as u64);
+    tree.file("noise", &noise(bytes as u64, bytes));
+    tree
+}
+
+/// Reads `path` as somebody does who knows the phrase alone.
+fn read_cold(network: &Network, phrase: &str, path: &str, expected: &Path) {
+    let name = format!("cold-{}", std::fs::read_dir(network.scratch()).unwrap().count());
+    let cold = network.cold_home(&name, phrase, &[0, 1, 2]);
+    let back = network.scratch().join(format!("back-{name}"));
+    cold.get(path, &back).expect_code(0);
+    assert_same(expected, &back);
+}
+
+fn heads(home: &Home) -> u64 {
+    home.json(["status"])["heads_written"].as_u64().unwrap()
+}
+
+#[test]
+fn what_is_pruned_gives_its_space_back_and_nothing_else_is_gone() {
+    let network = start(TIMES);
+    let (home, phrase) = network.new_home("home");
+    let [small, large] = [("small", SMALL), ("large", LARGE)].map(|(name, bytes)| folder(&network, name, bytes));
+    home.put(small.path(), "/small");
+    let (live, live_shards) = (network.volume_bytes(), network.figures("/shards/held"));
+    home.put(large.path(), "/large");
+    let full = network.volume_bytes();
+    assert!(full - live > 2 * LARGE as u64, "half of what is stored is parity");
+
+    let nothing = home.json(["prune"]);
+    assert_eq!((&nothing["segments"], &nothing["commit"]), (&0.into(), &().into()), "all of it is used: {nothing}");
+    home.run(["rm", "/large"]).expect_code(0);
+    let (shards, written) = (network.figures("/shards/held"), heads(&home));
+    let would = home.json(["prune", "--dry-run"]);
+    assert!(would["segments"].as_u64() >= Some(LARGE as u64 >> 23), "{would}");
+    assert!(would["shard_bytes"].as_u64() >= Some(2 * LARGE as u64 / 10 * 9), "{would}");
+    assert_eq!((network.figures("/shards/held"), heads(&home)), (shards, written), "a dry run changes nothing");
+
+    let pruned = home.json(["prune"]);
+    assert_eq!([&pruned["segments"], &pruned["shard_bytes"]], [&would["segments"], &would["shard_bytes"]]);
+    assert_eq!((&pruned["unheard"], heads(&home)), (&0.into(), written + 1));
+    eventually("what is on disk is what is live, within a tenth", || network.volume_bytes() <= live + live / 10);
+    assert!(network.figures("/shards/held") >= live_shards);
+    read_cold(&network, &phrase, "/small", small.path());
+    home.run(["prune"]).expect_code(0);
+    let again = home.json(["prune"]);
+    assert_eq!((&again["segments"], &again["commit"]), (&0.into(), &().into()), "{again}");
+    assert_eq!(heads(&home), written + 1, "a prune that finds nothing writes nothing");
+
+    // The home's own memory of what is stored has forgotten it too.
+    let placed = bytes_placed(&home.put(large.path(), "/large again"));
+    assert!(placed > LARGE as u64, "only {placed} bytes were placed anew");
+    read_cold(&network, &phrase, "/large again", large.path());
+    read_cold(&network, &phrase, "/small", small.path());
+    for figure in ["/audits/refused", "/audits/wrong"] {
+        assert_eq!(network.figures(figure), 0, "{figure}: somebody is blamed for what its owner dropped");
+    }
+}
+
+#[test]
+fn what_another_device_begins_to_use_meanwhile_is_brought_back() {
+    let network = start(LONG_TRASH);
+    let (ada, phrase) = network.new_home("ada");
+    let known = folder(&network, "known", SMALL);
+    ada.put(folder(&network, "start", 1 << 20).path(), "/start");
+    let bob = network.cold_home("bob", &phrase, &[0, 1, 2]);
+    bob.put(known.path(), "/one");
+    ada.run(["rm", "/one"]).expect_code(0);
+
+    // Bob stores the same again, in a folder with more behind it, and is stopped while that is sent: he has found the
+    // first part stored already, and his state is of before the prune.
+    let mut both = Tree::new(network.scratch().join("source-both"), 7);
+    both.file("a known", &noise(SMALL as u64, SMALL));
+    both.file("b new", &noise(77, LARGE));
+    let shards = network.figures("/shards/held");
+    let put = bob.spawn([OsStr::new("put"), both.path().as_os_str(), OsStr::new("/two")]);
+    eventually("the new part is being sent", || network.figures("/shards/held") > shards);
+    put.signal("STOP");
+    let pruned = ada.json(["prune"]);
+    assert!(pruned["segment_bytes"].as_u64() >= Some(SMALL as u64 / 10 * 9), "{pruned}");
+    put.signal("CONT");
+    put.finish().expect_code(0);
+    read_cold(&network, &phrase, "/two", both.path());
+    all_is_whole(&network, &ada);
+
+    // Ada's memory of what is stored has what was brought back, and nobody prunes it.
+    let nothing = ada.json(["prune"]);
+    assert_eq!(nothing["segments"], 0, "{nothing}");
+    read_cold(&network, &phrase, "/two", both.path());
+}
+
+#[test]
+fn a_put_and_a_prune_at_once_lose_nothing() {
+    let network = start(LONG_TRASH);
+    let (ada, phrase) = network.new_home("ada");
+    ada.put(folder(&network, "start", 1 << 20).path(), "/start");
+    let bob = network.cold_home("bob", &phrase, &[0, 1, 2]);
+    for round in 0..4 {
+        let known = folder(&network, &format!("known-{round}"), SMALL + round);
+        bob.put(known.path(), "/one");
+        ada.run(["rm", "/one"]).expect_code(0);
+        let (two, put) = (format!("/two-{round}"), [OsStr::new("put"), known.path().as_os_str()]);
+        let put = bob.spawn(put.into_iter().chain([OsStr::new(&two)]));
+        let prune = ada.spawn(["prune"]);
+        prune.finish().expect_code(0);
+        put.finish().expect_code(0);
+        read_cold(&network, &phrase, &two, known.path());
+    }
+    all_is_whole(&network, &ada);
+    let names = ["start", "two-0", "two-1", "two-2", "two-3"];
+    assert_eq!(network.cold_home("last", &phrase, &[3]).names("/"), names);
+}
+
+/// Holders claim again what was taken back, and it passes its audits.
+fn all_is_whole(network: &Network, home: &Home) {
+    eventually("all shards of all segments are claimed and proven", || {
+        let listed = home.json(["segments"]);
+        let segments = listed["segments"].as_array().unwrap();
+        !segments.is_empty() && segments.iter().all(|segment| segment["healthy"] == segment["n"])
+    });
+    for figure in ["/audits/refused", "/audits/wrong"] {
+        assert_eq!(network.figures(figure), 0, "{figure}: somebody is blamed");
+    }
+}
