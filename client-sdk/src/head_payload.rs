@@ -104,6 +104,11 @@ fn tree(bytes: Bytes, field: &'static str) -> Result<TreeRoot, Error> {
     TreeRoot::from_bytes(&bytes).map_err(|_| damaged(field))
 }
 
+/// Heads of before there was anything to prune do not say what the tables of former states were: as if there were none.
+fn table_of(ancestor: &Ancestor) -> Vec<u8> {
+    if ancestor.table.is_empty() { Vec::new() } else { ancestor.table.to_bytes() }
+}
+
 impl HeadPayload {
     /// The content of a vault that nothing was stored in yet.
     pub(crate) fn empty() -> Self {
@@ -179,7 +184,7 @@ impl HeadPayload {
                     version: ancestor.version.to_bytes().into(),
                     root: ancestor.root.to_bytes().into(),
                     written_at: ancestor.written_at.0,
-                    table: ancestor.table.to_bytes().into(),
+                    table: table_of(ancestor).into(),
                 })
                 .collect(),
             device: Bytes::copy_from_slice(&self.device.0),
@@ -210,7 +215,7 @@ impl HeadPayload {
                 version: Version::from_bytes(wire.version).map_err(|_| damaged("history"))?,
                 written_at: Timestamp(wire.written_at),
                 root: tree(wire.root, "history")?,
-                table: tree(wire.table, "history")?,
+                table: if wire.table.is_empty() { TreeRoot::EMPTY } else { tree(wire.table, "history")? },
             })
         };
         let (marks, rest) = wire.marks.as_chunks::<MARK_BYTES>();

@@ -6,7 +6,7 @@ use std::{ffi::OsStr, path::Path};
 use super::harness::{Home, Network, Setup, Tree, assert_same, bytes_placed, eventually, noise};
 
 const NODES: usize = 8;
-const TIMES: &str = "[audit]\nevery = \"10 s\"\ngrace = \"20 s\"\n\n[pledge]\ntrash = \"2 s\"\nannounce = \"2 s\"\n";
+const TIMES: &str = "[audit]\nevery = \"2 s\"\ngrace = \"20 s\"\n\n[pledge]\ntrash = \"2 s\"\nannounce = \"2 s\"\n";
 /// What was dropped by mistake stays in the trash while a test runs.
 const LONG_TRASH: &str = "[audit]\nevery = \"2 s\"\n\n[pledge]\nannounce = \"2 s\"\n";
 const SMALL: usize = 6 << 20;
@@ -41,18 +41,19 @@ fn what_is_pruned_gives_its_space_back_and_nothing_else_is_gone() {
     let (home, phrase) = network.new_home("home");
     let [small, large] = [("small", SMALL), ("large", LARGE)].map(|(name, bytes)| folder(&network, name, bytes));
     home.put(small.path(), "/small");
+    // What the slowest were not waited for is sent on by the stewards.
+    all_is_whole(&network, &home);
     let (live, live_shards) = (network.volume_bytes(), network.figures("/shards/held"));
     home.put(large.path(), "/large");
-    let full = network.volume_bytes();
-    assert!(full - live > 2 * LARGE as u64, "half of what is stored is parity");
+    eventually("half of what is stored is parity", || network.volume_bytes() > live + 2 * LARGE as u64 / 10 * 9);
 
     let nothing = home.json(["prune"]);
     assert_eq!((&nothing["segments"], &nothing["commit"]), (&0.into(), &().into()), "all of it is used: {nothing}");
     home.run(["rm", "/large"]).expect_code(0);
     let (shards, written) = (network.figures("/shards/held"), heads(&home));
     let would = home.json(["prune", "--dry-run"]);
-    assert!(would["segments"].as_u64() >= Some(LARGE as u64 >> 23), "{would}");
-    assert!(would["shard_bytes"].as_u64() >= Some(2 * LARGE as u64 / 10 * 9), "{would}");
+    assert!(would["segments"].as_u64() > Some(0), "{would}");
+    assert!(would["shard_bytes"].as_u64() >= Some(2 * LARGE as u64), "{would}");
     assert_eq!((network.figures("/shards/held"), heads(&home)), (shards, written), "a dry run changes nothing");
 
     let pruned = home.json(["prune"]);
@@ -70,6 +71,19 @@ fn what_is_pruned_gives_its_space_back_and_nothing_else_is_gone() {
     let placed = bytes_placed(&home.put(large.path(), "/large again"));
     assert!(placed > LARGE as u64, "only {placed} bytes were placed anew");
     read_cold(&network, &phrase, "/large again", large.path());
+    read_cold(&network, &phrase, "/small", small.path());
+
+    // Killed as soon as its head is written, most likely before all drops are sent: the next one sends them.
+    home.run(["rm", "/large again"]).expect_code(0);
+    let (cold, written) = (network.cold_home("cold", &phrase, &[0, 1, 2]), heads(&home));
+    let prune = home.spawn(["prune"]);
+    eventually("the head is written", || heads(&cold) > written);
+    prune.signal("KILL");
+    prune.finish();
+    let finished = home.json(["prune"]);
+    assert_eq!(finished["segments"], 0, "the head was written: {finished}");
+    assert!(finished["repeated"].as_u64() >= would["segments"].as_u64(), "{finished}");
+    eventually("and again it is what is live", || network.volume_bytes() <= live + live / 10);
     read_cold(&network, &phrase, "/small", small.path());
     for figure in ["/audits/refused", "/audits/wrong"] {
         assert_eq!(network.figures(figure), 0, "{figure}: somebody is blamed for what its owner dropped");
@@ -92,13 +106,15 @@ fn what_another_device_begins_to_use_meanwhile_is_brought_back() {
     both.file("a known", &noise(SMALL as u64, SMALL));
     both.file("b new", &noise(77, LARGE));
     let shards = network.figures("/shards/held");
-    let put = bob.spawn([OsStr::new("put"), both.path().as_os_str(), OsStr::new("/two")]);
+    let put = bob.spawn([OsStr::new("put"), both.path().as_os_str(), OsStr::new("/two"), OsStr::new("--json")]);
     eventually("the new part is being sent", || network.figures("/shards/held") > shards);
     put.signal("STOP");
     let pruned = ada.json(["prune"]);
     assert!(pruned["segment_bytes"].as_u64() >= Some(SMALL as u64 / 10 * 9), "{pruned}");
     put.signal("CONT");
-    put.finish().expect_code(0);
+    let put = put.finish().expect_code(0).json();
+    let known = put.pointer("/commit/figures/chunks_known").and_then(serde_json::Value::as_u64);
+    assert!(known >= Some(SMALL as u64 >> 19), "the first part was found stored: {put}");
     read_cold(&network, &phrase, "/two", both.path());
     all_is_whole(&network, &ada);
 

@@ -22,20 +22,20 @@ fn used(ranges: &[(u32, u32)]) -> Used {
 
 #[test]
 fn only_what_nothing_refers_to_dies() {
-    let segments: BTreeMap<_, _> = (1..=4).map(|number| (id(number), info(30_000))).collect();
+    let segments: BTreeMap<_, _> = (1..=4).map(|number| (id(number), info(30_720))).collect();
     // The fifth is none of the vault's: somebody's forged ref.
     let live = Live::from([
-        (id(1), used(&[(0, 30_000)])),
-        (id(2), used(&[(0, 100), (29_900, 30_000)])),
-        (id(4), used(&[(20_000, 30_000), (0, 20_000)])),
-        (id(5), used(&[(0, 30_000)])),
+        (id(1), used(&[(0, 30_720)])),
+        (id(2), used(&[(0, 100), (30_620, 30_720)])),
+        (id(4), used(&[(20_000, 30_720), (0, 20_000)])),
+        (id(5), used(&[(0, 30_720)])),
     ]);
     let plan = PrunePlan::of(segments, &live);
-    assert_eq!(plan.dead, [(id(3), info(30_000))].into());
-    assert_eq!(plan.partly_used, [(id(2), 29_800)].into());
+    assert_eq!(plan.dead, [(id(3), info(30_720))].into());
+    assert_eq!(plan.partly_used, [(id(2), 30_520)].into());
     let report = plan.report(true, |_| true);
-    assert_eq!((report.segments, report.segment_bytes, report.shard_bytes), (1, 30_000, 60_000));
-    assert_eq!((report.partly_used, report.bytes_left_dead), (1, 29_800));
+    assert_eq!((report.segments, report.segment_bytes, report.shard_bytes), (1, 30_720, 61_440));
+    assert_eq!((report.partly_used, report.bytes_left_dead), (1, 30_520));
     // Somebody wanted it after all.
     let report = plan.report(false, |_| false);
     assert_eq!((report.segments, report.segment_bytes, report.shard_bytes), (0, 0, 0));
