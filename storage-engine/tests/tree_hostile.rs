@@ -245,9 +245,9 @@ fn the_nodes_of_a_map_are_named_without_opening_its_leaves() {
     let inner = store.gets();
     assert_eq!(named.len(), nodes);
     assert!(inner < nodes / 10, "{inner} of {nodes} were opened");
-    // What is in the leaves is read by nothing but these.
+    // Whoever reads the entries reads all of them.
     store.reset();
-    assert_eq!(map::range(&store, &root, std::ops::Bound::Unbounded).map(|entry| entry.unwrap()).count(), 20_000);
+    assert!(map::range(&store, &root, Bound::Unbounded).all(|entry| entry.is_ok()));
     assert_eq!(store.gets(), nodes);
     store.reset();
     let mut seen = 0;
