@@ -32,6 +32,8 @@ use crate::{
 
 /// How long a steward may take to keep records; it syncs a disk.
 const RECORDS_TIMEOUT: Duration = Duration::from_secs(20);
+/// How often a node is told of a drop that does not answer.
+const TELLS_MAX: usize = 3;
 /// Nodes that are told of a drop at once.
 const TOLD_AT_ONCE: usize = 64;
 /// Records waiting for one steward.
@@ -234,18 +236,28 @@ pub(crate) async fn drop_segments(
     tell(session, drop, nodes).await;
 }
 
-/// Sends a drop or undrop to nodes; gives how many have taken it in.
+/// Sends a drop or undrop to nodes; gives how many have taken it in. Who does not answer, or is busy, is told again: a
+/// connection may have died since it was used last, and an undrop that a holder misses costs its shards.
 pub(crate) async fn tell(session: &Session, drop: &Unverified<Drop>, mut nodes: Vec<NodeId>) -> usize {
     nodes.sort();
     nodes.dedup();
-    let is_kept = |answer: &Option<Response>| match answer {
-        Some(Response::Kept(outcomes)) => outcomes.first().is_some_and(Result::is_ok),
-        _ => false,
-    };
     let mut kept = 0;
-    for nodes in nodes.chunks(TOLD_AT_ONCE) {
-        let answers = session.ask_all(nodes, &Request::KeepDrop { drop: drop.clone() }).await;
-        kept += answers.iter().filter(|(_, answer)| is_kept(answer)).count();
+    for _ in 0..TELLS_MAX {
+        let mut again = Vec::new();
+        for nodes in nodes.chunks(TOLD_AT_ONCE) {
+            for (node, answer) in session.ask_all(nodes, &Request::KeepDrop { drop: drop.clone() }).await {
+                match answer {
+                    Some(Response::Kept(outcomes)) => match outcomes.first() {
+                        Some(Ok(())) => kept += 1,
+                        Some(Err(Refusal::Busy)) => again.push(node),
+                        Some(Err(_)) | None => {}
+                    },
+                    None | Some(Response::Refused(Refusal::Busy)) => again.push(node),
+                    Some(_) => {}
+                }
+            }
+        }
+        nodes = again;
     }
     kept
 }
