@@ -76,6 +76,8 @@ pub(crate) enum Command {
     Mkdir(Mkdir),
     /// Count files and bytes in the vault.
     Du(Du),
+    /// Give the space back that nothing in the vault uses any more.
+    Prune(Prune),
     /// Show the vault as a read-only drive in a folder, until stopped or unmounted.
     Mount(Mount),
     /// Take a drive away; also one whose process has died.
@@ -313,6 +315,16 @@ pub(crate) struct Du {
     pub(crate) entry: Entry,
 }
 
+/// `prune`
+#[derive(Debug, Args)]
+pub(crate) struct Prune {
+    /// Change nothing; say what would be given back.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    #[command(flatten)]
+    pub(crate) entry: Entry,
+}
+
 /// `mount`
 #[derive(Debug, Args)]
 pub(crate) struct Mount {
@@ -463,6 +475,8 @@ mod tests {
             "commonhold mv /a /b",
             "commonhold mkdir /x",
             "commonhold du",
+            "commonhold prune",
+            "commonhold prune --dry-run --json",
             "commonhold mount DIR -o ro,allow_other -o noexec --bootstrap A",
             "commonhold umount DIR",
             "commonhold status --quiet",
@@ -491,6 +505,7 @@ mod tests {
             "commonhold put",
             "commonhold mount",
             "commonhold put SRC /x --passphrase secret",
+            "commonhold prune /x",
         ] {
             assert_eq!(parse(line).map(|_| ()).map_err(|error| error.exit_code()), Err(2), "{line}");
         }

@@ -13,6 +13,7 @@ mod ls;
 mod mount;
 mod node;
 mod peers;
+mod prune;
 mod put;
 mod segments;
 mod shell;
@@ -48,6 +49,7 @@ pub(crate) fn run(command: Command, output: &Output) -> Result<(), Failure> {
         Command::Mv(args) => changes::rename(&args, output),
         Command::Mkdir(args) => changes::make_folder(&args, output),
         Command::Du(args) => du::run(&args, output),
+        Command::Prune(args) => prune::run(&args, output),
         Command::Mount(args) => mount::run(&args, output),
         Command::Umount(args) => mount::unmount(&args),
         Command::Status(args) => status::run(&args, output),

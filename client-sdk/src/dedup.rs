@@ -6,7 +6,7 @@
 //! and no chunk key in the open.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     fs, io,
     os::unix::fs::OpenOptionsExt,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -76,6 +76,21 @@ impl Cache {
                 None
             }
         }
+    }
+}
+
+impl Cache {
+    /// Without its list no chunk of a segment is found; that the tags go too saves space.
+    fn forget(&self, segment: &SegmentId, seal: &LocalSeal) -> Result<(), sled::Error> {
+        let Some(sealed) = self.segments.remove(segment.as_bytes())? else { return Ok(()) };
+        let opened = seal.open(PURPOSE, &sealed).and_then(|bytes| PlacedSegment::from_bytes(bytes).ok());
+        for chunk in opened.iter().flat_map(|segment| &segment.chunks) {
+            // Another segment may have the chunk by now.
+            if self.tags.get(chunk.tag)?.is_some_and(|id| id.as_ref() == segment.as_bytes()) {
+                self.tags.remove(chunk.tag)?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -164,6 +179,25 @@ impl DedupIndex {
             self.recent.remove(&chunk.tag);
         }
         Ok(())
+    }
+
+    /// Forgets segments that are being dropped, so that nothing new refers to them.
+    pub(crate) fn forget(&mut self, segments: &BTreeSet<SegmentId>) {
+        self.recent.retain(|_, chunk| !segments.contains(&chunk.segment));
+        self.open.retain(|id, _| !segments.contains(id));
+        self.open_order.retain(|id| !segments.contains(id));
+        let Some(cache) = &self.cache else { return };
+        if let Err(error) = segments.iter().try_for_each(|id| cache.forget(id, &self.seal)) {
+            // It would find what is not there any more. The next process reads the tombstones again.
+            tracing::warn!("working without the cache, which cannot be written: {error}");
+            self.cache = None;
+        }
+    }
+
+    /// The segments in the cache.
+    pub(crate) fn cached(&self) -> impl Iterator<Item = SegmentId> {
+        let keys = self.cache.iter().flat_map(|cache| cache.segments.iter().keys());
+        keys.filter_map(|key| Some(SegmentId::from_bytes(key.ok()?.as_ref().try_into().ok()?)))
     }
 
     /// The table that the cache was last brought up to; none if it never was.

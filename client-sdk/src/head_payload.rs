@@ -56,6 +56,8 @@ struct AncestorWire {
     root: Bytes,
     #[prost(uint64, tag = "3")]
     written_at: u64,
+    #[prost(bytes = "bytes", tag = "4")]
+    table: Bytes,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -100,6 +102,11 @@ fn damaged(field: &'static str) -> Error {
 
 fn tree(bytes: Bytes, field: &'static str) -> Result<TreeRoot, Error> {
     TreeRoot::from_bytes(&bytes).map_err(|_| damaged(field))
+}
+
+/// Heads of before there was anything to prune do not say what the tables of former states were: as if there were none.
+fn table_of(ancestor: &Ancestor) -> Vec<u8> {
+    if ancestor.table.is_empty() { Vec::new() } else { ancestor.table.to_bytes() }
 }
 
 impl HeadPayload {
@@ -177,6 +184,7 @@ impl HeadPayload {
                     version: ancestor.version.to_bytes().into(),
                     root: ancestor.root.to_bytes().into(),
                     written_at: ancestor.written_at.0,
+                    table: table_of(ancestor).into(),
                 })
                 .collect(),
             device: Bytes::copy_from_slice(&self.device.0),
@@ -207,6 +215,7 @@ impl HeadPayload {
                 version: Version::from_bytes(wire.version).map_err(|_| damaged("history"))?,
                 written_at: Timestamp(wire.written_at),
                 root: tree(wire.root, "history")?,
+                table: if wire.table.is_empty() { TreeRoot::EMPTY } else { tree(wire.table, "history")? },
             })
         };
         let (marks, rest) = wire.marks.as_chunks::<MARK_BYTES>();

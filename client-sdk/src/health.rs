@@ -21,6 +21,7 @@ use futures::{StreamExt, TryStreamExt};
 
 use crate::{
     error::Error,
+    progress::Progress,
     report::segments_in,
     session::{Session, now},
     table::SegmentInfo,
@@ -194,7 +195,7 @@ impl Vault {
     fn believed(&self, known: &BTreeMap<SegmentId, SegmentInfo>, asked: &Asked) -> BTreeMap<SegmentId, Believed> {
         let mut reported: BTreeMap<SegmentId, Vec<HealthReport>> = BTreeMap::new();
         let request = |segments| Request::FetchHealth { segments };
-        self.ask_in_batches(asked, ASK_IDS_MAX, request, |segments, answer| {
+        ask_in_batches(&self.session, asked, ASK_IDS_MAX, request, |segments, answer| {
             let Response::Health(reports) = answer else { return };
             for (segment, report) in segments.iter().zip(reports) {
                 reported.entry(*segment).or_default().extend(report);
@@ -218,7 +219,7 @@ impl Vault {
         let mut holders: BTreeMap<SegmentId, Vec<Option<NodeId>>> =
             known.iter().map(|(id, info)| (*id, none(info))).collect();
         let request = |segments| Request::FetchRecords { segments };
-        self.ask_in_batches(asked, ASK_RECORDS_MAX, request, |_, answer| {
+        ask_in_batches(&self.session, asked, ASK_RECORDS_MAX, request, |_, answer| {
             let Response::Records(records) = answer else { return };
             let claims = records.into_iter().flatten().flat_map(|record| record.claims);
             for claim in claims.filter_map(|claim| claim.verify(self.network()).ok()) {
@@ -233,27 +234,45 @@ impl Vault {
         let all = holders.into_iter().map(|(id, of)| (id, of.into_iter().map(|holder| holder.map(named)).collect()));
         Ok(all.collect())
     }
+}
 
-    /// Asks each steward about its segments, so many at a time, and hands on what comes with what was asked about.
-    fn ask_in_batches(
-        &self,
-        asked: &Asked,
-        batch: usize,
-        request: impl Fn(Vec<SegmentId>) -> Request,
-        mut take: impl FnMut(&[SegmentId], Response),
-    ) {
-        let batches: Vec<(NodeId, &[SegmentId])> =
-            asked.iter().flat_map(|(node, segments)| segments.chunks(batch).map(|batch| (*node, batch))).collect();
-        for together in batches.chunks(ASKS_AT_ONCE) {
-            let asks = together.iter().map(|(node, segments)| (*node, request(segments.to_vec()))).collect();
-            let answers = self.session.block_on(self.session.ask_each(asks));
-            for ((_, segments), answer) in together.iter().zip(answers) {
-                if let Some(answer) = answer {
-                    take(segments, answer);
-                }
+/// Asks each steward about its segments, so many at a time, and hands on what comes with what was asked about.
+fn ask_in_batches(
+    session: &Session,
+    asked: &Asked,
+    batch: usize,
+    request: impl Fn(Vec<SegmentId>) -> Request,
+    mut take: impl FnMut(&[SegmentId], Response),
+) {
+    let batches: Vec<(NodeId, &[SegmentId])> =
+        asked.iter().flat_map(|(node, segments)| segments.chunks(batch).map(|batch| (*node, batch))).collect();
+    for together in batches.chunks(ASKS_AT_ONCE) {
+        let asks = together.iter().map(|(node, segments)| (*node, request(segments.to_vec()))).collect();
+        let answers = session.block_on(session.ask_each(asks));
+        for ((_, segments), answer) in together.iter().zip(answers) {
+            if let Some(answer) = answer {
+                take(segments, answer);
             }
         }
     }
+}
+
+/// The stewards of these segments, and all nodes that claim shards of them by the stewards' records.
+pub(crate) fn stewards_and_claimants(
+    session: &Session,
+    segments: &[SegmentId],
+    progress: &Progress,
+) -> Result<Vec<NodeId>, Error> {
+    let asked = session.wait_for(progress, stewards_of(session, segments.iter().copied()))??;
+    let mut nodes: BTreeSet<NodeId> = asked.keys().copied().collect();
+    let request = |segments| Request::FetchRecords { segments };
+    ask_in_batches(session, &asked, ASK_RECORDS_MAX, request, |_, answer| {
+        let Response::Records(records) = answer else { return };
+        let claims = records.into_iter().flatten().flat_map(|record| record.claims);
+        nodes.extend(claims.filter_map(|claim| Some(claim.verify(session.network()).ok()?.holder)));
+    });
+    progress.check()?;
+    Ok(nodes.into_iter().collect())
 }
 
 /// Who is asked about which of these segments: the stewards of each.

@@ -23,6 +23,8 @@ pub(crate) struct Ancestor {
     pub(crate) version: Version,
     pub(crate) written_at: Timestamp,
     pub(crate) root: TreeRoot,
+    /// Its segment table: a device that went on from this state needs it to be merged with, as it needs the root.
+    pub(crate) table: TreeRoot,
 }
 
 impl Ancestor {

@@ -360,6 +360,17 @@ impl Packer {
         self.figures
     }
 
+    /// The segments that an earlier put left behind, or this one has placed, and the table has not taken in yet.
+    pub(crate) fn placed(&self) -> impl Iterator<Item = SegmentId> {
+        self.placed.iter().map(|segment| segment.id)
+    }
+
+    /// Forgets segments that are being dropped: nothing new refers to them, and the table does not take them in.
+    pub(crate) fn forget(&mut self, segments: &BTreeSet<SegmentId>) {
+        self.dedup.forget(segments);
+        self.placed.retain(|segment| !segments.contains(&segment.id));
+    }
+
     pub(crate) fn dedup(&mut self) -> &mut DedupIndex {
         &mut self.dedup
     }
@@ -448,8 +459,7 @@ impl ChunkSink for Sink<'_> {
 
 /// The owner's word that segments are not wanted.
 fn drop_of(segments: Vec<SegmentId>, keys: &VaultKeys, session: &Session) -> Unverified<DropOrder> {
-    let drop = DropOrder { vault: keys.vault_id(), counter: now().0, kind: DropKind::Drop, segments };
-    Verified::sign(drop, keys.signing(), session.network()).to_unverified()
+    upload::order(DropKind::Drop, now().0, segments, keys, session)
 }
 
 /// The coding thread: codes, signs, and starts each upload on the network's runtime.

@@ -174,7 +174,7 @@ impl Reader {
     }
 
     /// Learns from the vault's table where a segment is, if it is not known yet.
-    fn locate(&self, segment: SegmentId) -> Result<(), Error> {
+    pub(crate) fn locate(&self, segment: SegmentId) -> Result<(), Error> {
         if self.catalog.info(&segment).is_some() {
             return Ok(());
         }

@@ -1,8 +1,9 @@
 //! The vault's segment table: which segments there are, who holds their shards, and which chunks lie where.
 //!
-//! One B-tree, kept in segments itself, with three kinds of keys:
+//! One B-tree, kept in segments itself, with four kinds of keys:
 //! `s ‖ segment id` → coding, length and holders; `c ‖ segment id ‖ part (u32 BE)` → up to [`PART_CHUNKS_MAX`] chunks;
-//! `n ‖ node key` → a node's id and addresses. Everything in it is a hint or can be found out again: a wrong holder
+//! `d ‖ segment id` → the counter of the drop that took the segment out; `n ‖ node key` → a node's id and addresses.
+//! Everything in it is a hint or can be found out again: a wrong holder
 //! costs a refusal, never data.
 
 use bytes::Bytes;
@@ -227,7 +228,48 @@ pub(crate) fn segment_of_key(key: &[u8]) -> Result<SegmentId, Error> {
 }
 
 /// Where they end.
-pub(crate) const CHUNKS_TO: &[u8] = b"d";
+pub(crate) const CHUNKS_TO: &[u8] = TOMBSTONES_FROM;
+
+/// Where the tombstones of dropped segments begin.
+pub(crate) const TOMBSTONES_FROM: &[u8] = b"d";
+/// Where they end.
+pub(crate) const TOMBSTONES_TO: &[u8] = b"e";
+
+/// The key of a dropped segment's tombstone.
+pub(crate) fn tombstone_key(id: &SegmentId) -> Vec<u8> {
+    [TOMBSTONES_FROM, id.as_bytes().as_slice()].concat()
+}
+
+/// The counter of the drop, as a tombstone has it.
+pub(crate) fn tombstone_value(counter: u64) -> [u8; 8] {
+    counter.to_be_bytes()
+}
+
+/// The segment of a tombstone, and the counter of the drop.
+pub(crate) fn tombstone(key: &[u8], value: &[u8]) -> Result<(SegmentId, u64), Error> {
+    let id = key.strip_prefix(TOMBSTONES_FROM).and_then(|id| id.try_into().ok());
+    let id = id.map(SegmentId::from_bytes).ok_or_else(|| damaged("tombstone"))?;
+    Ok((id, value.try_into().map(u64::from_be_bytes).map_err(|_| damaged("tombstone"))?))
+}
+
+/// True for the key of a tombstone.
+pub(crate) fn is_tombstone(key: &[u8]) -> bool {
+    (TOMBSTONES_FROM..TOMBSTONES_TO).contains(&key)
+}
+
+/// Where a segment's chunks begin.
+pub(crate) fn parts_from(id: &SegmentId) -> Vec<u8> {
+    [CHUNKS_FROM, id.as_bytes().as_slice()].concat()
+}
+
+/// The segment that an entry is about; none if that is not a segment, or if it is a tombstone.
+pub(crate) fn described_by(key: &[u8]) -> Result<Option<SegmentId>, Error> {
+    match key.first() {
+        Some(b'c') => segment_of_part(key).map(Some),
+        Some(b's') => segment_of_key(key).map(Some),
+        _ => Ok(None),
+    }
+}
 
 /// The segment that a part of chunks belongs to.
 pub(crate) fn segment_of_part(key: &[u8]) -> Result<SegmentId, Error> {

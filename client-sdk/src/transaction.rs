@@ -3,7 +3,10 @@
 //! Whoever writes at the same time is merged with: heads that we have not seen are read again before ours is written,
 //! and two heads that do not know of each other are merged by path by whoever reads them next.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use commonhold_policy::parameters::{self, TooFewHolders};
 use commonhold_protocol::{Coding, NodeId, SegmentId, Version};
@@ -23,12 +26,15 @@ use crate::{
     packer::{Content, PackFigures, Packer},
     progress::Progress,
     reader::Reader,
+    report::segments_in,
     session::now,
     table::{self, PlacedSegment, unpack},
+    tombstones,
     vault::{State, Vault, folder_entry},
     vault_path::VaultPath,
 };
 
+mod disputes;
 mod merging;
 
 use merging::{ancestor_of, merge_nodes};
@@ -122,6 +128,7 @@ impl<'v> Transaction<'v> {
             merged: false,
             conflicts: Vec::new(),
         };
+        transaction.forget_dropped()?;
         transaction.offer_interrupted(&siblings)?;
         transaction.catch_up_dedup()?;
         for sibling in siblings {
@@ -215,8 +222,37 @@ impl<'v> Transaction<'v> {
         edited(&self.root, name, entry.as_ref())
     }
 
-    /// Lets the packer go on with segments that were under way when an earlier put ended. One that a head refers to is
-    /// not among them: the spool is not synced, so after a power cut it may say what was true long ago.
+    /// True if nothing was written since `state`.
+    pub(crate) fn is_at(&self, state: &State) -> bool {
+        !self.merged && self.state.version == state.version
+    }
+
+    /// Takes segments in which nothing is used out of the table; a tombstone stays of each.
+    pub(crate) fn bury(&mut self, dead: &BTreeSet<SegmentId>) -> Result<(), Error> {
+        // Before the table is edited: its new nodes must not be found in a segment that is about to go.
+        self.packer.forget(dead);
+        self.hints.retain(|hint| !dead.contains(&hint.id));
+        let reader = self.reader.clone();
+        self.table = tombstones::bury(&reader, &mut self.packer.sink(Content::Tree), &self.table, dead, now().0)?;
+        Ok(())
+    }
+
+    /// The journal is emptied without a sync, so after a power cut it may name what was taken in, and dropped, since.
+    fn forget_dropped(&mut self) -> Result<(), Error> {
+        let mut dropped = BTreeSet::new();
+        for id in self.packer.placed() {
+            if map::get(&self.reader, &self.table, &table::tombstone_key(&id))?.is_some() {
+                dropped.insert(id);
+            }
+        }
+        if !dropped.is_empty() {
+            self.packer.forget(&dropped);
+        }
+        Ok(())
+    }
+
+    /// Lets the packer go on with segments that were under way when an earlier put ended. One that a head refers to, or
+    /// has dropped, is not among them: the spool is not synced, so after a power cut it may say what was true long ago.
     fn offer_interrupted(&mut self, siblings: &[State]) -> Result<(), Error> {
         let states: Vec<HeadPayload> =
             [&self.state].into_iter().chain(siblings).map(|state| state.payload.clone()).collect();
@@ -235,16 +271,19 @@ impl<'v> Transaction<'v> {
 
     fn is_in_any(&self, states: &[HeadPayload], segment: &SegmentId) -> Result<bool, Error> {
         for payload in states {
-            if payload.hints.iter().any(|hint| hint.id == *segment)
-                || map::get(&self.reader, &payload.table, &table::segment_key(segment))?.is_some()
-            {
+            if payload.hints.iter().any(|hint| hint.id == *segment) {
                 return Ok(true);
+            }
+            for key in [table::segment_key(segment), table::tombstone_key(segment)] {
+                if map::get(&self.reader, &payload.table, &key)?.is_some() {
+                    return Ok(true);
+                }
             }
         }
         Ok(false)
     }
 
-    /// Has the dedup index learn the chunks of segments that other devices placed.
+    /// Has the dedup index learn the chunks of segments that other devices placed, and forget those that they dropped.
     fn catch_up_dedup(&mut self) -> Result<(), Error> {
         let table = self.table.to_bytes();
         let seen = self.packer.dedup().table_seen();
@@ -256,6 +295,7 @@ impl<'v> Transaction<'v> {
             Err(Error::Interrupted) => return Err(Error::Interrupted),
             Err(error) if !seen.is_empty() => {
                 tracing::debug!("the table that the cache was last brought up to cannot be read: {error}");
+                self.forget_unknown()?;
                 self.learn_chunks(&TreeRoot::EMPTY)?;
             }
             learned => learned?,
@@ -263,12 +303,29 @@ impl<'v> Transaction<'v> {
         self.packer.dedup().set_table_seen(&table)
     }
 
-    /// Learns what the table has, and `seen` had not.
+    /// Has the dedup index forget all segments that are not in the vault any more.
+    fn forget_unknown(&mut self) -> Result<(), Error> {
+        let mut known: BTreeSet<SegmentId> = segments_in(&self.reader, &self.state.payload)?.into_keys().collect();
+        known.extend(self.packer.placed());
+        let unknown = self.packer.dedup().cached().filter(|id| !known.contains(id)).collect();
+        self.packer.dedup().forget(&unknown);
+        Ok(())
+    }
+
+    /// Learns what the table has, and `seen` had not; forgets what it has no more.
     fn learn_chunks(&mut self, seen: &TreeRoot) -> Result<(), Error> {
         let reader = self.reader.clone();
         let mut open: Option<PlacedSegment> = None;
+        let mut gone = BTreeSet::new();
         for change in map::diff(&reader, seen, &self.table) {
             let change = change?;
+            match (&change.before, &change.after) {
+                (None, Some(counter)) if table::is_tombstone(&change.key) => {
+                    gone.insert(table::tombstone(&change.key, counter)?.0);
+                }
+                (Some(_), None) => gone.extend(table::described_by(&change.key)?),
+                _ => {}
+            }
             let Some(value) = change.after.filter(|_| (table::CHUNKS_FROM..table::CHUNKS_TO).contains(&&*change.key))
             else {
                 continue;
@@ -285,7 +342,11 @@ impl<'v> Transaction<'v> {
                 }
             }
         }
-        open.map_or(Ok(()), |done| self.packer.dedup().placed(&done))
+        if let Some(done) = open {
+            self.packer.dedup().placed(&done)?;
+        }
+        self.packer.dedup().forget(&gone);
+        Ok(())
     }
 
     /// Makes the change visible.

@@ -14,9 +14,10 @@ use commonhold_policy::{
     store::{Action, Event, Store},
 };
 use commonhold_protocol::{
-    Claim, Drop, Manifest, NodeId, Record, SegmentId, ShardIndex, Unverified, Verified, VerifiedClaim,
+    Claim, Drop, DropKind, Manifest, NodeId, Record, SegmentId, ShardIndex, Unverified, Verified, VerifiedClaim,
     ask::{ASK_RECORDS_MAX, Refusal, Request, Response},
 };
+use commonhold_storage_engine::keys::VaultKeys;
 use futures::{StreamExt, future::AbortHandle, stream::FuturesUnordered};
 use rand::SeedableRng;
 use tokio::sync::{mpsc, oneshot};
@@ -31,6 +32,10 @@ use crate::{
 
 /// How long a steward may take to keep records; it syncs a disk.
 const RECORDS_TIMEOUT: Duration = Duration::from_secs(20);
+/// How often a node is told of a drop that does not answer.
+const TELLS_MAX: usize = 3;
+/// Nodes that are told of a drop at once.
+const TOLD_AT_ONCE: usize = 64;
 /// Records waiting for one steward.
 const RECORDS_QUEUED_MAX: usize = 256;
 /// Claims in one message, so that it stays below the limit of a request.
@@ -205,6 +210,18 @@ async fn undo(
     slot.map_or(Ok(()), Slot::free)
 }
 
+/// The owner's word on segments: that they are not wanted any more, or that they are after all.
+pub(crate) fn order(
+    kind: DropKind,
+    counter: u64,
+    segments: Vec<SegmentId>,
+    keys: &VaultKeys,
+    session: &Session,
+) -> Unverified<Drop> {
+    let drop = Drop { vault: keys.vault_id(), counter, kind, segments };
+    Verified::sign(drop, keys.signing(), session.network()).to_unverified()
+}
+
 /// Tells all who may have shards of segments, or their records, to drop them. Whoever does not hear of it keeps shards
 /// that nobody asks for.
 pub(crate) async fn drop_segments(
@@ -216,9 +233,33 @@ pub(crate) async fn drop_segments(
     for segment in segments {
         nodes.extend(session.stewards(*segment.as_bytes()).await.unwrap_or_default());
     }
+    tell(session, drop, nodes).await;
+}
+
+/// Sends a drop or undrop to nodes; gives how many have taken it in. Who does not answer, or is busy, is told again: a
+/// connection may have died since it was used last, and an undrop that a holder misses costs its shards.
+pub(crate) async fn tell(session: &Session, drop: &Unverified<Drop>, mut nodes: Vec<NodeId>) -> usize {
     nodes.sort();
     nodes.dedup();
-    session.ask_all(&nodes, &Request::KeepDrop { drop: drop.clone() }).await;
+    let mut kept = 0;
+    for _ in 0..TELLS_MAX {
+        let mut again = Vec::new();
+        for nodes in nodes.chunks(TOLD_AT_ONCE) {
+            for (node, answer) in session.ask_all(nodes, &Request::KeepDrop { drop: drop.clone() }).await {
+                match answer {
+                    Some(Response::Kept(outcomes)) => match outcomes.first() {
+                        Some(Ok(())) => kept += 1,
+                        Some(Err(Refusal::Busy)) => again.push(node),
+                        Some(Err(_)) | None => {}
+                    },
+                    None | Some(Response::Refused(Refusal::Busy)) => again.push(node),
+                    Some(_) => {}
+                }
+            }
+        }
+        nodes = again;
+    }
+    kept
 }
 
 /// One shard to one node; the claim must be that node's, over exactly this shard.

@@ -233,6 +233,7 @@ impl Vault {
         transaction.replace(target, Some(&entry), true)?;
         let coding = transaction.packer.coding()?.to_string();
         let (_, commit) = transaction.commit()?;
+        self.look_again(&commit, progress);
         Ok(PutReport {
             entries: counts,
             bytes,
@@ -310,7 +311,7 @@ impl Vault {
         let mut transaction = Transaction::begin(self, &Arc::default())?;
         transaction.entry(path)?;
         transaction.replace(path, None, false)?;
-        Ok(transaction.commit()?.1)
+        self.committed(transaction)
     }
 
     /// Moves an entry to a path where nothing is yet; into a folder that is there, under its own name.
@@ -328,7 +329,7 @@ impl Vault {
         transaction.check_target(&to, false)?;
         transaction.replace(from, None, false)?;
         transaction.replace(&to, Some(&entry), false)?;
-        Ok(transaction.commit()?.1)
+        self.committed(transaction)
     }
 
     /// Makes an empty folder, and those above it.
@@ -336,7 +337,23 @@ impl Vault {
         let mut transaction = Transaction::begin(self, &Arc::default())?;
         transaction.check_target(path, false)?;
         transaction.replace(path, Some(&folder_entry(TreeRoot::EMPTY, 0o755)), true)?;
-        Ok(transaction.commit()?.1)
+        self.committed(transaction)
+    }
+
+    fn committed(&self, transaction: Transaction<'_>) -> Result<CommitReport, Error> {
+        let (_, commit) = transaction.commit()?;
+        self.look_again(&commit, &Arc::default());
+        Ok(commit)
+    }
+
+    /// Merges with whoever wrote at the same moment, if the change refers to chunks that were stored before: who prunes
+    /// may take them for unused, and one of us has to see the other's head. See [`crate::prune`].
+    fn look_again(&self, commit: &CommitReport, progress: &Arc<Progress>) {
+        if commit.figures.chunks_known > 0
+            && let Err(error) = self.state(progress)
+        {
+            tracing::warn!("whether somebody pruned at the same moment is not known: {error}");
+        }
     }
 
     /// Adds up a path.

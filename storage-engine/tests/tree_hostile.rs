@@ -225,6 +225,41 @@ fn a_walk_names_every_chunk_and_steps_over_what_it_is_told_to() {
     assert_eq!((seen, store.gets()), (1, 0));
 }
 
+#[test]
+fn the_nodes_of_a_map_are_named_without_opening_its_leaves() {
+    let mut store = Memory::new();
+    let mut builder = Builder::new();
+    for number in 0..20_000_u32 {
+        builder.push(&mut store, &number.to_be_bytes(), &[7; 300]).unwrap();
+    }
+    let root = builder.finish(&mut store).unwrap();
+    assert!(root.level() > 0);
+    let nodes = store.puts();
+    store.reset();
+    let mut named = Vec::new();
+    walk::map(&store, &root, |chunk| {
+        named.push(*chunk.key.as_bytes());
+        true
+    })
+    .unwrap();
+    let inner = store.gets();
+    assert_eq!(named.len(), nodes);
+    assert!(inner < nodes / 10, "{inner} of {nodes} were opened");
+    // Whoever reads the entries reads all of them.
+    store.reset();
+    assert!(map::range(&store, &root, Bound::Unbounded).all(|entry| entry.is_ok()));
+    assert_eq!(store.gets(), nodes);
+    store.reset();
+    let mut seen = 0;
+    let mut once = |_: &_| {
+        seen += 1;
+        false
+    };
+    walk::map(&store, &root, &mut once).unwrap();
+    walk::map(&store, &TreeRoot::EMPTY, &mut once).unwrap();
+    assert_eq!((seen, store.gets()), (1, 0));
+}
+
 /// No honest hash makes one, but a source that lies can: a directory that lies in itself.
 #[test]
 fn a_directory_without_a_bottom_is_given_up() {
@@ -275,6 +310,7 @@ proptest! {
         for root in [&base, &ours] {
             let _ = map_operations(&store, root, &ours);
             let _ = walk::directory(&store, root, |_, _| true);
+            let _ = walk::map(&store, root, |_| true);
         }
         let theirs = map_of(&mut store, 0..3);
         for roots in [[&base, &ours, &theirs], [&TreeRoot::EMPTY, &ours, &base], [&ours, &base, &TreeRoot::EMPTY]] {

@@ -23,6 +23,7 @@ mod net_mount;
 mod net_partition;
 mod net_poor_link;
 mod net_power_cut;
+mod net_prune;
 mod net_repair;
 mod net_round_trip;
 mod net_scrub;

@@ -54,6 +54,42 @@ fn placed_segments_are_known_in_the_next_process() {
 }
 
 #[test]
+fn what_is_forgotten_is_not_found_again_here_or_in_the_next_process() {
+    let (_folder, home) = home();
+    let [kept, gone, filling] = [1, 2, 3].map(|number| segment(number, 20));
+    let mut index = DedupIndex::open(&home, seal());
+    for segment in [&kept, &gone] {
+        index.placed(segment).expect("kept");
+        // Its list is open from now on.
+        assert_knows(&mut index, segment);
+    }
+    for chunk in &filling.chunks {
+        index.insert(chunk.tag, chunk.chunk_ref(filling.id));
+    }
+    // A chunk that lies in a segment which stays, too.
+    let moved = PlacedSegment { chunks: vec![gone.chunks[0].clone()], ..segment(4, 0) };
+    index.placed(&moved).expect("kept");
+    index.forget(&[gone.id, filling.id, segment(9, 0).id].into());
+    let is_gone = |index: &mut DedupIndex| {
+        let all = gone.chunks[1..].iter().chain(&filling.chunks);
+        all.for_each(|chunk| assert!(index.find(&chunk.tag).is_none()));
+        assert_knows(index, &kept);
+        assert_knows(index, &moved);
+        let mut cached: Vec<SegmentId> = index.cached().collect();
+        cached.sort();
+        assert_eq!(cached, [kept.id, moved.id]);
+    };
+    is_gone(&mut index);
+    index.set_table_seen(b"the table").expect("kept");
+    drop(index);
+    let mut index = reopen(&home, "the next process");
+    is_gone(&mut index);
+    // Placed anew, it is found again.
+    index.placed(&gone).expect("kept");
+    gone.chunks.iter().for_each(|chunk| assert!(index.find(&chunk.tag).is_some()));
+}
+
+#[test]
 fn chunks_of_segments_being_filled_are_known_at_once() {
     let (_folder, home) = home();
     let mut index = DedupIndex::open(&home, seal());

@@ -44,6 +44,7 @@ fn ancestor(counter: u64) -> Ancestor {
         version: version(&[(1, counter)]),
         written_at: Timestamp(1_700_000_000_000 + counter),
         root: root(counter),
+        table: TreeRoot::EMPTY,
     }
 }
 
@@ -77,13 +78,27 @@ fn payload() -> HeadPayload {
 /// A head that was written once is read for ever. `COMMONHOLD_WRITE_GOLDEN=1` writes the file if it is missing.
 #[test]
 fn golden_payload_of_version_1() {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/head_payload_v1.bin");
+    assert_golden("head_payload_v1.bin", &payload());
+}
+
+/// Since segments are pruned, the tables of former states are kept too.
+#[test]
+fn golden_payload_of_version_1_with_former_tables() {
+    let mut with_tables = payload();
+    for (number, former) in with_tables.history.states.iter_mut().enumerate() {
+        former.table = root(10 + number as u64);
+    }
+    assert_golden("head_payload_v1_tables.bin", &with_tables);
+}
+
+fn assert_golden(name: &str, payload: &HeadPayload) {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
     if !path.exists() && std::env::var_os("COMMONHOLD_WRITE_GOLDEN").is_some() {
-        fs::write(&path, payload().encode()).expect("written");
+        fs::write(&path, payload.encode()).expect("written");
     }
     let golden = fs::read(&path).expect("the golden file");
-    assert_eq!(HeadPayload::decode(golden.clone().into()).expect("readable"), payload());
-    assert!(payload().encode() == golden, "today's encoding is another");
+    assert_eq!(HeadPayload::decode(golden.clone().into()).expect("readable"), *payload);
+    assert!(payload.encode() == golden, "today's encoding is another");
 }
 
 #[test]
@@ -138,6 +153,7 @@ prop_compose! {
             version: Version::from_counters((0..devices as u8).map(|device| (DeviceId([device; 8]), number | 1))),
             written_at: Timestamp(number),
             root: root(number),
+            table: if number % 3 == 0 { TreeRoot::EMPTY } else { root(number ^ 2) },
         };
         HeadPayload {
             root: root(number),

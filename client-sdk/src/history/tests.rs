@@ -44,7 +44,12 @@ struct Writer {
 
 impl Writer {
     fn new() -> Self {
-        let at = Ancestor { version: Version::default(), written_at: Timestamp(0), root: TreeRoot::EMPTY };
+        let at = Ancestor {
+            version: Version::default(),
+            written_at: Timestamp(0),
+            root: TreeRoot::EMPTY,
+            table: TreeRoot::EMPTY,
+        };
         Self { at, history: History::default() }
     }
 
@@ -52,7 +57,7 @@ impl Writer {
         self.history.add(self.at.clone());
         self.history.trim(STATES_MAX);
         let version = self.at.version.next(DeviceId([device; 8]));
-        self.at = Ancestor { version, written_at: Timestamp(0), root: root(content) };
+        self.at = Ancestor { version, written_at: Timestamp(0), root: root(content), table: TreeRoot::EMPTY };
     }
 
     /// What `merge` and the head after it make of both.
@@ -61,7 +66,7 @@ impl Writer {
         self.history.join(&other.line());
         self.history.trim(STATES_MAX);
         let version = self.at.version.join(&other.at.version).next(DeviceId([device; 8]));
-        self.at = Ancestor { version, written_at: Timestamp(0), root: root(content) };
+        self.at = Ancestor { version, written_at: Timestamp(0), root: root(content), table: TreeRoot::EMPTY };
     }
 
     fn line(&self) -> History {

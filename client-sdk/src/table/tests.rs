@@ -52,12 +52,21 @@ fn the_parts_of_a_long_chunk_list_ascend_and_hold_all_of_it() {
 }
 
 #[test]
-fn the_three_kinds_of_keys_lie_one_after_another() {
+fn the_four_kinds_of_keys_lie_one_after_another() {
     let segment = segment(0xff, 1);
     let (chunks, _) = chunk_edits(&segment).next().expect("a part");
     let (segment_key, _) = segment_edit(&segment.id, &segment.info);
     let node = node_key(NodeKey([0xff; 8]));
-    assert!(chunks < node && node < segment_key && segment_key.as_slice() >= SEGMENTS_FROM);
+    let tombstone_key = tombstone_key(&segment.id);
+    assert!(chunks < tombstone_key && tombstone_key < node);
+    assert!(is_tombstone(&tombstone_key) && !(CHUNKS_FROM..CHUNKS_TO).contains(&&*tombstone_key));
+    assert!(![&chunks, &node, &segment_key].into_iter().any(|key| is_tombstone(key)));
+    assert_eq!(tombstone(&tombstone_key, &tombstone_value(7)).expect("a tombstone"), (segment.id, 7));
+    let described = |key| described_by(key).expect("a key");
+    assert_eq!((described(&chunks), described(&segment_key)), (Some(segment.id), Some(segment.id)));
+    assert_eq!((described(&node), described(&tombstone_key)), (None, None));
+    assert!(chunks.starts_with(&parts_from(&segment.id)));
+    assert!(node < segment_key && segment_key.as_slice() >= SEGMENTS_FROM);
     assert_eq!(segment_of_key(&segment_key).expect("a segment"), segment.id);
 }
 
@@ -99,6 +108,8 @@ proptest! {
         let _ = unpack(&bytes);
         let _ = segment_of_key(&bytes);
         let _ = segment_of_part(&bytes);
+        let _ = described_by(&bytes);
+        let _ = tombstone(&bytes, &bytes);
         let bytes = Bytes::from(bytes);
         let _ = SegmentInfo::decode(bytes.clone());
         let _ = NodeHint::decode(bytes.clone());

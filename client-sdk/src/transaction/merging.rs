@@ -1,13 +1,17 @@
-//! Two states that do not know of each other become one: drives by path, tables as a union.
+//! Two states that do not know of each other become one: drives by path, tables as a union, but for segments that one
+//! of them has dropped ([`super::disputes`]).
 
 use commonhold_protocol::{DeviceId, Timestamp, Version};
 use commonhold_storage_engine::tree::{
-    map::{self, TreeRoot},
+    map::TreeRoot,
     merge::{self, ConflictLabel, Labels},
     name::Name,
 };
 
-use super::Transaction;
+use super::{
+    Transaction,
+    disputes::{Disputes, Remembering},
+};
 use crate::{
     error::Error,
     head_payload::HeadPayload,
@@ -15,6 +19,7 @@ use crate::{
     packer::Content,
     session::now,
     table::{NodeHint, NodeKey},
+    tombstones,
     vault::State,
 };
 
@@ -33,11 +38,12 @@ impl Transaction<'_> {
         }
         let base = ours_line.nearest_common(&theirs_line).map(|ancestor| ancestor.root.clone());
         let labels = Labels { ours: label(ours_label)?, theirs: label(author(&theirs.payload))? };
-        let reader = self.reader.clone();
+        let disputes = Disputes::between(&self.reader, [&self.table, &theirs.payload.table])?;
+        let source = Remembering::new(self.reader.clone(), !disputes.is_empty());
         let conflicts = &mut self.conflicts;
         self.root = merge::merge(
-            &reader,
-            &mut self.packer.sink(Content::Tree),
+            &source,
+            &mut source.sink(self.packer.sink(Content::Tree)),
             &base.unwrap_or(TreeRoot::EMPTY),
             &self.root,
             &theirs.payload.root,
@@ -48,8 +54,16 @@ impl Transaction<'_> {
                 conflicts.push(format!("{folders}/{}", name(kept.copy)));
             },
         )?;
-        self.table = self.union_of_tables(&theirs.payload.table)?;
-        for hint in &theirs.payload.hints {
+        let tables = [&self.table, &theirs.payload.table];
+        let wanted = disputes.wanted(&source, &self.root, tables)?;
+        self.take_back(&disputes, &wanted)?;
+        let unwanted = disputes.without(&wanted);
+        // Before the table is edited: its new nodes must not be found in them.
+        self.packer.forget(&unwanted);
+        self.hints.retain(|hint| !unwanted.contains(&hint.id));
+        let mut sink = source.sink(self.packer.sink(Content::Tree));
+        self.table = tombstones::union(&source, &mut sink, tables, &disputes.segments(), &wanted)?;
+        for hint in theirs.payload.hints.iter().filter(|hint| !unwanted.contains(&hint.id)) {
             match self.hints.iter_mut().find(|ours| ours.id == hint.id) {
                 // In one table means in the union.
                 Some(ours) => ours.in_table |= hint.in_table,
@@ -63,20 +77,6 @@ impl Transaction<'_> {
         self.state.payload.coding = self.state.payload.coding.or(theirs.payload.coding);
         self.state.version = self.state.version.join(&theirs.version);
         Ok(())
-    }
-
-    /// What either table has. An entry that both have is the same but for holders, which are hints.
-    fn union_of_tables(&mut self, theirs: &TreeRoot) -> Result<TreeRoot, Error> {
-        let reader = self.reader.clone();
-        let mut editor = map::Editor::new(&reader, &self.table);
-        let mut sink = self.packer.sink(Content::Tree);
-        for change in map::diff(&reader, &self.table, theirs) {
-            let change = change?;
-            if let (None, Some(value)) = (change.before, change.after) {
-                editor.edit(&mut sink, &change.key, Some(&value))?;
-            }
-        }
-        Ok(editor.finish(&mut sink)?)
     }
 }
 
@@ -97,7 +97,12 @@ fn author(payload: &HeadPayload) -> (Timestamp, DeviceId) {
 }
 
 pub(super) fn ancestor_of(version: &Version, payload: &HeadPayload) -> Ancestor {
-    Ancestor { version: version.clone(), written_at: payload.written_at, root: payload.root.clone() }
+    Ancestor {
+        version: version.clone(),
+        written_at: payload.written_at,
+        root: payload.root.clone(),
+        table: payload.table.clone(),
+    }
 }
 
 fn label((written_at, device): (Timestamp, DeviceId)) -> Result<ConflictLabel, Error> {

@@ -57,6 +57,34 @@ where
     walk.run()
 }
 
+/// Names the nodes of a map whose values are of no interest: its leaves are named, but not opened. Where `visit` says no
+/// to an inner node, that is not opened either.
+pub fn map<S, V>(source: &S, root: &TreeRoot, mut visit: V) -> Result<(), TreeError<S::Error>>
+where
+    S: ChunkSource,
+    V: FnMut(&ChunkRef) -> bool,
+{
+    let Some((level, chunk)) = root.top() else { return Ok(()) };
+    // Inner nodes that are to be opened yet: at most a node's children for each level.
+    let mut open = Vec::new();
+    if visit(chunk) && *level > 0 {
+        open.push((chunk.clone(), *level, None::<Vec<u8>>));
+    }
+    while let Some((chunk, level, last_key)) = open.pop() {
+        let place = Place { chunk: &chunk, level, last_key: last_key.as_deref() };
+        let Node::Inner(inner) = map::open(source, &place)?.1 else {
+            return Err(TreeError::Misplaced { what: "kind" });
+        };
+        for at in 0..inner.len() {
+            let child = inner.child(at);
+            if visit(&child) && level > 1 {
+                open.push((child, level - 1, Some(inner.key(at).to_vec())));
+            }
+        }
+    }
+    Ok(())
+}
+
 struct Walk<'s, S, V> {
     source: &'s S,
     visit: V,
