@@ -35,7 +35,6 @@ use commonhold_policy::{
         containment,
         schedule::{Rate, Schedule},
     },
-    life::SearchPace,
     repair::order::{self, Times},
 };
 use commonhold_protocol::{
@@ -221,7 +220,6 @@ pub struct Auditor {
     /// About so many of them were never heard of by themselves.
     unseen: usize,
     probes: Arc<Semaphore>,
-    searches: SearchPace,
     /// Wards of which not all shards stand.
     ailing: BTreeSet<WardNumber>,
     /// Wards whose repair is ordered.
@@ -260,7 +258,6 @@ impl Auditor {
             holders: Table::new(),
             unseen: 0,
             probes: Arc::new(Semaphore::new(lives::PROBES_AT_ONCE)),
-            searches: SearchPace::new(parts.clock.now()),
             ailing: BTreeSet::new(),
             orders: BTreeMap::new(),
             repaired_at: BTreeMap::new(),

@@ -8,7 +8,7 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::{Arc, atomic::Ordering::Relaxed},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use commonhold_network::{
@@ -16,10 +16,7 @@ use commonhold_network::{
     serve_stream, with_last_ports,
 };
 use commonhold_policy::expiry::ClockDoubt;
-use commonhold_protocol::{
-    NodeId,
-    ask::{Refusal, Response},
-};
+use commonhold_protocol::NodeId;
 use commonhold_storage_engine::store::{ShardStore, StoreError, StoreOptions};
 use tokio::sync::{Notify, mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -52,7 +49,7 @@ const EVIDENCE_FOLDER: &str = "evidence";
 /// What the auditor remembers over a restart, in the data folder.
 const AUDITS_FILE: &str = "audits";
 /// Questions that wait for their turn; beyond these, they wait in the peer's queue, which is bounded too.
-const ASKS_WAITING_MAX: usize = 1024;
+const ASKS_WAITING_MAX: usize = 256;
 /// How long stopping waits for shards that are being received.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -346,23 +343,17 @@ async fn serve<S: Service>(
     let mut turns = Turns::new();
     let (done, mut finished) = mpsc::channel(turns::AT_ONCE);
     loop {
-        while let Some((from, ask)) = turns.next(Instant::now()) {
+        while let Some((from, ask)) = turns.next() {
             let answer = answer(running, service.clone(), ask);
-            let turn = Turn { from, began: Instant::now(), done: done.clone() };
+            let turn = Turn { from, done: done.clone() };
             running.tasks.spawn(async move {
                 answer.await;
                 drop(turn);
             });
         }
-        let wakes_at = turns.wakes_at();
         tokio::select! {
-            Some((from, took)) = finished.recv() => turns.done(from, took, Instant::now()),
-            Some(ask) = inbound.asks.recv(), if turns.waiting() < ASKS_WAITING_MAX => {
-                if let Err(ask) = turns.push(ask.from, ask, Instant::now()) {
-                    ask.reply.send(Response::Refused(Refusal::Busy));
-                }
-            }
-            () = sleep_until(wakes_at), if wakes_at.is_some() => {}
+            Some(from) = finished.recv() => turns.done(from),
+            Some(ask) = inbound.asks.recv(), if turns.waiting() < ASKS_WAITING_MAX => turns.push(ask.from, ask),
             Some(stream) = inbound.streams.recv() => {
                 if let Some(address) = &stream.from_addr {
                     running.neighbours.connected(stream.from, address);
@@ -390,25 +381,16 @@ async fn serve<S: Service>(
     }
 }
 
-/// Never, if there is no such moment.
-async fn sleep_until(at: Option<Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at.into()).await,
-        None => std::future::pending().await,
-    }
-}
-
 /// A turn; given back when dropped.
 struct Turn {
     from: NodeId,
-    began: Instant,
-    done: mpsc::Sender<(NodeId, Duration)>,
+    done: mpsc::Sender<NodeId>,
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
         // There is room for all that run at once.
-        let _ = self.done.try_send((self.from, self.began.elapsed()));
+        let _ = self.done.try_send(self.from);
     }
 }
 
