@@ -11,7 +11,7 @@ pub enum Kernel {
     Gfni512,
     /// The same, 32 bytes at a time: GFNI with AVX2, for processors without AVX-512.
     Gfni256,
-    /// Two table look-ups per product, 32 bytes at a time.
+    /// Two table look-ups per product, 64 bytes at a time.
     Avx2,
     /// `reed-solomon-erasure`'s own loop.
     Portable,
