@@ -73,6 +73,8 @@ fn serve(path: &Path) -> Result<(), Failure> {
     runtime.block_on(async {
         let mut signals = Signals::listen().map_err(Failure::Signals)?;
         let stopped = async move {
+            // Nobody waits for the end before the node is open.
+            crate::allocator::keep_buffers();
             signals.next().await;
             tracing::info!("stopping");
         };
