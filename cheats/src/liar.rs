@@ -19,6 +19,8 @@ use commonhold_protocol::{
 use crate::lie::Lie;
 
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Longer than readers wait for those that answer last, and shorter than they wait for any.
+const LATE: Duration = Duration::from_secs(3);
 
 /// What it was given first.
 #[derive(Default)]
@@ -61,7 +63,7 @@ impl Liar {
             }
             let record = match self.lie {
                 Lie::MakesUp => Record { claims: self.false_claims(segment, manifest.coding.n()), ..record },
-                Lie::Drops | Lie::Old | Lie::Rejects => record,
+                Lie::Drops | Lie::Old | Lie::Rejects | Lie::Late => record,
             };
             self.first().records.insert(segment, record.clone());
             made_up.push(record);
@@ -110,7 +112,7 @@ impl Liar {
         let first = self.first();
         let (head, lease) = (first.heads.get(vault).cloned(), first.leases.get(vault).cloned());
         let (head, lease) = match self.lie {
-            Lie::Drops | Lie::Rejects => (None, None),
+            Lie::Drops | Lie::Rejects | Lie::Late => (None, None),
             Lie::Old => (head, lease),
             Lie::MakesUp => (head.and_then(forged), lease.and_then(forged)),
         };
@@ -136,7 +138,7 @@ impl Liar {
     fn health(&self, segments: &[SegmentId]) -> Response {
         let report = match self.lie {
             Lie::MakesUp => Some(HealthReport { lost: 1, repairing: true, ..HealthReport::default() }),
-            Lie::Drops | Lie::Old | Lie::Rejects => None,
+            Lie::Drops | Lie::Old | Lie::Rejects | Lie::Late => None,
         };
         Response::Health(vec![report; segments.len()])
     }
@@ -151,6 +153,12 @@ fn forged<T: SignedObject>(object: Unverified<T>) -> Option<Unverified<T>> {
 
 impl Service for Liar {
     async fn answer(&self, from: NodeId, request: Request) -> Option<Response> {
+        if self.lie == Lie::Late {
+            if matches!(request, Request::FetchHeads { .. } | Request::FetchRecords { .. }) {
+                tokio::time::sleep(LATE).await;
+            }
+            return self.honest.answer(from, request).await;
+        }
         let said = match request {
             Request::KeepRecords { records, lease } => {
                 let count = records.len();

@@ -5,6 +5,7 @@
 //! is installed. The program is `cli/examples/cheats.rs`: `cheats KIND --config node.toml`.
 
 mod cheat;
+mod flood;
 mod inventing;
 mod kind;
 mod liar;
@@ -12,6 +13,7 @@ mod lie;
 
 use std::{path::Path, process::ExitCode, sync::Arc};
 
+use commonhold_network::Multiaddr;
 use commonhold_node::{Config, NoObserver, Node, identity::Identity};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -35,6 +37,11 @@ pub fn main() -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env();
     let filter = filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    if let [flood, arguments @ ..] = arguments.as_slice()
+        && flood == "flood"
+    {
+        return ended(flood_by(arguments));
+    }
     let [kind, option, config] = arguments.as_slice() else { return usage() };
     let role = Kind::parse(kind).map(Role::Cheat).or_else(|| Lie::parse(kind).map(Role::Liar));
     let Some(role) = role.filter(|_| option == "--config") else { return usage() };
@@ -55,7 +62,15 @@ fn usage() -> ExitCode {
     let kinds = Kind::ALL.iter().map(|kind| kind.name());
     let kinds: Vec<&str> = kinds.chain(Lie::ALL.iter().map(|lie| lie.name())).collect();
     eprintln!("cheats KIND --config node.toml, where KIND is one of: {}", kinds.join(", "));
+    eprintln!("cheats flood NETWORK LISTEN STREAMS NODE...: a stranger, and no node");
     ExitCode::from(2)
+}
+
+fn flood_by(arguments: &[String]) -> Result<(), Box<dyn std::error::Error>> {
+    let [network, listen, streams, nodes @ ..] = arguments else { return Err("too few arguments".into()) };
+    let nodes = nodes.iter().map(|node| node.parse()).collect::<Result<Vec<Multiaddr>, _>>()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(flood::run(network.parse()?, listen.parse()?, streams.parse()?, nodes))
 }
 
 fn run(role: Role, config: &Path) -> Result<(), Box<dyn std::error::Error>> {

@@ -12,11 +12,13 @@ pub enum Lie {
     MakesUp,
     /// Refuses to keep anything.
     Rejects,
+    /// Says the truth, but says what it knows of heads and records when all others have long answered.
+    Late,
 }
 
 impl Lie {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Drops, Self::Old, Self::MakesUp, Self::Rejects];
+    pub const ALL: [Self; 5] = [Self::Drops, Self::Old, Self::MakesUp, Self::Rejects, Self::Late];
 
     /// As it is called on the command line.
     pub fn name(self) -> &'static str {
@@ -25,6 +27,7 @@ impl Lie {
             Self::Old => "old",
             Self::MakesUp => "makes-up",
             Self::Rejects => "rejects",
+            Self::Late => "late",
         }
     }
 

@@ -251,27 +251,32 @@ impl Download {
     async fn ask_stewards(&self) -> Result<Option<(SegmentInfo, Holders)>, Error> {
         let nodes = self.session.closest(*self.segment.as_bytes()).await?;
         let request = Request::FetchRecords { segments: vec![self.segment] };
-        let mut found = None;
+        let (mut found, mut words): (_, Vec<Vec<(ShardIndex, NodeId)>>) = (None, Vec::new());
         for group in nodes.chunks(10) {
-            let mut words: Vec<Vec<(ShardIndex, NodeId)>> = Vec::new();
-            for (_, answer) in self.session.ask_all(group, &request).await {
-                let Some(Response::Records(records)) = answer else { continue };
-                let Some(record) = records.into_iter().flatten().next() else { continue };
-                let Some(manifest) = self.checked(record.manifest) else { continue };
-                found.get_or_insert((manifest.coding, manifest.length));
-                self.catalog.learn_manifest(self.segment, manifest);
-                let claims = record.claims.into_iter().filter(|claim| claim.leaf.segment == self.segment);
-                let claims = claims.filter_map(|claim| claim.verify(self.session.network()).ok());
-                words.push(claims.map(|claim| (claim.claim.leaf.index, claim.holder)).collect());
-            }
-            if let Some((coding, length)) = found {
-                let contacts = self.session.peer().known_contacts();
-                let known: BTreeSet<NodeId> = contacts.into_iter().map(|contact| contact.node).collect();
-                let holders = in_fair_order(coding, &words, |node| known.contains(node));
-                return Ok(Some(self.learn_holders(coding, length, holders)));
+            let enough = |answers: Vec<(NodeId, Response)>, _| {
+                for (_, answer) in answers {
+                    let Response::Records(records) = answer else { continue };
+                    let Some(record) = records.into_iter().flatten().next() else { continue };
+                    let Some(manifest) = self.checked(record.manifest) else { continue };
+                    found.get_or_insert((manifest.coding, manifest.length));
+                    self.catalog.learn_manifest(self.segment, manifest);
+                    let claims = record.claims.into_iter().filter(|claim| claim.leaf.segment == self.segment);
+                    let claims = claims.filter_map(|claim| claim.verify(self.session.network()).ok());
+                    words.push(claims.map(|claim| (claim.claim.leaf.index, claim.holder)).collect());
+                }
+                // A steward may know the record and withhold the claims.
+                let claimed: BTreeSet<ShardIndex> = words.iter().flatten().map(|(index, _)| *index).collect();
+                found.is_some_and(|(coding, _): (Coding, u64)| claimed.len() >= usize::from(coding.k()))
+            };
+            if self.session.ask_until(group, &request, enough).await {
+                break;
             }
         }
-        Ok(None)
+        let Some((coding, length)) = found else { return Ok(None) };
+        let contacts = self.session.peer().known_contacts();
+        let known: BTreeSet<NodeId> = contacts.into_iter().map(|contact| contact.node).collect();
+        let holders = in_fair_order(coding, &words, |node| known.contains(node));
+        Ok(Some(self.learn_holders(coding, length, holders)))
     }
 
     fn learn_holders(

@@ -88,19 +88,24 @@ pub(crate) fn read(session: &Session, home: &Home, keys: &VaultKeys, progress: &
     let nodes = session.wait_for(progress, session.closest(*vault.as_bytes()))??;
     // Stewards are among the nearest; the others are asked only if those know too little.
     for group in nodes.chunks(10) {
-        let answers = session.wait_for(progress, session.ask_all(group, &Request::FetchHeads { vault }))?;
-        for (node, answer) in answers {
-            let Some(Response::Heads { heads: found, lease: found_lease }) = answer else { continue };
-            asked.push(node);
-            heads.extend(found.into_iter().filter_map(|head| verified_head(session, keys, head)));
-            if let Some(found) = found_lease.and_then(|lease| lease.verify(session.network()).ok())
-                && found.vault == vault
-            {
-                session.learn_lease(found);
+        let request = Request::FetchHeads { vault };
+        let enough = |answers: Vec<(NodeId, Response)>, silent| {
+            for (node, answer) in answers {
+                let Response::Heads { heads: found, lease: found_lease } = answer else { continue };
+                asked.push(node);
+                heads.extend(found.into_iter().filter_map(|head| verified_head(session, keys, head)));
+                if let Some(found) = found_lease.and_then(|lease| lease.verify(session.network()).ok())
+                    && found.vault == vault
+                {
+                    session.learn_lease(found);
+                }
             }
-        }
-        heads = rules::maximal(heads);
-        if !heads.is_empty() && !rules::is_rollback(&seen, &heads) {
+            heads = rules::maximal(std::mem::take(&mut heads));
+            // Where nothing was seen before, an old head cannot be told: the silent one may have the newest.
+            let all_count = seen == Version::default();
+            !heads.is_empty() && !rules::is_rollback(&seen, &heads) && (silent == 0 || !all_count)
+        };
+        if session.wait_for(progress, session.ask_until(group, &request, enough))? {
             break;
         }
     }

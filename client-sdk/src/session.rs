@@ -196,9 +196,40 @@ impl Session {
         nodes.iter().copied().zip(answers).collect()
     }
 
+    /// Asks several nodes the same at once, and those that were silent once more, for as long as they may take, unless
+    /// `enough` says, of the answers that came and the number of the silent, that no more are needed: whoever lies is
+    /// quick, and the one that does not may be slow.
+    pub(crate) async fn ask_until(
+        &self,
+        nodes: &[NodeId],
+        request: &Request,
+        mut enough: impl FnMut(Vec<(NodeId, Response)>, usize) -> bool,
+    ) -> bool {
+        let mut silent = nodes.to_vec();
+        for stragglers in [ASK_STRAGGLERS, ASK_TIMEOUT] {
+            let asks = silent.iter().map(|node| (*node, request.clone())).collect();
+            let answers = self.ask_each_within(asks, stragglers).await;
+            let (answered, still): (Vec<_>, Vec<_>) =
+                silent.into_iter().zip(answers).partition(|(_, answer)| answer.is_some());
+            let answered = answered.into_iter().filter_map(|(node, answer)| Some((node, answer?)));
+            silent = still.into_iter().map(|(node, _)| node).collect();
+            if enough(answered.collect(), silent.len()) {
+                return true;
+            }
+            if silent.is_empty() {
+                break;
+            }
+        }
+        false
+    }
+
     /// Asks nodes at once, each its own question; the answers come in the order of the questions. Stragglers are dropped
     /// some time after all but a few have answered.
     pub(crate) async fn ask_each(&self, asks: Vec<(NodeId, Request)>) -> Vec<Option<Response>> {
+        self.ask_each_within(asks, ASK_STRAGGLERS).await
+    }
+
+    async fn ask_each_within(&self, asks: Vec<(NodeId, Request)>, stragglers: Duration) -> Vec<Option<Response>> {
         let mut answers = vec![None; asks.len()];
         let (mut answered, enough) = (0, asks.len() * 3);
         let ask = |(at, (node, request))| async move { (at, node, self.peer.ask(node, request, ASK_TIMEOUT).await) };
@@ -218,7 +249,7 @@ impl Session {
             answers[at] = answer.ok();
             answered += 1;
             if answered * 4 >= enough {
-                patience.as_mut().reset(tokio::time::Instant::now() + ASK_STRAGGLERS);
+                patience.as_mut().reset(tokio::time::Instant::now() + stragglers);
             }
         }
         answers

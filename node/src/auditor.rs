@@ -35,6 +35,7 @@ use commonhold_policy::{
         containment,
         schedule::{Rate, Schedule},
     },
+    life::SearchPace,
     repair::order::{self, Times},
 };
 use commonhold_protocol::{
@@ -220,6 +221,7 @@ pub struct Auditor {
     /// About so many of them were never heard of by themselves.
     unseen: usize,
     probes: Arc<Semaphore>,
+    searches: SearchPace,
     /// Wards of which not all shards stand.
     ailing: BTreeSet<WardNumber>,
     /// Wards whose repair is ordered.
@@ -258,6 +260,7 @@ impl Auditor {
             holders: Table::new(),
             unseen: 0,
             probes: Arc::new(Semaphore::new(lives::PROBES_AT_ONCE)),
+            searches: SearchPace::new(parts.clock.now()),
             ailing: BTreeSet::new(),
             orders: BTreeMap::new(),
             repaired_at: BTreeMap::new(),

@@ -38,6 +38,7 @@ use self::{
 };
 use crate::{
     config::Rate,
+    cpu_time,
     custody::DrainState,
     identity::Identity,
     neighbours::Neighbours,
@@ -413,7 +414,7 @@ fn refusal(error: &StoreError) -> Refusal {
 
 /// Runs what blocks off the runtime's thread. A panic there is a refusal to the peer, not the end of the node.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Refusal> + Send + 'static) -> Result<T, Refusal> {
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
+    cpu_time::blocking(work).await.unwrap_or_else(|error| {
         tracing::error!(%error, "work on the disk failed");
         Err(Refusal::Other)
     })

@@ -8,6 +8,7 @@
 pub mod auditor;
 pub mod clock;
 pub mod config;
+mod cpu_time;
 pub mod custody;
 pub mod dashboard;
 pub mod data_dir;

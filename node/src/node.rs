@@ -3,6 +3,7 @@
 
 mod background;
 mod bootstrap;
+mod serve;
 
 use std::{
     net::SocketAddr,
@@ -11,10 +12,7 @@ use std::{
     time::Duration,
 };
 
-use commonhold_network::{
-    Inbound, InboundAsk, InboundStream, Limits, Multiaddr, NetworkError, Peer, PeerConfig, PeerEvent, Role,
-    serve_stream, with_last_ports,
-};
+use commonhold_network::{Limits, Multiaddr, NetworkError, Peer, PeerConfig, Role, with_last_ports};
 use commonhold_policy::expiry::ClockDoubt;
 use commonhold_protocol::NodeId;
 use commonhold_storage_engine::store::{ShardStore, StoreError, StoreOptions};
@@ -39,7 +37,6 @@ use crate::{
     status::{NodeStatus, PledgeStatus, RecordStatus, ShardStatus, TrafficStatus},
     steward::Steward,
     sweep::{Ledger, ServedVaults, Sweep},
-    turns::{self, Turns},
 };
 
 /// The folder of the record store, in the data folder.
@@ -48,8 +45,6 @@ pub(crate) const RECORDS_FOLDER: &str = "records";
 const EVIDENCE_FOLDER: &str = "evidence";
 /// What the auditor remembers over a restart, in the data folder.
 const AUDITS_FILE: &str = "audits";
-/// Questions that wait for their turn; beyond these, they wait in the peer's queue, which is bounded too.
-const ASKS_WAITING_MAX: usize = 256;
 /// How long stopping waits for shards that are being received.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -283,7 +278,7 @@ async fn run_in<S: Service>(
     let folder = data_dir.path().to_owned();
     running.tasks.spawn(bootstrap::run(peer.clone(), config.bootstrap(), folder, running.stop.clone()));
 
-    let served_all = serve(&running, Arc::new(service), &source, data_dir, dashboard_address, inbound);
+    let served_all = serve::run(&running, Arc::new(service), &source, data_dir, dashboard_address, inbound);
     let ended = tokio::select! {
         served = served_all => served,
         () = shutdown => Ok(()),
@@ -327,93 +322,6 @@ struct Running {
     stop: CancellationToken,
     tasks: TaskTracker,
     limits: Limits,
-}
-
-/// Hands on what comes in. Ends only when the peer does.
-async fn serve<S: Service>(
-    running: &Running,
-    service: Arc<S>,
-    source: &Figures,
-    data_dir: &DataDir,
-    dashboard_address: SocketAddr,
-    mut inbound: Inbound,
-) -> Result<(), NodeError> {
-    publish_addresses(&running.peer, source, data_dir).await?;
-    data_dir.publish(DASHBOARD_FILE, &format!("{dashboard_address}\n{:#}\n", running.peer.node_id()))?;
-    let mut turns = Turns::new();
-    let (done, mut finished) = mpsc::channel(turns::AT_ONCE);
-    loop {
-        while let Some((from, ask)) = turns.next() {
-            let answer = answer(running, service.clone(), ask);
-            let turn = Turn { from, done: done.clone() };
-            running.tasks.spawn(async move {
-                answer.await;
-                drop(turn);
-            });
-        }
-        tokio::select! {
-            Some(from) = finished.recv() => turns.done(from),
-            Some(ask) = inbound.asks.recv(), if turns.waiting() < ASKS_WAITING_MAX => turns.push(ask.from, ask),
-            Some(stream) = inbound.streams.recv() => {
-                if let Some(address) = &stream.from_addr {
-                    running.neighbours.connected(stream.from, address);
-                }
-                let serving = serve_one(stream, service.clone(), running.limits.clone());
-                let stop = running.stop.clone();
-                running.tasks.spawn(async move { stop.run_until_cancelled(serving).await });
-            }
-            Some(event) = inbound.events.recv() => match event {
-                PeerEvent::Connected { node, address } => {
-                    running.neighbours.connected(node, &address);
-                    running.auditor.tell(News::Seen(node));
-                    running.news.notify_one();
-                }
-                PeerEvent::Disconnected { node } => {
-                    running.neighbours.disconnected(node);
-                    running.auditor.tell(News::Gone(node));
-                }
-                PeerEvent::NewContact(_) => running.news.notify_one(),
-                PeerEvent::LostContact { .. } => {}
-                PeerEvent::Listening { .. } => publish_addresses(&running.peer, source, data_dir).await?,
-            },
-            else => return Err(NetworkError::Stopped.into()),
-        }
-    }
-}
-
-/// A turn; given back when dropped.
-struct Turn {
-    from: NodeId,
-    done: mpsc::Sender<NodeId>,
-}
-
-impl Drop for Turn {
-    fn drop(&mut self) {
-        // There is room for all that run at once.
-        let _ = self.done.try_send(self.from);
-    }
-}
-
-fn answer<S: Service>(running: &Running, service: Arc<S>, ask: InboundAsk) -> impl Future<Output = ()> + use<S> {
-    let InboundAsk { from, from_addr, request, reply } = ask;
-    if let Some(address) = &from_addr {
-        running.neighbours.connected(from, address);
-    }
-    running.observer.asked(from, &request);
-    running.auditor.tell(News::Seen(from));
-    let observer = running.observer.clone();
-    async move {
-        if let Some(response) = service.answer(from, request).await {
-            observer.answered(from, &response);
-            reply.send(response);
-        }
-    }
-}
-
-async fn serve_one<S: Service>(stream: InboundStream, service: Arc<S>, limits: Limits) {
-    if let Err(error) = serve_stream(stream, &*service, limits.streams).await {
-        tracing::debug!(%error, "a shard stream has ended");
-    }
 }
 
 /// Where the node listened when it ran last. A line that cannot be read is left out.

@@ -11,6 +11,7 @@ use commonhold_protocol::{
 
 use crate::{
     auditor::AuditorHandle,
+    cpu_time::blocking,
     holder::Holder,
     neighbours::Neighbours,
     steward::{Sender, Steward},
@@ -57,8 +58,7 @@ impl Service for NodeService {
             request => {
                 let (steward, ledger, sender) =
                     (self.steward.clone(), self.ledger.clone(), self.neighbours.sender(from));
-                let answered =
-                    tokio::task::spawn_blocking(move || from_disk(&steward, &ledger, &sender, request)).await;
+                let answered = blocking(move || from_disk(&steward, &ledger, &sender, request)).await;
                 answered.unwrap_or_else(|error| {
                     tracing::error!(%error, %from, "a question could not be answered");
                     Response::Refused(Refusal::Other)

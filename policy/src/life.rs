@@ -135,6 +135,35 @@ impl NodeLife {
     }
 }
 
+/// When nodes are looked for that are known by name only: a few a second, one after another.
+///
+/// To sign claims in as many names as one likes costs nothing, and to look for a node that does not exist is a walk
+/// through the network. Whoever is really there is found a little later, and mostly connects by itself before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SearchPace {
+    free_at: Timestamp,
+}
+
+/// Between two nodes that are looked for.
+const SEARCH_EVERY_MS: u64 = 250;
+/// So many may be looked for at once if none was for a while: a segment's holders, and some more.
+const SEARCHES_SAVED: u64 = 64;
+
+impl SearchPace {
+    /// All saved up.
+    pub fn new(now: Timestamp) -> Self {
+        Self { free_at: Timestamp(now.0.saturating_sub(SEARCH_EVERY_MS * SEARCHES_SAVED)) }
+    }
+
+    /// The moment for one more search, `now` or later. It is taken: the next one is given a later one.
+    pub fn next(&mut self, now: Timestamp) -> Timestamp {
+        let saved_from = Timestamp(now.0.saturating_sub(SEARCH_EVERY_MS * SEARCHES_SAVED));
+        let at = self.free_at.max(saved_from).after_ms(SEARCH_EVERY_MS);
+        self.free_at = at;
+        at.max(now)
+    }
+}
+
 /// When a node may be asked again whether it is there, though nobody waited for the moment: because its connection
 /// ended.
 ///

@@ -1,6 +1,6 @@
 //! A node's life: who is silent is suspect, who stays silent is lost, and nobody who comes and goes is lost every time.
 
-use commonhold_policy::life::{self, Life, NodeLife, ProbePace, STRETCH_MAX};
+use commonhold_policy::life::{self, Life, NodeLife, ProbePace, STRETCH_MAX, SearchPace};
 use commonhold_protocol::Timestamp;
 use proptest::prelude::*;
 
@@ -113,4 +113,17 @@ fn who_ends_each_connection_is_asked_every_five_seconds_and_no_more() {
     assert_eq!(pace.not_before(Timestamp(0), 15 * 60 * 1000), None, "our clock was set back");
     // Who is asked more often in any case may be asked that often.
     assert_eq!(pace.not_before(Timestamp(55_500), 500), None);
+}
+
+#[test]
+fn made_up_nodes_are_looked_for_a_few_at_a_time() {
+    let start = Timestamp(1_000_000);
+    let mut pace = SearchPace::new(start);
+    let at_once = (0..1000).map(|_| pace.next(start)).filter(|at| *at == start).count();
+    assert_eq!(at_once, 64);
+    let last = pace.next(start);
+    assert_eq!(last.ms_since(start), (1000 - 64 + 1) * 250);
+    // Nobody waits longer for having been quiet, and no more is saved up than at first.
+    let later = last.after_ms(3_600_000);
+    assert_eq!((0..1000).map(|_| pace.next(later)).filter(|at| *at == later).count(), 64);
 }

@@ -11,6 +11,8 @@ mod net_cheats;
 mod net_damaged_disks;
 mod net_dead_nodes;
 mod net_drain;
+mod net_dying_repairers;
+mod net_flood;
 mod net_full;
 mod net_interrupted;
 mod net_interrupted_get;

@@ -77,6 +77,29 @@ fn seven_liars_of_eight_hide_no_head_and_no_record() {
     }
 }
 
+/// Liars are quick: whoever believed those that answer first would believe them.
+#[test]
+fn an_honest_steward_is_waited_for_when_the_seven_that_were_quicker_know_too_little() {
+    let mut network = start(EIGHT);
+    let liars: Vec<usize> = (1..EIGHT).collect();
+    for lie in [Lie::Drops, Lie::Old] {
+        network.make_liars(&liars, lie);
+        network.make_liars(&[0], Lie::Late);
+        let (home, phrase) = network.new_home(&format!("home-{}", lie.name()));
+        for name in ["first", "second"] {
+            put(&network, &home, name);
+        }
+        let cold = network.cold_home(&format!("cold-{}", lie.name()), &phrase, &[1]);
+        assert_eq!(cold.names("/"), ["first", "second"], "{lie:?}");
+        let back = network.scratch().join(format!("back-{}", lie.name()));
+        Owner::among(&network, keys_of(&phrase), &[0]).forget_hints();
+        network.cold_home(&format!("unhinted-{}", lie.name()), &phrase, &[1]).get("/", &back).expect_code(0);
+        for name in ["first", "second"] {
+            assert_read(&network, name, &back.join(name));
+        }
+    }
+}
+
 #[test]
 fn eight_liars_hide_the_newest_head_but_not_from_whoever_has_seen_it() {
     let mut network = start(EIGHT);

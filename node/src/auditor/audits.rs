@@ -74,7 +74,11 @@ impl Auditor {
 
     fn draw_if_idle(&mut self, node: NodeNumber) {
         let draw = Pending::Draw(node);
-        if let Some(holder) = self.holders.get_mut(node)
+        let own = self.own;
+        // Whoever was never heard of is looked for first ([`Self::probe`]): it need not exist.
+        if let Some(is_own) = self.holders.key(node).map(|id| id == own)
+            && let Some(holder) = self.holders.get_mut(node)
+            && (is_own || holder.exists())
             && holder.containment.is_idle()
             && holder.round().is_some()
             && !self.pending.contains(&draw)

@@ -33,6 +33,8 @@ pub(super) struct HolderState {
     pub(super) probing: bool,
     pub(super) probe_pace: ProbePace,
     pub(super) probe_due: Option<Timestamp>,
+    /// The moment at which one that was never heard of is looked for.
+    pub(super) search_at: Option<Timestamp>,
     /// What it would still take, by its own word.
     pub(super) free_bytes: u64,
 }
@@ -73,6 +75,7 @@ impl HolderState {
             probing: false,
             probe_pace: ProbePace::default(),
             probe_due: None,
+            search_at: None,
             free_bytes: 0,
         }
     }

@@ -72,6 +72,14 @@ impl Auditor {
             }
             return;
         }
+        if !holder.exists() && !self.parts.neighbours.is_known(&node) {
+            let at = *holder.search_at.get_or_insert_with(|| self.searches.next(now));
+            if now < at {
+                self.probe_at(number, at);
+                return;
+            }
+            holder.search_at = None;
+        }
         holder.probing = true;
         holder.probe_pace.asked(now);
         let (peer, done, neighbours) = (self.parts.peer.clone(), self.done.clone(), self.parts.neighbours.clone());
@@ -129,7 +137,10 @@ impl Auditor {
         let now = self.now();
         let Some(node) = self.holders.key(number) else { return };
         let Some(holder) = self.holders.get_mut(number) else { return };
-        holder.seen |= event == life::Event::Seen;
+        if event == life::Event::Seen && !std::mem::replace(&mut holder.seen, true) {
+            self.audit_soon(number);
+        }
+        let Some(holder) = self.holders.get_mut(number) else { return };
         for action in holder.life.handle(now, event) {
             match action {
                 life::Action::Timer { at } => {

@@ -1,0 +1,176 @@
+//! Promise: one peer that asks, sends records and shards of made-up vaults, and reads, all as fast as it can, takes no
+//! more than half of the speed from others; the memory of nodes stays bounded, and so does what it fills of the pledge. One
+//! that wants far more than its share is thrown out.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{BufRead, BufReader},
+    path::Path,
+    process::{Child, Stdio},
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use super::harness::{Home, Network, PROGRAM, Setup, Tree, eventually, mortal, noise, poll_until};
+
+const NODES: usize = 8;
+const OVERLAY: &str = "[pledge]\ndisk = \"1 GiB\"\nkeep-free = \"16 MiB\"\nvault-max = \"96 MiB\"\n\n\
+                       [audit]\nevery = \"60 s\"\ngrace = \"60 s\"\nprove = \"15 s\"\n";
+/// The most that shards of one domain may take of each node: an eighth of the pledge.
+const DOMAIN_BYTES_MAX: u64 = 128 << 20;
+const FILE_BYTES: usize = 24 << 20;
+/// Each of them without and with the flood, in turns.
+const ROUNDS: usize = 5;
+/// The node program takes about 40 MiB; the rest is what its queues may hold by their own limits.
+const RSS_BYTES_MAX: u64 = 256 << 20;
+
+/// A flooding peer; ended when dropped.
+struct Flood {
+    child: Child,
+    line: Arc<Mutex<String>>,
+}
+
+impl Flood {
+    /// It comes from another network than all others do, and opens so many streams to each node. Its own work is done at
+    /// a low priority: on a real network it has a machine of its own.
+    fn start(network: &Network, streams: usize) -> Self {
+        let program = Path::new(PROGRAM).with_file_name("examples").join("cheats");
+        let mut command = mortal("nice");
+        command.args(["-n", "10"]).arg(program);
+        command.args(["flood", &network.name(), "/ip4/127.0.9.1/tcp/0", &streams.to_string()]);
+        command.args(network.running().into_iter().map(|node| network.address(node)));
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        command.stderr(fs::File::create(network.scratch().join("flood.log")).unwrap());
+        let mut child = command.spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let line = Arc::<Mutex<String>>::default();
+        let last = line.clone();
+        std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                *last.lock().unwrap() = line;
+            }
+        });
+        Self { child, line }
+    }
+
+    /// What it says of itself.
+    fn figures(&self) -> BTreeMap<String, u64> {
+        let line = self.line.lock().unwrap().clone();
+        let figures = line.split(' ').filter_map(|figure| figure.split_once('='));
+        figures.map(|(name, value)| (name.to_owned(), value.parse().unwrap())).collect()
+    }
+
+    fn figure(&self, name: &str) -> u64 {
+        self.figures().get(name).copied().unwrap_or(0)
+    }
+}
+
+impl Drop for Flood {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The most memory that a node ever had.
+fn peak_rss(network: &Network, node: usize) -> u64 {
+    let pid = fs::read_to_string(network.node_dir(node).join("pid")).unwrap();
+    let status = fs::read_to_string(format!("/proc/{}/status", pid.trim())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").trim().parse::<u64>().unwrap() << 10
+}
+
+/// How long a put and a get of a new file take.
+fn honest(network: &Network, home: &Home, number: usize) -> (Duration, Duration) {
+    let name = format!("file-{number}");
+    let path = Tree::new(network.scratch().join("source"), 1).file(&name, &noise(100 + number as u64, FILE_BYTES));
+    let began = Instant::now();
+    home.put(&path, &format!("/{name}"));
+    let put = began.elapsed();
+    let back = network.scratch().join("back").join(&name);
+    let began = Instant::now();
+    home.get(&format!("/{name}"), &back).expect_code(0);
+    let got = began.elapsed();
+    assert!(fs::read(&back).unwrap() == fs::read(&path).unwrap(), "{name} is another");
+    (put, got)
+}
+
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort_unstable();
+    times[times.len() / 2]
+}
+
+#[test]
+fn a_flood_takes_no_more_than_half_of_the_speed_and_bounded_room() {
+    let network =
+        Network::start(&Setup { nodes: NODES, coding: Some("3/6"), overlay: Some(OVERLAY), ..Setup::default() });
+    let (home, _) = network.new_home("home");
+    fs::create_dir(network.scratch().join("back")).unwrap();
+    honest(&network, &home, 0);
+    let mut times: [[Vec<Duration>; 2]; 2] = Default::default();
+    let mut flooded = Vec::new();
+    let mut number = 1;
+    for _ in 0..ROUNDS {
+        for with in [false, true] {
+            let flood = with.then(|| Flood::start(&network, 8));
+            if let Some(flood) = &flood {
+                eventually("the flood has begun", || flood.figure("answered") + flood.figure("refused") > 1_000);
+            }
+            let before = flood.as_ref().map(Flood::figures);
+            let began = Instant::now();
+            let (put, got) = honest(&network, &home, number);
+            number += 1;
+            times[0][usize::from(with)].push(put);
+            times[1][usize::from(with)].push(got);
+            if let (Some(flood), Some(before)) = (&flood, before) {
+                let after = flood.figures();
+                let grown: BTreeMap<&str, u64> =
+                    after.iter().map(|(name, value)| (name.as_str(), value - before[name].min(*value))).collect();
+                eprintln!("in {:?} of flood: {grown:?}", began.elapsed());
+                flooded.push(after);
+            }
+        }
+    }
+    for (what, [without, with]) in ["put", "get"].into_iter().zip(times) {
+        eprintln!("{what} of {} MiB: without {without:?}, with the flood {with:?}", FILE_BYTES >> 20);
+        let (without, with) = (median(without), median(with));
+        eprintln!("{what}: {without:?} and {with:?}");
+        assert!(with <= without * 2, "a {what} took {with:?} instead of {without:?}");
+    }
+    let asked: u64 = flooded.iter().map(|figures| figures["answered"] + figures["refused"]).sum();
+    assert!(asked > 10_000, "that was no flood: {flooded:?}");
+
+    // What it was let store is bounded for each node, whatever the number of its vaults.
+    let honest_bytes = (number * FILE_BYTES * 2) as u64;
+    let used = network.figures("/pledge/used_bytes");
+    let per_node = (used.saturating_sub(honest_bytes)) / NODES as u64;
+    eprintln!("{} MiB of each node's pledge are the flood's", per_node >> 20);
+    assert!(per_node <= DOMAIN_BYTES_MAX * 5 / 4, "{per_node} bytes of each node's pledge are the flood's");
+    for node in network.running() {
+        assert!(network.figure(node, "/pledge/used_bytes") <= network.figure(node, "/pledge/bytes_max"));
+        let rss = peak_rss(&network, node);
+        eprintln!("node {node}: {} MiB at most", rss >> 20);
+        assert!(rss <= RSS_BYTES_MAX, "node {node} took {rss} bytes of memory");
+    }
+    // None of the made-up records proves itself.
+    let segments = home.json(["segments"])["segments"].as_array().unwrap().len() as u64;
+    let forgotten =
+        poll_until(Duration::from_secs(90), || (network.figures("/records/segments") <= segments * 8).then_some(()));
+    assert!(forgotten.is_some(), "{} records of {segments} segments are kept", network.figures("/records/segments"));
+}
+
+#[test]
+fn who_opens_far_more_streams_than_it_may_is_thrown_out() {
+    let network =
+        Network::start(&Setup { nodes: NODES, coding: Some("3/6"), overlay: Some(OVERLAY), ..Setup::default() });
+    let flood = Flood::start(&network, 128);
+    eventually("every node has thrown it out", || {
+        let log = |node| fs::read_to_string(network.node_dir(node).join("log")).unwrap();
+        network.nodes().into_iter().all(|node| log(node).contains("wants far more than its share"))
+    });
+    eventually("it is connected to nobody", || flood.figures().get("connected") == Some(&0));
+    let (home, _) = network.new_home("home");
+    fs::create_dir(network.scratch().join("back")).unwrap();
+    honest(&network, &home, 0);
+}
