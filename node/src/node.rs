@@ -16,11 +16,11 @@ use commonhold_network::{Limits, Multiaddr, NetworkError, Peer, PeerConfig, Role
 use commonhold_policy::expiry::ClockDoubt;
 use commonhold_protocol::NodeId;
 use commonhold_storage_engine::store::{ShardStore, StoreError, StoreOptions};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    auditor::{AuditFigures, Auditor, AuditorHandle, AuditorParts, News},
+    auditor::{AuditFigures, Auditor, AuditorHandle, AuditorParts},
     clock::Clock,
     config::{Config, ConfigError},
     custody::{CustodyFigures, DrainState, announce::Announcer, colleagues::Colleagues, drain::Drain},

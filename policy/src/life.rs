@@ -135,19 +135,20 @@ impl NodeLife {
     }
 }
 
-/// When nodes are looked for that are known by name only: a few a second, one after another.
+/// When nodes are looked for that are known by name only: one every two seconds, but for those that are found.
 ///
 /// To sign claims in as many names as one likes costs nothing, and to look for a node that does not exist is a walk
-/// through the network. Whoever is really there is found a little later, and mostly connects by itself before.
+/// through the network, with work for all that it leads past. Whoever is really there makes room for the next one to be
+/// looked for, and mostly connects by itself before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SearchPace {
     free_at: Timestamp,
 }
 
-/// Between two nodes that are looked for.
-const SEARCH_EVERY_MS: u64 = 250;
-/// So many may be looked for at once if none was for a while: a segment's holders, and some more.
-const SEARCHES_SAVED: u64 = 64;
+/// Between two nodes that are looked for in vain.
+const SEARCH_EVERY_MS: u64 = 2_000;
+/// So many may be looked for at once if none was for a while.
+const SEARCHES_SAVED: u64 = 16;
 
 impl SearchPace {
     /// All saved up.
@@ -161,6 +162,11 @@ impl SearchPace {
         let at = self.free_at.max(saved_from).after_ms(SEARCH_EVERY_MS);
         self.free_at = at;
         at.max(now)
+    }
+
+    /// One that was looked for was found.
+    pub fn found(&mut self) {
+        self.free_at = Timestamp(self.free_at.0.saturating_sub(SEARCH_EVERY_MS));
     }
 }
 

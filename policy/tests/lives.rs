@@ -120,10 +120,21 @@ fn made_up_nodes_are_looked_for_a_few_at_a_time() {
     let start = Timestamp(1_000_000);
     let mut pace = SearchPace::new(start);
     let at_once = (0..1000).map(|_| pace.next(start)).filter(|at| *at == start).count();
-    assert_eq!(at_once, 64);
+    assert_eq!(at_once, 16);
     let last = pace.next(start);
-    assert_eq!(last.ms_since(start), (1000 - 64 + 1) * 250);
+    assert_eq!(last.ms_since(start), (1000 - 16 + 1) * 2_000);
     // Nobody waits longer for having been quiet, and no more is saved up than at first.
     let later = last.after_ms(3_600_000);
-    assert_eq!((0..1000).map(|_| pace.next(later)).filter(|at| *at == later).count(), 64);
+    assert_eq!((0..1000).map(|_| pace.next(later)).filter(|at| *at == later).count(), 16);
+}
+
+#[test]
+fn nodes_that_are_there_are_looked_for_without_a_wait() {
+    let start = Timestamp(1_000_000);
+    let mut pace = SearchPace::new(start);
+    for _ in 0..1000 {
+        assert_eq!(pace.next(start), start);
+        pace.found();
+    }
+    assert_eq!((0..1000).map(|_| pace.next(start)).filter(|at| *at == start).count(), 16);
 }

@@ -22,7 +22,7 @@ const PROBE_MS_MIN: u64 = 500;
 /// Nodes that are asked at once: to look for one that does not exist is a walk through the network.
 pub(super) const PROBES_AT_ONCE: usize = 32;
 /// Nodes that claim something and were never heard of by themselves.
-const UNSEEN_MAX: usize = 2048;
+pub(super) const UNSEEN_MAX: usize = 2048;
 /// How long a node may take to say that it is there.
 const PROBE_PATIENCE: Duration = Duration::from_secs(5);
 /// Segments that are assessed before others have their turn: each is held against all that might take its shards.
@@ -78,7 +78,6 @@ impl Auditor {
                 self.probe_at(number, at);
                 return;
             }
-            holder.search_at = None;
         }
         holder.probing = true;
         holder.probe_pace.asked(now);
@@ -101,6 +100,9 @@ impl Auditor {
     pub(super) fn probed(&mut self, node: NodeNumber, free_bytes: Option<u64>) {
         let Some(holder) = self.holders.get_mut(node) else { return };
         holder.probing = false;
+        if holder.search_at.take().is_some() && free_bytes.is_some() {
+            self.searches.found();
+        }
         self.probe_at(node, self.now().after_ms(self.probe_ms()));
         match free_bytes {
             Some(_) => self.seen(node),

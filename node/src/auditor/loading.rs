@@ -11,7 +11,7 @@ use commonhold_policy::{
 };
 use commonhold_protocol::{Coding, NodeId, SegmentId, ShardIndex};
 
-use super::{Auditor, NodeNumber, Stewards, TimerOf, WardNumber, ward::Ward};
+use super::{Auditor, NodeNumber, Stewards, TimerOf, WardNumber, lives::UNSEEN_MAX, ward::Ward};
 use crate::{records::Kind, steward::Steward};
 
 /// Records read in one go, when all are looked through.
@@ -19,6 +19,8 @@ const PAGE: usize = 256;
 /// Nodes that are known besides those that claim shards, in case these have no room for what is to be rebuilt: more
 /// than a segment has shards.
 const HELPERS_MAX: usize = 64;
+/// The sequence of a record of which not all claimants found a place: older than any.
+const CROWDED_OUT: u64 = 0;
 
 /// Our place among the stewards of a segment, and how many there are.
 #[derive(Clone, Copy)]
@@ -88,6 +90,9 @@ impl Auditor {
     /// Goes through all records that are kept: those that are new or have changed, and those whose stewards have.
     async fn look_through(&mut self, stewards_changed: bool) {
         let mut after: Option<[u8; 32]> = None;
+        // To read a record is to check its signatures: those whose claimants found no place are read again when there is
+        // some.
+        let mut places = UNSEEN_MAX.saturating_sub(self.unseen);
         loop {
             let steward = self.parts.steward.clone();
             let page = tokio::task::spawn_blocking(move || steward.records().list(Kind::Segment, after.as_ref(), PAGE));
@@ -104,7 +109,15 @@ impl Auditor {
             let wanted = page.into_iter().filter_map(|summary| {
                 let segment = SegmentId::from_bytes(summary.key);
                 let ward = self.wards.number(&segment).and_then(|ward| self.wards.get(ward));
-                let changed = ward.is_none_or(|ward| ward.sequence < summary.sequence);
+                let changed = match ward.map(|ward| ward.sequence) {
+                    Some(CROWDED_OUT) if places == 0 => false,
+                    Some(CROWDED_OUT) => {
+                        places -= 1;
+                        true
+                    }
+                    Some(known) => known < summary.sequence,
+                    None => true,
+                };
                 (changed || stewards_changed).then_some((segment, changed))
             });
             let wanted = wanted.collect();
@@ -159,9 +172,8 @@ impl Auditor {
         let mut soon = BTreeSet::new();
         for (index, node) in claims {
             let Some(node) = self.meet_claimant(node) else {
-                // To be read again at the next look.
                 if let Some(ward) = self.wards.get_mut(number) {
-                    ward.sequence = 0;
+                    ward.sequence = CROWDED_OUT;
                 }
                 continue;
             };

@@ -235,6 +235,10 @@ impl Auditor {
                 if matches!(decision, Decision::OutOfReach { .. }) {
                     self.prove_now(*number);
                 }
+                // Claims cost nothing to make up: for a record on trial no other steward is asked anything.
+                if self.trials.contains_key(number) {
+                    continue;
+                }
                 self.order(*number, order::Event::Assessed { decision, rank });
             }
         }

@@ -36,6 +36,8 @@ impl Auditor {
             NewRecord::Keep => {
                 self.trials.remove(&number);
                 self.proven.push(segment);
+                // It was no business of ours to repair it until now.
+                self.assess(&[number]);
             }
             NewRecord::Wait { .. } => {}
             // Whoever is cut off cannot tell a true claim from a false one.

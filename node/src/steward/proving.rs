@@ -171,6 +171,9 @@ impl Steward {
             let bytes = kept.body.len() as u64 + ENTRY_BYTES;
             let summary = Summary { key: *segment.as_bytes(), tag: kept.tag, sequence: kept.sequence, bytes };
             unproven = Some((summary, kept.owner));
+            if waiting.is_empty() {
+                return Ok(None);
+            }
             let Some(mut state) = self.state_of(&record) else { return Ok(None) };
             let came_to_nothing: Vec<(ShardIndex, NodeId)> = state
                 .claims()

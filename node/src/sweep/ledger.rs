@@ -21,7 +21,7 @@ use commonhold_protocol::{
 use crate::{
     neighbours::Neighbours,
     records::{Kind, RecordsError},
-    steward::Steward,
+    steward::{Steward, TAG_UNPROVEN},
 };
 
 /// Records looked at in one step.
@@ -35,6 +35,8 @@ pub(crate) struct Line {
     pub(crate) entry: Entry,
     /// Of the record store.
     pub(crate) sequence: u64,
+    /// Not on trial here.
+    proven: bool,
     /// Places among the candidates; fewer where there are fewer.
     stewards: [u16; STEWARDS],
 }
@@ -83,7 +85,8 @@ impl Table {
                     None => places(&summary.key, &candidates),
                 };
                 let entry = Entry { key: summary.key, version };
-                lines.push(Line { entry, sequence: summary.sequence, stewards });
+                let proven = summary.tag != TAG_UNPROVEN;
+                lines.push(Line { entry, sequence: summary.sequence, proven, stewards });
             }
         }
         Ok(Self { own, sequence, candidates, lines })
@@ -93,10 +96,12 @@ impl Table {
         self.candidates.iter().position(|(candidate, _)| candidate == node).map(|place| place as u16)
     }
 
-    /// The records whose stewards both we and `node` are, by key.
+    /// The records whose stewards both we and `node` are, by key, without those on trial: whoever makes up a record has to
+    /// bring it to each steward itself. If they handed such on, each of them would make work for all.
     pub(crate) fn shared_with(&self, node: &NodeId) -> Vec<Entry> {
         let (Some(own), Some(node)) = (self.place(&self.own), self.place(node)) else { return Vec::new() };
-        let shared = self.lines.iter().filter(|line| line.stewards.contains(&own) && line.stewards.contains(&node));
+        let both = |line: &&Line| line.stewards.contains(&own) && line.stewards.contains(&node);
+        let shared = self.lines.iter().filter(|line| line.proven).filter(both);
         shared.map(|line| line.entry).collect()
     }
 

@@ -158,14 +158,14 @@ async fn fsck_rebuilds_lost_indexes_and_a_running_node_is_left_alone() {
 
 #[tokio::test]
 async fn records_heads_leases_and_tombstones_reach_a_node_that_joins() {
-    let first = TestNode::start("node-0", &[], "").await;
+    let overlay = "[audit]\nevery = \"2 s\"\n";
+    let first = TestNode::start("node-0", &[], overlay).await;
     let client = Client::start(&[&first]).await;
     let (live, dead) = (Segment::new(&owner(), 1, 5000, &network()), Segment::new(&owner(), 2, 5000, &network()));
-    let claim = |segment: &Segment, holder: u8| {
-        let leaf = ClaimLeaf { segment: segment.manifest.id(), index: ShardIndex(0) };
-        Claim::sign_batch(&[leaf], Timestamp(1), &SigningKey::from_seed(&[holder; 32]), &network())
-    };
-    let records = vec![record(&live, claim(&live, 50)), record(&dead, claim(&dead, 51))];
+    // Records are handed on once they have proven themselves.
+    let claims = [client.store(&first, &live).await.unwrap(), client.store(&first, &dead).await.unwrap()];
+    let [claim_live, claim_dead] = claims.map(|claim| vec![claim]);
+    let records = vec![record(&live, claim_live), record(&dead, claim_dead)];
     client.ask(&first, Request::KeepRecords { records: records.clone(), lease: None }).await;
     let drop = drop_of(dead.manifest.id(), 1, DropKind::Drop);
     client.ask(&first, Request::KeepDrop { drop: drop.clone() }).await;
@@ -180,7 +180,7 @@ async fn records_heads_leases_and_tombstones_reach_a_node_that_joins() {
     let lease = Verified::sign(lease, &owner(), &network()).to_unverified();
     client.ask(&first, Request::KeepHead { head: head.clone(), lease: Some(lease.clone()) }).await;
 
-    let second = TestNode::start("node-1", &[&first], "").await;
+    let second = TestNode::start("node-1", &[&first], overlay).await;
     let joined = Client::start(&[&second]).await;
     let segments = vec![live.manifest.id(), dead.manifest.id()];
     let tombstone = Record { claims: Vec::new(), drop: Some(drop), ..records[1].clone() };
@@ -200,7 +200,7 @@ async fn records_heads_leases_and_tombstones_reach_a_node_that_joins() {
 /// client's doing, the ninth has the record.
 #[tokio::test]
 async fn when_a_steward_is_gone_the_next_one_gets_its_records() {
-    let overlay = "[audit]\ngrace = \"2 s\"\n";
+    let overlay = "[audit]\nevery = \"2 s\"\ngrace = \"2 s\"\n";
     let mut nodes = vec![TestNode::start("node-0", &[], overlay).await];
     for number in 1..10 {
         nodes.push(TestNode::start(&format!("node-{number}"), &[&nodes[0]], overlay).await);
@@ -220,11 +220,22 @@ async fn when_a_steward_is_gone_the_next_one_gets_its_records() {
     let (mut keepers, others): (Vec<_>, Vec<_>) = nodes.into_iter().partition(|node| chosen.contains(&node.id()));
     assert_eq!((keepers.len(), others.len()), (stewards::STEWARDS, 2));
     let client = Client::start(&keepers.iter().chain(&others).collect::<Vec<_>>()).await;
+    // Records are handed on once they have proven themselves.
+    let claim = client.store(&keepers[1], &segment).await.unwrap();
     for node in &keepers {
-        let records = vec![record(&segment, Vec::new())];
+        let records = vec![record(&segment, vec![claim.clone()])];
         let kept = client.ask(node, Request::KeepRecords { records, lease: None }).await;
         assert_eq!(kept, Response::Kept(vec![Ok(())]));
     }
+    eventually("all have had proof of it", async || {
+        for node in &keepers {
+            if node.status().await.records.unproven_bytes > 0 {
+                return false;
+            }
+        }
+        true
+    })
+    .await;
     let lacks = async |node: &TestNode| {
         client.ask(node, Request::LackRecords { segments: vec![id] }).await == Response::Lacking(vec![id])
     };

@@ -72,17 +72,18 @@ async fn what_only_one_steward_heard_the_others_hear_from_it() {
         true
     })
     .await;
-    let versions = [claimed.manifest.id(), dropped.manifest.id()].map(async |segment| {
-        let mut versions = Vec::new();
-        for node in &nodes {
-            versions.push(version(&client, node, segment).await);
+    eventually("all have the same", async || {
+        for segment in [claimed.manifest.id(), dropped.manifest.id()] {
+            let first = version(&client, &nodes[0], segment).await;
+            for node in &nodes {
+                if first.is_none() || version(&client, node, segment).await != first {
+                    return false;
+                }
+            }
         }
-        versions
-    });
-    for versions in versions {
-        let versions = versions.await;
-        assert!(versions[0].is_some() && versions.iter().all(|version| *version == versions[0]), "{versions:?}");
-    }
+        true
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -107,4 +108,28 @@ async fn who_is_no_steward_of_a_record_gives_it_to_all_eight_who_are() {
         true
     })
     .await;
+}
+
+/// Whoever makes up a record has to bring it to each steward itself.
+#[tokio::test]
+async fn a_record_that_has_not_proven_itself_is_handed_to_no_other_steward() {
+    const TIMES: &str = "[audit]\nevery = \"2 s\"\ngrace = \"4 s\"\n";
+    let first = TestNode::start("node-0", &[], TIMES).await;
+    let second = TestNode::start("node-1", &[&first], TIMES).await;
+    let client = Client::start(&[&first, &second]).await;
+    let [made_up, held] = [1, 2].map(|salt| Segment::new(&owner(), salt, 5000, &network()));
+    let keep = async |record| {
+        let kept = client.ask(&first, Request::KeepRecords { records: vec![record], lease: None }).await;
+        assert_eq!(kept, Response::Kept(vec![Ok(())]));
+    };
+    keep(record(&made_up, Vec::new())).await;
+    // What came later, and was proven, arrives: there was time enough for the other too.
+    let claim = client.store(&first, &held).await.unwrap();
+    keep(record(&held, vec![claim])).await;
+    eventually("the second has what was proven", async || {
+        version(&client, &second, held.manifest.id()).await.is_some()
+    })
+    .await;
+    assert_eq!(version(&client, &second, made_up.manifest.id()).await, None);
+    assert!(version(&client, &first, made_up.manifest.id()).await.is_some());
 }
