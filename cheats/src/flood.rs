@@ -5,6 +5,7 @@
 
 use std::{
     io::Write,
+    net::{IpAddr, SocketAddr},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -20,6 +21,10 @@ use commonhold_protocol::{
     VaultId, Verified,
     ask::{ASK_IDS_MAX, Request, Response},
     shard_stream::GroupRange,
+};
+use tokio::{
+    io::copy_bidirectional,
+    net::{TcpListener, TcpSocket},
 };
 
 /// Bytes of each made-up shard.
@@ -72,30 +77,60 @@ struct Flood {
     figures: Arc<Figures>,
 }
 
+/// A way to a node that it sees come from `source`: nodes count what comes from one network together, and a stranger's
+/// shall not be counted with what others on this machine do.
+async fn relay(source: IpAddr, node: &Multiaddr) -> Result<Multiaddr, Box<dyn std::error::Error>> {
+    let address = node.to_string();
+    let ["", "ip4", ip, "tcp", port, ..] = address.split('/').collect::<Vec<_>>()[..] else {
+        return Err(format!("{address} is not /ip4/.../tcp/...").into());
+    };
+    let target = SocketAddr::new(ip.parse()?, port.parse()?);
+    let listener = TcpListener::bind((source, 0)).await?;
+    let own = listener.local_addr()?;
+    let from = format!("/ip4/{}/tcp/{}", own.ip(), own.port());
+    let relayed = address.replacen(&format!("/ip4/{ip}/tcp/{port}"), &from, 1).parse()?;
+    tokio::spawn(async move {
+        while let Ok((mut near, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let socket = TcpSocket::new_v4()?;
+                socket.bind(SocketAddr::new(source, 0))?;
+                let mut far = socket.connect(target).await?;
+                copy_bidirectional(&mut near, &mut far).await
+            });
+        }
+    });
+    Ok(relayed)
+}
+
 /// Floods until the process is ended.
 pub(crate) async fn run(
     network: NetworkName,
-    listen: Multiaddr,
+    source: IpAddr,
     streams_per_node: usize,
     nodes: Vec<Multiaddr>,
 ) -> Result<(), Box<dyn std::error::Error>> {
+    let mut relayed = Vec::new();
+    for node in &nodes {
+        relayed.push(relay(source, node).await?);
+    }
     let streams =
         StreamLimits { opened_per_peer_max: streams_per_node, opened_max: usize::MAX >> 8, ..StreamLimits::default() };
     let (peer, mut inbound) = Peer::start(PeerConfig {
         identity_seed: rand::random::<[u8; 32]>().into(),
         network: network.clone(),
         network_key: None,
-        // The address that it comes from.
-        listen: vec![listen],
+        listen: Vec::new(),
         role: Role::Client,
         local_discovery: false,
         relay: false,
         limits: Limits { streams, ..Limits::default() },
     })?;
     tokio::spawn(async move { while inbound.events.recv().await.is_some() {} });
-    peer.bootstrap(&nodes).await?;
+    peer.bootstrap(&relayed).await?;
     let flood = Flood { peer: peer.clone(), network, figures: Arc::default() };
-    for (node, _) in peer.connected() {
+    // It hears of others too, and may be connected to them by another way.
+    let is_relayed = |address: &Multiaddr| relayed.iter().any(|way| address.to_string().starts_with(&way.to_string()));
+    for (node, _) in peer.connected().into_iter().filter(|(_, address)| is_relayed(address)) {
         for _ in 0..ASKS_PER_NODE {
             tokio::spawn(flood.clone().ask(node));
         }

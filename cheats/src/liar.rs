@@ -20,7 +20,7 @@ use crate::lie::Lie;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Longer than readers wait for those that answer last, and shorter than they wait for any.
-const LATE: Duration = Duration::from_secs(3);
+const LATE: Duration = Duration::from_secs(2);
 
 /// What it was given first.
 #[derive(Default)]

@@ -62,15 +62,15 @@ fn usage() -> ExitCode {
     let kinds = Kind::ALL.iter().map(|kind| kind.name());
     let kinds: Vec<&str> = kinds.chain(Lie::ALL.iter().map(|lie| lie.name())).collect();
     eprintln!("cheats KIND --config node.toml, where KIND is one of: {}", kinds.join(", "));
-    eprintln!("cheats flood NETWORK LISTEN STREAMS NODE...: a stranger, and no node");
+    eprintln!("cheats flood NETWORK SOURCE STREAMS NODE...: a stranger, and no node");
     ExitCode::from(2)
 }
 
 fn flood_by(arguments: &[String]) -> Result<(), Box<dyn std::error::Error>> {
-    let [network, listen, streams, nodes @ ..] = arguments else { return Err("too few arguments".into()) };
+    let [network, source, streams, nodes @ ..] = arguments else { return Err("too few arguments".into()) };
     let nodes = nodes.iter().map(|node| node.parse()).collect::<Result<Vec<Multiaddr>, _>>()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(flood::run(network.parse()?, listen.parse()?, streams.parse()?, nodes))
+    runtime.block_on(flood::run(network.parse()?, source.parse()?, streams.parse()?, nodes))
 }
 
 fn run(role: Role, config: &Path) -> Result<(), Box<dyn std::error::Error>> {
