@@ -87,7 +87,8 @@ fn two_sides_of_a_partition_come_together_again() {
 }
 
 /// The stewards' times in seconds instead of days.
-const TIMES: &str = "[audit]\nevery = \"10 s\"\ngrace = \"4 s\"\n[repair]\ntop-up = \"1 s\"\n";
+const TIMES: &str = "[audit]\nevery = \"10 s\"\ngrace = \"4 s\"\n[repair]\ntop-up = \"1 s\"\n\
+                     [pledge]\nannounce = \"3 s\"\n";
 /// A node that a cable does not lead to any more is silent after five seconds, and lost after the grace time; then comes
 /// the repair. The rest is for a loaded machine.
 const SETTLED_MAX: Duration = Duration::from_secs(120);
@@ -177,12 +178,18 @@ fn two_sides_that_gave_each_other_up_come_together_again() {
     for side in [ada, bob] {
         settled(&lab, side, "every shard is proven again", |segment| whole(segment) && segment["disagreeing"] == 0);
     }
-    let shards = lab.figures(ada, "/shards/held") + lab.figures(bob, "/shards/held");
+    let held = || lab.figures(ada, "/shards/held") + lab.figures(bob, "/shards/held");
     eprintln!(
-        "all is whole {:.1?} after the cable was plugged in again; {shards_before} shards before, {shards} now",
-        healed.elapsed()
+        "all is whole {:.1?} after the cable was plugged in again; {shards_before} shards before, {} now",
+        healed.elapsed(),
+        held()
     );
-    // Shards that both sides have now are surplus; that they are given up is to be asserted here.
+    // What both sides have by now is surplus, and given up: each shard is held once.
+    let listed = lab.client(ada, &["segments", "--json"]).expect_code(0).json();
+    let once: u64 = listed["segments"].as_array().unwrap().iter().map(|segment| segment["n"].as_u64().unwrap()).sum();
+    let settled = poll_until(SETTLED_MAX, || (held() == once).then_some(()));
+    assert!(settled.is_some(), "{} shards are held, {once} there are", held());
+    eprintln!("each of {once} shards is held once {:.1?} after the cable was plugged in again", healed.elapsed());
 }
 
 /// Looks at the segments as the owner on one side does until all of them are as they should be.

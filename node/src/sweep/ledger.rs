@@ -26,6 +26,10 @@ use crate::{
 
 /// Records looked at in one step.
 const PAGE: usize = 1024;
+/// Records on trial that are compared with other stewards, the first by key: as many as honest people write at a time.
+/// Whoever makes up records has to bring the others to each steward itself; if they handed all of them on, each would make
+/// work for all.
+const TRIALS_SHARED_MAX: usize = 256;
 /// Whoever asks is answered by a table that was right so long ago.
 const FRESH: Duration = Duration::from_secs(1);
 
@@ -35,8 +39,8 @@ pub(crate) struct Line {
     pub(crate) entry: Entry,
     /// Of the record store.
     pub(crate) sequence: u64,
-    /// Not on trial here.
-    proven: bool,
+    /// Compared with other stewards.
+    shared: bool,
     /// Places among the candidates; fewer where there are fewer.
     stewards: [u16; STEWARDS],
 }
@@ -62,7 +66,7 @@ impl Table {
         let sequence = steward.records().sequence();
         let same_stewards = old.is_some_and(|old| old.candidates == candidates);
         let mut known = old.map(|old| old.lines.as_slice()).unwrap_or_default().iter().copied().peekable();
-        let mut lines = Vec::new();
+        let (mut lines, mut on_trial) = (Vec::new(), 0);
         let mut after: Option<[u8; 32]> = None;
         loop {
             let page = steward.records().list(Kind::Segment, after.as_ref(), PAGE)?;
@@ -85,8 +89,9 @@ impl Table {
                     None => places(&summary.key, &candidates),
                 };
                 let entry = Entry { key: summary.key, version };
-                let proven = summary.tag != TAG_UNPROVEN;
-                lines.push(Line { entry, sequence: summary.sequence, proven, stewards });
+                on_trial += usize::from(summary.tag == TAG_UNPROVEN);
+                let shared = summary.tag != TAG_UNPROVEN || on_trial <= TRIALS_SHARED_MAX;
+                lines.push(Line { entry, sequence: summary.sequence, shared, stewards });
             }
         }
         Ok(Self { own, sequence, candidates, lines })
@@ -96,12 +101,11 @@ impl Table {
         self.candidates.iter().position(|(candidate, _)| candidate == node).map(|place| place as u16)
     }
 
-    /// The records whose stewards both we and `node` are, by key, without those on trial: whoever makes up a record has to
-    /// bring it to each steward itself. If they handed such on, each of them would make work for all.
+    /// The records whose stewards both we and `node` are, by key, with few of those on trial.
     pub(crate) fn shared_with(&self, node: &NodeId) -> Vec<Entry> {
         let (Some(own), Some(node)) = (self.place(&self.own), self.place(node)) else { return Vec::new() };
         let both = |line: &&Line| line.stewards.contains(&own) && line.stewards.contains(&node);
-        let shared = self.lines.iter().filter(|line| line.proven).filter(both);
+        let shared = self.lines.iter().filter(|line| line.shared).filter(both);
         shared.map(|line| line.entry).collect()
     }
 

@@ -3,8 +3,8 @@
 
 use commonhold_policy::{Domain, stewards};
 use commonhold_protocol::{
-    DropKind, SegmentId,
-    ask::{Request, Response},
+    DropKind, SegmentId, SigningKey,
+    ask::{ASK_RECORDS_MAX, Request, Response},
 };
 
 use super::{
@@ -110,26 +110,41 @@ async fn who_is_no_steward_of_a_record_gives_it_to_all_eight_who_are() {
     .await;
 }
 
-/// Whoever makes up a record has to bring it to each steward itself.
+/// Whoever makes up many records has to bring them to each steward itself.
 #[tokio::test]
-async fn a_record_that_has_not_proven_itself_is_handed_to_no_other_steward() {
+async fn of_records_that_have_not_proven_themselves_few_are_handed_to_other_stewards() {
     const TIMES: &str = "[audit]\nevery = \"2 s\"\ngrace = \"4 s\"\n";
+    const HANDED_ON_MAX: usize = 256;
+    const MADE_UP: usize = 400;
     let first = TestNode::start("node-0", &[], TIMES).await;
     let second = TestNode::start("node-1", &[&first], TIMES).await;
     let client = Client::start(&[&first, &second]).await;
-    let [made_up, held] = [1, 2].map(|salt| Segment::new(&owner(), salt, 5000, &network()));
-    let keep = async |record| {
-        let kept = client.ask(&first, Request::KeepRecords { records: vec![record], lease: None }).await;
-        assert_eq!(kept, Response::Kept(vec![Ok(())]));
+    let keep = async |records: Vec<_>| {
+        let count = records.len();
+        let kept = client.ask(&first, Request::KeepRecords { records, lease: None }).await;
+        assert_eq!(kept, Response::Kept(vec![Ok(()); count]));
     };
-    keep(record(&made_up, Vec::new())).await;
-    // What came later, and was proven, arrives: there was time enough for the other too.
+    let mut made_up = Vec::new();
+    for number in 0..MADE_UP {
+        let stranger = SigningKey::from_seed(&[100 + (number / 200) as u8; 32]);
+        made_up.push(Segment::new(&stranger, (number % 200) as u8, 5000, &network()));
+    }
+    for some in made_up.chunks(ASK_RECORDS_MAX) {
+        keep(some.iter().map(|segment| record(segment, Vec::new())).collect()).await;
+    }
+    let held = Segment::new(&owner(), 252, 5000, &network());
     let claim = client.store(&first, &held).await.unwrap();
-    keep(record(&held, vec![claim])).await;
-    eventually("the second has what was proven", async || {
-        version(&client, &second, held.manifest.id()).await.is_some()
+    keep(vec![record(&held, vec![claim])]).await;
+    let arrived = async || {
+        let mut arrived = 0;
+        for segment in &made_up {
+            arrived += usize::from(version(&client, &second, segment.manifest.id()).await.is_some());
+        }
+        arrived
+    };
+    eventually("the second has what was proven, and as many others as are handed on", async || {
+        version(&client, &second, held.manifest.id()).await.is_some() && arrived().await >= HANDED_ON_MAX - 1
     })
     .await;
-    assert_eq!(version(&client, &second, made_up.manifest.id()).await, None);
-    assert!(version(&client, &first, made_up.manifest.id()).await.is_some());
+    assert!(arrived().await <= HANDED_ON_MAX, "{} were handed on", arrived().await);
 }
