@@ -27,7 +27,7 @@ const FILE_BYTES: usize = 24 << 20;
 /// what is done against floods it was twenty times and more.
 const SLOWER_MAX: u32 = 4;
 /// Each of them without and with the flood, in turns.
-const ROUNDS: usize = 5;
+const ROUNDS: usize = 3;
 /// The node program takes about 40 MiB; the rest is what its queues may hold by their own limits.
 const RSS_BYTES_MAX: u64 = 256 << 20;
 
@@ -145,7 +145,7 @@ fn a_flood_stops_nobody_and_takes_bounded_room() {
         assert!(with <= without * SLOWER_MAX, "a {what} took {with:?} instead of {without:?}");
     }
     let asked: u64 = flooded.iter().map(|figures| figures["answered"] + figures["refused"]).sum();
-    assert!(asked > 3_000, "that was no flood: {flooded:?}");
+    assert!(asked > 2_000, "that was no flood: {flooded:?}");
 
     // What it was let store is bounded for each node, whatever the number of its vaults.
     let honest_bytes = (number * FILE_BYTES * 2) as u64;

@@ -87,8 +87,7 @@ fn two_sides_of_a_partition_come_together_again() {
 }
 
 /// The stewards' times in seconds instead of days.
-const TIMES: &str = "[audit]\nevery = \"10 s\"\ngrace = \"4 s\"\n[repair]\ntop-up = \"1 s\"\n\
-                     [pledge]\nannounce = \"3 s\"\n";
+const TIMES: &str = "announce = \"3 s\"\n[audit]\nevery = \"10 s\"\ngrace = \"4 s\"\n[repair]\ntop-up = \"1 s\"\n";
 /// A node that a cable does not lead to any more is silent after five seconds, and lost after the grace time; then comes
 /// the repair. The rest is for a loaded machine.
 const SETTLED_MAX: Duration = Duration::from_secs(120);

@@ -19,6 +19,8 @@ use super::{
 /// A node of which nothing was heard is asked whether it is there, at least this often.
 const PROBE_MS_MAX: u64 = 15 * 60 * 1000;
 const PROBE_MS_MIN: u64 = 500;
+/// Who was looked for in vain is looked for again after so many times as long as others are asked.
+const SEARCH_PROBES: u64 = 8;
 /// Nodes that are asked at once: to look for one that does not exist is a walk through the network.
 pub(super) const PROBES_AT_ONCE: usize = 32;
 /// Nodes that claim something and were never heard of by themselves.
@@ -100,10 +102,17 @@ impl Auditor {
     pub(super) fn probed(&mut self, node: NodeNumber, free_bytes: Option<u64>) {
         let Some(holder) = self.holders.get_mut(node) else { return };
         holder.probing = false;
-        if holder.search_at.take().is_some() && free_bytes.is_some() {
+        let searched = holder.search_at.take().is_some();
+        let again_ms = match free_bytes {
+            // The dead of long ago shall not keep us from looking for others: whoever comes back connects by itself.
+            None if searched && holder.is_given_up() => PROBE_MS_MAX,
+            None if searched => self.probe_ms() * SEARCH_PROBES,
+            _ => self.probe_ms(),
+        };
+        if searched && free_bytes.is_some() {
             self.searches.found();
         }
-        self.probe_at(node, self.now().after_ms(self.probe_ms()));
+        self.probe_at(node, self.now().after_ms(again_ms));
         match free_bytes {
             Some(_) => self.seen(node),
             None => self.live(node, life::Event::Silent),

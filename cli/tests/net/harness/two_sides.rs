@@ -34,7 +34,7 @@ pub(crate) struct Sides<'a> {
     pub(crate) nodes: [usize; 2],
     /// Each side is one failure domain, or else each node.
     pub(crate) side_is_domain: bool,
-    /// What stands in every node's config besides.
+    /// What stands in every node's config besides: first what belongs to its section `[pledge]`, if anything.
     pub(crate) config: &'a str,
     pub(crate) cable: Cable,
 }
@@ -118,7 +118,7 @@ impl TwoSides {
         let domain = if sides.side_is_domain { format!("side-{side:?}") } else { format!("node-{number:02}") };
         let config = format!(
             "[node]\ndomain = \"{domain}\"\nlisten = [\"/ip4/{}/tcp/0\"]\nbootstrap = [{bootstrap}]\n\
-             [network]\nname = \"{}\"\n[pledge]\nkeep-free = \"64 MiB\"\n[dashboard]\nlisten = \"127.0.0.1:0\"\n{}",
+             [network]\nname = \"{}\"\n[dashboard]\nlisten = \"127.0.0.1:0\"\n[pledge]\nkeep-free = \"64 MiB\"\n{}",
             address_of(side),
             self.name,
             sides.config,
