@@ -1,4 +1,4 @@
-//! What glibc's allocator is told, once, before there are threads. Other allocators are left as they are.
+//! What glibc's allocator is told. Other allocators are left as they are.
 
 /// Has all threads allocate from one arena: a node allocates little and mostly from one thread, and further arenas cost
 /// it 8 MiB (measured with 100,000 shards and 20,000 records: 38 MiB instead of 46). And, until [`keep_buffers`], has large
@@ -9,8 +9,8 @@ pub(crate) fn small() {
     set(&[(libc::M_ARENA_MAX, 1), (libc::M_MMAP_THRESHOLD, 256 << 10), (libc::M_TRIM_THRESHOLD, 256 << 10)]);
 }
 
-/// Keeps the buffers of a few shards when they are freed. To take each from the system costs a node a quarter of its time
-/// while it is read from.
+/// Keeps the buffers of a few shards when they are freed. To take each from the system cost nodes a tenth to a fifth of
+/// their time while they were written to and read from.
 pub(crate) fn keep_buffers() {
     #[cfg(target_env = "gnu")]
     set(&[(libc::M_MMAP_THRESHOLD, 32 << 20), (libc::M_TRIM_THRESHOLD, 4 << 20)]);

@@ -162,7 +162,7 @@ async fn records_heads_leases_and_tombstones_reach_a_node_that_joins() {
     let first = TestNode::start("node-0", &[], overlay).await;
     let client = Client::start(&[&first]).await;
     let (live, dead) = (Segment::new(&owner(), 1, 5000, &network()), Segment::new(&owner(), 2, 5000, &network()));
-    // Records are handed on once they have proven themselves.
+    // Claims that are true: all records that prove themselves are handed on.
     let claims = [client.store(&first, &live).await.unwrap(), client.store(&first, &dead).await.unwrap()];
     let [claim_live, claim_dead] = claims.map(|claim| vec![claim]);
     let records = vec![record(&live, claim_live), record(&dead, claim_dead)];
@@ -221,7 +221,7 @@ async fn when_a_steward_is_gone_the_next_one_gets_its_records() {
     let (mut keepers, others): (Vec<_>, Vec<_>) = nodes.into_iter().partition(|node| chosen.contains(&node.id()));
     assert_eq!((keepers.len(), others.len()), (stewards::STEWARDS, 2));
     let client = Client::start(&keepers.iter().chain(&others).collect::<Vec<_>>()).await;
-    // Records are handed on once they have proven themselves.
+    // Claims that are true: all records that prove themselves are handed on.
     let claim = client.store(&keepers[1], &segment).await.unwrap();
     for node in &keepers {
         let records = vec![record(&segment, vec![claim.clone()])];
