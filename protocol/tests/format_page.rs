@@ -8,7 +8,7 @@ use commonhold_protocol::{
     drop::DROP_SEGMENTS_MAX,
     head::{HEAD_DEVICES_MAX, HEAD_SEALED_BYTES_MAX},
     manifest::SEGMENT_BYTES_MAX,
-    record::RECORD_CLAIMS_MAX,
+    record::{RECORD_BYTES_MAX, RECORD_CLAIMS_MAX},
     shard_stream::{ENCODED_BYTES_MAX, GROUP_BYTES, HEADER_BYTES_MAX, READ_RANGES_MAX},
 };
 
@@ -48,6 +48,8 @@ fn limits_are_those_of_the_page() {
     states(&format!("3 counters, at most {HEAD_DEVICES_MAX}"));
     states(&format!("5 sealed payload, at most {} KiB", HEAD_SEALED_BYTES_MAX >> 10));
     states(&format!("Limit: {} bytes.", Claim::BYTES_MAX));
+    states(&format!("Limit: {} bytes.", grouped(HEAD_DEVICES_MAX * 32)));
+    states(&format!("send each other, at most {} bytes", grouped(RECORD_BYTES_MAX)));
     states(&format!("3 claims, at most {RECORD_CLAIMS_MAX} "));
     states(&format!("3 keep records    1 records, at most {ASK_RECORDS_MAX} "));
     states(&format!("5 lack records    at most {} segment ids", grouped(ASK_IDS_MAX)));
@@ -62,7 +64,7 @@ fn limits_are_those_of_the_page() {
 /// Each refusal's number, and the words of its variant's name.
 #[test]
 fn refusals_are_those_of_the_page() {
-    for code in (1..=13).chain([15]) {
+    for code in (1..=13).chain([15, 16]) {
         let name = format!("{:?}", Refusal::from_code(code));
         let words: String = name
             .chars()
@@ -71,4 +73,6 @@ fn refusals_are_those_of_the_page() {
             .collect();
         states(&format!("| {code} | {}", words.to_lowercase()));
     }
+    // There is none that the page does not have.
+    assert!([0, 14].into_iter().chain(17..100).all(|code| Refusal::from_code(code) == Refusal::Other));
 }
