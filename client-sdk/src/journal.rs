@@ -22,7 +22,7 @@ use crate::{
     table::{PlacedSegment, SegmentInfo},
 };
 
-const PURPOSE: &[u8] = b"journal v1";
+pub(crate) const PURPOSE: &[u8] = b"journal v1";
 /// The most bytes of one entry. [`SEGMENT_CHUNKS_MAX`](crate::table::SEGMENT_CHUNKS_MAX) chunks take a MiB.
 const ENTRY_BYTES_MAX: u32 = 16 << 20;
 
@@ -147,7 +147,7 @@ fn logs(dir: &Path) -> Result<Vec<(usize, PathBuf)>, Error> {
 }
 
 /// Hands on each whole entry; gives the length of the part that is whole.
-fn read_log(
+pub(crate) fn read_log(
     file: &Arc<fs::File>,
     seal: &LocalSeal,
     each: &mut dyn FnMut(&PlacedSegment, JournaledSegment) -> Result<(), Error>,
@@ -163,8 +163,10 @@ fn read_log(
         if bytes > ENTRY_BYTES_MAX {
             return Ok(at);
         }
-        let mut sealed = vec![0; bytes as usize];
-        if reader.read_exact(&mut sealed).is_err() {
+        // As much as there is, whatever the length says.
+        let mut sealed = Vec::new();
+        let read = (&mut reader).take(bytes.into()).read_to_end(&mut sealed);
+        if read.is_err() || sealed.len() < bytes as usize {
             return Ok(at);
         }
         let Some(plain) = seal.open(PURPOSE, &sealed) else { return Ok(at) };

@@ -7,6 +7,8 @@
 //!
 //! All of it is synchronous; a thread of its own runs the sockets (`session`).
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod any_bytes;
 mod catalog;
 mod dedup;
 mod download;

@@ -25,7 +25,12 @@ impl LocalSeal {
     pub(crate) fn seal(&self, purpose: &[u8], plain: &[u8]) -> Result<Vec<u8>, Error> {
         let mut nonce = [0; NONCE_BYTES];
         getrandom::fill(&mut nonce).map_err(|_| Error::NoRandomness)?;
-        let sealed = self.0.encrypt((&nonce).into(), Payload { msg: plain, aad: purpose });
+        self.seal_with(&nonce, purpose, plain)
+    }
+
+    /// The same with a nonce that must never have been used before.
+    pub(crate) fn seal_with(&self, nonce: &[u8; NONCE_BYTES], purpose: &[u8], plain: &[u8]) -> Result<Vec<u8>, Error> {
+        let sealed = self.0.encrypt(nonce.into(), Payload { msg: plain, aad: purpose });
         let sealed = sealed.map_err(|_| Error::NoRandomness)?;
         Ok([nonce.as_slice(), &sealed].concat())
     }

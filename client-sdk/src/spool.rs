@@ -29,8 +29,8 @@ use crate::{
     table::{PackedChunk, pack, unpack},
 };
 
-const PURPOSE: &[u8] = b"spool v1";
-const MAGIC: &[u8; 8] = b"CHSPOOL1";
+pub(crate) const PURPOSE: &[u8] = b"spool v1";
+pub(crate) const MAGIC: &[u8; 8] = b"CHSPOOL1";
 /// Magic, state (u32), bytes of the description (u32).
 const HEADER_BYTES: u64 = 16;
 /// Where the state stands.
@@ -38,9 +38,9 @@ const STATE_AT: u64 = 8;
 /// A description has a manifest (8 KiB) and [`SEGMENT_CHUNKS_MAX`](crate::table::SEGMENT_CHUNKS_MAX) chunks (1 MiB).
 const DESCRIPTION_BYTES_MAX: u32 = 2 << 20;
 /// A shard index and a node.
-const SENT_BYTES: usize = 33;
+pub(crate) const SENT_BYTES: usize = 33;
 /// Notes read from one slot: 255 shards, each tried at a few nodes.
-const SENT_MAX: usize = 255 * 8;
+pub(crate) const SENT_MAX: usize = 255 * 8;
 /// Slots of one device. Full segments under way are far fewer; of tiny ones, what exceeds this is not spooled.
 const SLOTS_MAX: usize = 256;
 
@@ -96,11 +96,11 @@ pub(crate) struct Spooled {
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
-struct DescriptionWire {
+pub(crate) struct DescriptionWire {
     #[prost(bytes = "bytes", tag = "1")]
-    manifest: Bytes,
+    pub(crate) manifest: Bytes,
     #[prost(bytes = "bytes", tag = "2")]
-    chunks: Bytes,
+    pub(crate) chunks: Bytes,
 }
 
 fn lock(pool: &Mutex<Pool>) -> MutexGuard<'_, Pool> {
@@ -148,7 +148,7 @@ impl Spool {
         for path in ours.into_values() {
             let file = fs::OpenOptions::new().read(true).write(true).open(&path).doing("open", &path)?;
             let file = SlotFile { file: Arc::new(file), path };
-            match self.read(&file, network).doing("read", &file.path)? {
+            match read(&file.file, &self.seal, network).doing("read", &file.path)? {
                 Some(Description { manifest, chunks, sent_at, sent, is_whole }) => {
                     let slot = Slot { file, sent, sent_at, pool: self.pool.clone() };
                     found.push(Spooled { manifest, chunks, slot, is_whole });
@@ -161,43 +161,6 @@ impl Spool {
 
     fn path(&self, number: usize) -> PathBuf {
         self.dir.join(format!("{}-{number}", self.device))
-    }
-
-    /// What is in a slot; none if it is free, or nothing that can be made out.
-    fn read(&self, SlotFile { file, .. }: &SlotFile, network: &NetworkName) -> io::Result<Option<Description>> {
-        let file_bytes = file.metadata()?.len();
-        let mut header = [0; HEADER_BYTES as usize];
-        if file_bytes < HEADER_BYTES {
-            return Ok(None);
-        }
-        file.read_exact_at(&mut header, 0)?;
-        let word = |at: usize| u32::from_le_bytes(std::array::from_fn(|i| header[at + i]));
-        let (state, bytes) = (word(STATE_AT as usize), word(12));
-        let known = [State::UnderWay, State::GivenUp].into_iter().find(|known| *known as u32 == state);
-        let Some(state) = known.filter(|_| header.starts_with(MAGIC)) else { return Ok(None) };
-        if bytes > DESCRIPTION_BYTES_MAX || file_bytes < HEADER_BYTES + u64::from(bytes) {
-            return Ok(None);
-        }
-        let mut sealed = vec![0; bytes as usize];
-        file.read_exact_at(&mut sealed, HEADER_BYTES)?;
-        let Some((manifest, chunks)) = self.description(&sealed, network) else { return Ok(None) };
-        let segment_at = HEADER_BYTES + u64::from(bytes);
-        let sent_at = segment_at + manifest.length;
-        let builder = segment(file, &manifest, sent_at)?;
-        let notes_bytes = file_bytes.saturating_sub(sent_at).min((SENT_MAX * SENT_BYTES) as u64);
-        let mut notes = vec![0; notes_bytes as usize];
-        file.read_exact_at(&mut notes, sent_at)?;
-        let (notes, _) = notes.as_chunks::<SENT_BYTES>();
-        let note =
-            |note: &[u8; SENT_BYTES]| (ShardIndex(note[0]), NodeId::from_bytes(std::array::from_fn(|i| note[i + 1])));
-        let is_whole = state == State::UnderWay && builder.is_some();
-        Ok(Some(Description { manifest, chunks, sent_at, sent: notes.iter().map(note).collect(), is_whole }))
-    }
-
-    fn description(&self, sealed: &[u8], network: &NetworkName) -> Option<(Verified<Manifest>, Vec<PackedChunk>)> {
-        let wire: DescriptionWire = prost::Message::decode(self.seal.open(PURPOSE, sealed)?).ok()?;
-        let manifest = Unverified::<Manifest>::from_bytes(wire.manifest).ok()?.verify(network).ok()?;
-        Some((manifest, unpack(&wire.chunks).ok()?))
     }
 
     /// Keeps a segment until its slot is freed. None if there is no room: then it is sent anew after a kill.
@@ -273,12 +236,53 @@ impl Drop for Spool {
 }
 
 /// What a slot says, and where its notes begin.
-struct Description {
+pub(crate) struct Description {
     manifest: Verified<Manifest>,
     chunks: Vec<PackedChunk>,
     sent_at: u64,
-    sent: Vec<(ShardIndex, NodeId)>,
-    is_whole: bool,
+    pub(crate) sent: Vec<(ShardIndex, NodeId)>,
+    pub(crate) is_whole: bool,
+}
+
+/// What is in a slot; none if it is free, or nothing that can be made out.
+pub(crate) fn read(file: &fs::File, seal: &LocalSeal, network: &NetworkName) -> io::Result<Option<Description>> {
+    let file_bytes = file.metadata()?.len();
+    let mut header = [0; HEADER_BYTES as usize];
+    if file_bytes < HEADER_BYTES {
+        return Ok(None);
+    }
+    file.read_exact_at(&mut header, 0)?;
+    let word = |at: usize| u32::from_le_bytes(std::array::from_fn(|i| header[at + i]));
+    let (state, bytes) = (word(STATE_AT as usize), word(12));
+    let known = [State::UnderWay, State::GivenUp].into_iter().find(|known| *known as u32 == state);
+    let Some(state) = known.filter(|_| header.starts_with(MAGIC)) else { return Ok(None) };
+    if bytes > DESCRIPTION_BYTES_MAX || file_bytes < HEADER_BYTES + u64::from(bytes) {
+        return Ok(None);
+    }
+    let mut sealed = vec![0; bytes as usize];
+    file.read_exact_at(&mut sealed, HEADER_BYTES)?;
+    let Some((manifest, chunks)) = description(&sealed, seal, network) else { return Ok(None) };
+    let segment_at = HEADER_BYTES + u64::from(bytes);
+    let sent_at = segment_at + manifest.length;
+    let builder = segment(file, &manifest, sent_at)?;
+    let notes_bytes = file_bytes.saturating_sub(sent_at).min((SENT_MAX * SENT_BYTES) as u64);
+    let mut notes = vec![0; notes_bytes as usize];
+    file.read_exact_at(&mut notes, sent_at)?;
+    let (notes, _) = notes.as_chunks::<SENT_BYTES>();
+    let note =
+        |note: &[u8; SENT_BYTES]| (ShardIndex(note[0]), NodeId::from_bytes(std::array::from_fn(|i| note[i + 1])));
+    let is_whole = state == State::UnderWay && builder.is_some();
+    Ok(Some(Description { manifest, chunks, sent_at, sent: notes.iter().map(note).collect(), is_whole }))
+}
+
+fn description(
+    sealed: &[u8],
+    seal: &LocalSeal,
+    network: &NetworkName,
+) -> Option<(Verified<Manifest>, Vec<PackedChunk>)> {
+    let wire: DescriptionWire = prost::Message::decode(seal.open(PURPOSE, sealed)?).ok()?;
+    let manifest = Unverified::<Manifest>::from_bytes(wire.manifest).ok()?.verify(network).ok()?;
+    Some((manifest, unpack(&wire.chunks).ok()?))
 }
 
 /// The segment that ends at `end` of a file; none if it is not what the manifest describes.

@@ -5,7 +5,8 @@ use std::fmt::Debug;
 
 use bytes::Bytes;
 use commonhold_protocol::{
-    Claim, ClaimBatch, Drop, Head, Lease, Manifest, NetworkName, Record, SignedObject, Unverified, Version,
+    AuditStatement, Claim, ClaimBatch, Drop, Head, Lease, Manifest, NetworkName, Record, SignedObject, Unverified,
+    Version,
     ask::{Request, Response},
     shard_stream::{ShardReply, ShardRequest},
 };
@@ -17,6 +18,7 @@ pub type Target = fn(&[u8]);
 pub const TARGETS: &[(&str, Target)] = &[
     ("manifest", manifest),
     ("claim", claim),
+    ("audit_statement", audit_statement),
     ("head", head),
     ("lease", lease),
     ("drop", drop),
@@ -77,6 +79,11 @@ pub fn claim(bytes: &[u8]) {
         assert_eq!(Claim::from_bytes(claim.to_bytes().into()).as_ref(), Ok(&claim));
         assert!(claim.verify(&network()).is_err(), "no key signs by chance");
     }
+}
+
+/// What a holder signs of its answer to an audit.
+pub fn audit_statement(bytes: &[u8]) {
+    signed::<AuditStatement>(bytes);
 }
 
 /// A record.

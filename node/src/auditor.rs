@@ -46,6 +46,8 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub(crate) use self::challenges::proves;
+#[cfg(any(test, feature = "fuzzing"))]
+pub use self::kept::audits_of_any_bytes;
 use self::{
     challenges::Asked,
     holders::{HolderState, Wanted},

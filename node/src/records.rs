@@ -6,6 +6,8 @@
 //!
 //! All calls block; async callers use `spawn_blocking`.
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod any_bytes;
 mod compact;
 mod entry;
 mod index;

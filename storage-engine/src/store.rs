@@ -8,6 +8,8 @@
 //! All calls block. Nothing here opens a socket, reads a clock, or decides which shards to keep.
 
 mod aligned;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod any_bytes;
 mod check;
 mod commit;
 pub mod disk;

@@ -189,15 +189,10 @@ proptest! {
     }
 
     #[test]
-    fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
-        let _ = HeadPayload::decode(bytes.into());
-    }
-
-    #[test]
     fn damaged_payloads_never_panic(at: proptest::sample::Index, flip in 1_u8..) {
         let mut bytes = payload().encode();
         let at = at.index(bytes.len());
         bytes[at] ^= flip;
-        let _ = HeadPayload::decode(bytes.into());
+        crate::any_bytes::head_payload(&bytes);
     }
 }

@@ -1,7 +1,10 @@
 use commonhold_storage_engine::keys::VaultSecret;
 
 use super::*;
-use crate::table::tests::{assert_same, segment};
+use crate::{
+    any_bytes::tests::golden,
+    table::tests::{assert_same, segment},
+};
 
 struct Fixture {
     _folder: tempfile::TempDir,
@@ -162,4 +165,29 @@ fn neither_keys_nor_tags_stand_in_a_log() {
         assert!(!log.windows(32).any(|window| window == chunk.key.as_bytes()));
         assert!(!log.windows(16).any(|window| window == chunk.tag));
     }
+}
+
+/// What a put of version 1 has noted is found for ever.
+#[test]
+fn golden_journal_of_version_1() {
+    let fixture = Fixture::new();
+    let device = fixture.device();
+    let entry = |number: u8| {
+        let noted = segment(number, usize::from(number));
+        let sealed = fixture.seal.seal_with(&[number; 24], PURPOSE, &noted.to_bytes()).expect("sealed");
+        [&(sealed.len() as u32).to_le_bytes(), &sealed[..]].concat()
+    };
+    let today = [entry(1), entry(2)].concat();
+    let path = golden("journal_v1.log", &today);
+    assert!(fs::read(&path).expect("the golden file") == today, "today's encoding is another");
+    fs::copy(path, fixture.log(device.number)).expect("copied");
+    let (mut journal, found) = fixture.open(&device);
+    assert_eq!(found.len(), 2);
+    (1..=2).for_each(|number| assert_same(&found[usize::from(number) - 1], &segment(number, usize::from(number))));
+    // What is appended today is the same but for its nonce.
+    journal.append(&segment(2, 2), &fixture.seal).expect("noted");
+    let log = fs::read(fixture.log(device.number)).expect("readable");
+    let (appended, length) = (&log[today.len()..], entry(2).len());
+    assert_eq!((appended.len(), &appended[..4]), (length, &entry(2)[..4]));
+    assert_eq!(fixture.seal.open(PURPOSE, &appended[4..]).expect("opens"), segment(2, 2).to_bytes());
 }

@@ -7,7 +7,10 @@ use commonhold_storage_engine::{
 };
 
 use super::*;
-use crate::table::tests::{fields, segment as placed};
+use crate::{
+    any_bytes::tests::golden,
+    table::tests::{fields, segment as placed},
+};
 
 struct Fixture {
     _folder: tempfile::TempDir,
@@ -142,9 +145,8 @@ fn a_freed_slot_is_overwritten_and_nothing_of_the_last_segment_is_left() {
         assert_eq!(fixture.files().len(), 1, "the file is used again");
         let copy = tempfile::tempdir().expect("a folder");
         fs::copy(&fixture.files()[0], copy.path().join("copy")).expect("copied");
-        let (file, path) = (fs::File::open(copy.path().join("copy")).expect("open"), PathBuf::new());
-        let read = spool.read(&SlotFile { file: Arc::new(file), path }, &fixture.network).expect("readable");
-        let read = read.expect("a segment");
+        let file = fs::File::open(copy.path().join("copy")).expect("open");
+        let read = read(&file, &fixture.seal, &fixture.network).expect("readable").expect("a segment");
         assert_eq!((read.manifest.to_bytes(), read.is_whole), (segment.manifest.to_bytes(), true));
         assert_eq!(read.sent, [(ShardIndex(4), node_id(number))]);
         slot.free().expect("freed");
@@ -265,4 +267,33 @@ fn without_room_there_is_no_slot_and_no_rest_of_one() {
     fs::remove_dir(fixture.home.spool_dir()).expect("removed");
     let segment = fixture.segment(1, 500);
     assert!(spool.write(&segment.manifest, &segment.chunks, &segment.shards).is_none());
+}
+
+/// What a put of version 1 had under way is gone on with for ever.
+#[test]
+fn golden_slot_of_version_1() {
+    let fixture = Fixture::new();
+    let device = fixture.device();
+    let segment = fixture.segment(1, 300);
+    let chunks = Bytes::from(pack(&segment.chunks));
+    let plain = prost::Message::encode_to_vec(&DescriptionWire { manifest: segment.manifest.to_bytes(), chunks });
+    let description = fixture.seal.seal_with(&[5; 24], PURPOSE, &plain).expect("sealed");
+    let header = [b"CHSPOOL1", &1_u32.to_le_bytes()[..], &(description.len() as u32).to_le_bytes()].concat();
+    let notes = [&[0][..], &[10; 32], &[2], &[11; 32]].concat();
+    let today = [&header, &description, &segment.bytes, &notes].map(Vec::as_slice).concat();
+    let path = golden("spool_v1.bin", &today);
+    assert!(fs::read(&path).expect("the golden file") == today, "today's encoding is another");
+
+    fs::create_dir_all(fixture.home.spool_dir()).expect("made");
+    fs::copy(path, fixture.home.spool_dir().join("0-0")).expect("copied");
+    let (spool, found) = fixture.open(&device, &[]);
+    assert_eq!(found.len(), 1);
+    assert_found(&found[0], &segment);
+    assert_eq!(found[0].slot.sent(), [(0, 10), (2, 11)].map(|(i, node)| (ShardIndex(i), node_id(node))).into());
+    // What is written today is the same but for the nonce.
+    note(&mut write(&spool, &segment), &[(0, 10), (2, 11)]);
+    let slot = fs::read(fixture.home.spool_dir().join("0-1")).expect("readable");
+    let (head, tail) = slot.split_at(header.len() + description.len());
+    assert_eq!((&head[..header.len()], tail), (&header[..], &today[head.len()..]));
+    assert_eq!(fixture.seal.open(PURPOSE, &head[header.len()..]).expect("opens"), plain);
 }

@@ -168,9 +168,22 @@ fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
     Some(*taken)
 }
 
+/// Any bytes in the place of the file: no panic, and what is read is written as something that reads the same. For
+/// tests and, by the feature `fuzzing`, for the fuzz target.
+#[cfg(any(test, feature = "fuzzing"))]
+pub fn audits_of_any_bytes(bytes: &[u8]) {
+    if let Some(all) = decode(bytes) {
+        // In the order in which they are written.
+        let sorted = decode(&encode(all.clone())).expect("what was written is read");
+        assert_eq!(sorted.len(), all.len());
+        assert!(all.iter().all(|kept| sorted.contains(kept)));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use commonhold_policy::audit::{Outcome, schedule::Rate};
+    use proptest::{collection::vec, prelude::*, sample::Index};
 
     use super::*;
 
@@ -222,6 +235,48 @@ mod tests {
         assert_eq!(resummed(pinned, 33), None, "more than a challenge holds");
         assert_eq!(resummed(pinned + 34, 0), None, "no group");
         assert_eq!(resummed(pinned + 35, 9), None, "groups that do not ascend");
+    }
+
+    fn resum(bytes: &mut [u8]) {
+        let sum = crc32fast::hash(&bytes[HEADER_BYTES..]);
+        bytes[..MAGIC.len()].copy_from_slice(MAGIC);
+        bytes[MAGIC.len()..HEADER_BYTES].copy_from_slice(&sum.to_le_bytes());
+    }
+
+    proptest! {
+        #[test]
+        fn noise_is_refused_or_read(mut bytes in vec(any::<u8>(), 0..1000)) {
+            audits_of_any_bytes(&bytes);
+            if bytes.len() >= HEADER_BYTES {
+                resum(&mut bytes);
+                audits_of_any_bytes(&bytes);
+            }
+        }
+
+        /// With its sum put right, so that what is behind it is read.
+        #[test]
+        fn so_is_a_file_that_was_changed(pinned in 0..33_usize, changes in vec(any::<(Index, u8)>(), 0..4)) {
+            let mut bytes = encode(vec![kept(1, 40, pinned), kept(2, 0, 1)]);
+            for (at, value) in changes {
+                let at = at.index(bytes.len());
+                bytes[at] = value;
+            }
+            resum(&mut bytes);
+            audits_of_any_bytes(&bytes);
+        }
+    }
+
+    /// `COMMONHOLD_WRITE_GOLDEN=1` writes the file if it is missing; one that is there never changes.
+    #[test]
+    fn a_file_of_version_1_is_read_and_still_written_so() {
+        let all = vec![kept(1, 40, 0), kept(2, 0, 2), kept(3, 1, 0)];
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/audits_v1.bin");
+        if !path.exists() && std::env::var_os("COMMONHOLD_WRITE_GOLDEN").is_some() {
+            fs::write(&path, encode(all.clone())).unwrap();
+        }
+        let golden = fs::read(&path).expect("the golden file");
+        assert_eq!(decode(&golden).as_ref(), Some(&all));
+        assert!(encode(all) == golden, "today's encoding is another");
     }
 
     #[test]

@@ -139,6 +139,12 @@ impl Index {
         Ok(())
     }
 
+    /// All keys and values as they are kept.
+    #[cfg(test)]
+    pub(super) fn entries(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
+        self.0.iter().flatten().map(|(key, value)| (key.to_vec(), value.to_vec())).collect()
+    }
+
     /// Bytes on disk.
     pub(super) fn disk_bytes(&self) -> u64 {
         self.0.size_on_disk().unwrap_or(0)

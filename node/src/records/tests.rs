@@ -258,3 +258,54 @@ fn entries_are_listed_in_order_of_their_keys_page_by_page() {
     expected.sort();
     assert_eq!(keys, expected);
 }
+
+/// One entry of each kind, one of which was replaced and one removed, as a node has written them since version 1.
+fn golden_log() -> Vec<u8> {
+    let entry = |kind, tag, number: u8| Entry { kind, tag, key: [number; 32], owner: vault(number ^ 0xf0) };
+    let mut log = file_header(1).to_vec();
+    entry(Kind::Segment, 3, 1).encode(b"a record on trial", &mut log);
+    entry(Kind::Heads, 0, 2).encode(b"\x04\0\0\0head\x05\0\0\0other", &mut log);
+    entry(Kind::Lease, 0, 3).encode(b"a lease", &mut log);
+    entry(Kind::Drop, 1, 4).encode(b"\x01\x02\x03\x04\x05\x06\x07\x08a drop", &mut log);
+    entry(Kind::Segment, 0, 1).encode(b"a record", &mut log);
+    entry(Kind::Lease, TAG_REMOVED, 3).encode(b"", &mut log);
+    log
+}
+
+/// `COMMONHOLD_WRITE_GOLDEN=1` writes the file if it is missing; one that is there never changes.
+#[test]
+fn a_log_of_version_1_is_read_and_still_written_so() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/record_log_v1.log");
+    if !path.exists() && std::env::var_os("COMMONHOLD_WRITE_GOLDEN").is_some() {
+        fs::write(&path, golden_log()).unwrap();
+    }
+    let golden = fs::read(&path).expect("the golden file");
+    assert!(golden == golden_log(), "today's encoding is another");
+    let page = include_str!("../../../docs/FORMAT.md");
+    for (at, what) in [(0, "\"CHRE\""), (12, "kind u8"), (16, "key (32)"), (ENTRY_HEADER_BYTES, "body\n")] {
+        assert!(page.contains(&format!(" {at} {what}")), "docs/FORMAT.md has {what} elsewhere");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("00000001.log"), golden).unwrap();
+    let (store, report) = RecordStore::open(folder.path(), BYTES_MAX).unwrap();
+    assert_eq!((report.entries_read, report.damaged_bytes, report.cut_bytes, report.kept), (6, 0, 0, 3));
+    let get = |kind, number: u8| store.get(kind, &[number; 32]).unwrap();
+    let record = get(Kind::Segment, 1).unwrap();
+    assert_eq!((record.owner, record.tag, &record.body[..]), (vault(0xf1), 0, &b"a record"[..]));
+    assert_eq!(get(Kind::Heads, 2).unwrap().body, b"\x04\0\0\0head\x05\0\0\0other");
+    assert_eq!(get(Kind::Drop, 4).unwrap().tag, 1);
+    assert_eq!(get(Kind::Lease, 3), None);
+}
+
+/// An index outlives the program that wrote it: these are the bytes of version 1, as docs/FORMAT.md has them.
+#[test]
+fn the_index_has_the_keys_and_values_of_version_1() {
+    let folder = tempfile::tempdir().unwrap();
+    let index = Index::create(folder.path()).unwrap();
+    let at = Position { file: 0x01_0203, offset: 0x0405_0607 };
+    index.put(&Location { at, length: 0x08_090a, kind: Kind::Drop, key: [0x5e; 32], tag: 2 }).unwrap();
+    index.set_checkpoint(at).unwrap();
+    let key = [&[4][..], &[0x5e; 21]].concat();
+    let value = [&[0x5e; 11][..], &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 2]].concat();
+    assert_eq!(index.entries(), [(key, value), (b"checkpoint".to_vec(), vec![0, 1, 2, 3, 4, 5, 6, 7])]);
+}

@@ -295,3 +295,6 @@ pub(crate) fn folder_bytes(folder: &Path) -> io::Result<u64> {
     }
     Ok(bytes)
 }
+
+#[cfg(test)]
+mod tests;

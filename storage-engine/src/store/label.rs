@@ -24,7 +24,7 @@ use super::{
 ///  0 magic "CHSTORE1"    8 secret [32]    40 check sum of all other bytes [32]    72 network name to the end
 /// ```
 const MAGIC: &[u8; 8] = b"CHSTORE1";
-const FIXED_BYTES: usize = 72;
+pub(crate) const FIXED_BYTES: usize = 72;
 /// A network name has at most 64 bytes.
 const LABEL_BYTES_MAX: u64 = 256;
 
@@ -99,18 +99,18 @@ fn write(file: &mut File, bytes: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
-fn checksum(secret: &[u8], network: &[u8]) -> [u8; 32] {
+pub(crate) fn checksum(secret: &[u8], network: &[u8]) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new();
     hasher.update(MAGIC).update(secret).update(network);
     *hasher.finalize().as_bytes()
 }
 
-fn encode(secret: &Secret, network: &NetworkName) -> Vec<u8> {
+pub(crate) fn encode(secret: &Secret, network: &NetworkName) -> Vec<u8> {
     let network = network.as_str().as_bytes();
     [MAGIC, &secret.0[..], &checksum(&secret.0, network), network].concat()
 }
 
-fn decode(bytes: &[u8]) -> Option<(Secret, NetworkName)> {
+pub(crate) fn decode(bytes: &[u8]) -> Option<(Secret, NetworkName)> {
     if bytes.len() < FIXED_BYTES || !bytes.starts_with(MAGIC) {
         return None;
     }

@@ -65,7 +65,7 @@ impl Secret {
         *hasher.finalize().as_bytes()
     }
 
-    fn seal(&self, bytes: &mut [u8], at: usize) {
+    pub(crate) fn seal(&self, bytes: &mut [u8], at: usize) {
         let checksum = self.checksum(bytes, at);
         bytes[at..at + CHECKSUM_BYTES].copy_from_slice(&checksum);
     }
@@ -74,6 +74,9 @@ impl Secret {
         self.checksum(bytes, at) == bytes[at..at + CHECKSUM_BYTES]
     }
 }
+
+/// The bytes of a unit.
+pub(crate) type Unit = [u8; UNIT_BYTES as usize];
 
 fn array<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
     std::array::from_fn(|i| bytes[at + i])
@@ -93,9 +96,9 @@ pub(crate) struct VolumeBlock {
 }
 
 impl VolumeBlock {
-    const CHECKSUM_AT: usize = 56;
+    pub(crate) const CHECKSUM_AT: usize = 56;
 
-    pub(crate) fn write(&self, file: &dyn VolumeFile) -> io::Result<()> {
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(UNIT_BYTES as usize);
         bytes.extend_from_slice(BLOCK_MAGIC);
         bytes.extend_from_slice(&VERSION.to_le_bytes());
@@ -107,24 +110,31 @@ impl VolumeBlock {
         bytes.extend_from_slice(self.network.as_str().as_bytes());
         bytes.resize(UNIT_BYTES as usize, 0);
         self.secret.seal(&mut bytes, Self::CHECKSUM_AT);
-        file.write(0, &bytes)
+        bytes
+    }
+
+    pub(crate) fn write(&self, file: &dyn VolumeFile) -> io::Result<()> {
+        file.write(0, &self.to_bytes())
+    }
+
+    /// The block in a volume's first unit, if that is one that fits itself.
+    pub(crate) fn decode(bytes: &Unit) -> Option<Self> {
+        let secret = Secret(array(bytes, 24));
+        if !bytes.starts_with(BLOCK_MAGIC) || u32_at(bytes, 8) != VERSION || !secret.fits(bytes, Self::CHECKSUM_AT) {
+            return None;
+        }
+        let name = bytes[BLOCK_FIXED_BYTES..].get(..u32_at(bytes, 20) as usize)?;
+        let network = std::str::from_utf8(name).ok()?.parse().ok()?;
+        Some(Self { volume: VolumeNumber(u32_at(bytes, 12)), sealed: u32_at(bytes, 16) == 1, secret, network })
     }
 
     /// The block, if the file begins with one that fits itself. Whose secret it is, the caller compares.
     pub(crate) fn read(file: &dyn VolumeFile) -> io::Result<Option<Self>> {
         let mut bytes = [0; UNIT_BYTES as usize];
         match file.read(0, &mut bytes) {
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
-            other => other?,
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
+            other => other.map(|()| Self::decode(&bytes)),
         }
-        let secret = Secret(array(&bytes, 24));
-        if !bytes.starts_with(BLOCK_MAGIC) || u32_at(&bytes, 8) != VERSION || !secret.fits(&bytes, Self::CHECKSUM_AT) {
-            return Ok(None);
-        }
-        let name = bytes[BLOCK_FIXED_BYTES..].get(..u32_at(&bytes, 20) as usize);
-        let network = name.and_then(|name| std::str::from_utf8(name).ok()).and_then(|name| name.parse().ok());
-        let (volume, sealed) = (VolumeNumber(u32_at(&bytes, 12)), u32_at(&bytes, 16) == 1);
-        Ok(network.map(|network| Self { volume, sealed, secret, network }))
     }
 }
 
@@ -143,7 +153,7 @@ pub(crate) struct Header {
 }
 
 impl Header {
-    const CHECKSUM_AT: usize = 136;
+    pub(crate) const CHECKSUM_AT: usize = 136;
 
     /// From the record's begin to the shard's first byte.
     pub(crate) fn data_offset(&self) -> u64 {
@@ -190,26 +200,33 @@ impl Header {
         unit: u32,
     ) -> io::Result<Option<Self>> {
         let offset = u64::from(unit) * UNIT_BYTES;
-        let mut bytes = vec![0; UNIT_BYTES as usize];
-        file.read(offset, &mut bytes)?;
-        let header_bytes = u32_at(&bytes, 12) as usize;
-        let here = (VERSION, volume.0, unit);
-        if !bytes.starts_with(RECORD_MAGIC)
-            || (u32_at(&bytes, 8), u32_at(&bytes, 16), u32_at(&bytes, 20)) != here
-            || !(HEADER_FIXED_BYTES..=HEADER_BYTES_MAX).contains(&header_bytes)
-        {
-            return Ok(None);
-        }
+        let mut first = [0; UNIT_BYTES as usize];
+        file.read(offset, &mut first)?;
+        let Some(header_bytes) = Self::length(&first, volume, unit) else { return Ok(None) };
+        let mut bytes = first.to_vec();
         if header_bytes > bytes.len() {
             let have = bytes.len();
             bytes.resize(header_bytes, 0);
             file.read(offset + have as u64, &mut bytes[have..])?;
         }
         bytes.truncate(header_bytes);
+        Ok(Self::decode(bytes, secret, volume, unit))
+    }
+
+    /// Bytes of the header of which this is the first unit; none if that is not how the header of a record there begins.
+    pub(crate) fn length(first: &Unit, volume: VolumeNumber, unit: u32) -> Option<usize> {
+        let header_bytes = u32_at(first, 12) as usize;
+        let is_here = (u32_at(first, 8), u32_at(first, 16), u32_at(first, 20)) == (VERSION, volume.0, unit);
+        let is_sized = (HEADER_FIXED_BYTES..=HEADER_BYTES_MAX).contains(&header_bytes);
+        (first.starts_with(RECORD_MAGIC) && is_here && is_sized).then_some(header_bytes)
+    }
+
+    /// The header that [`Self::length`] says to have so many bytes.
+    pub(crate) fn decode(bytes: Vec<u8>, secret: &Secret, volume: VolumeNumber, unit: u32) -> Option<Self> {
         let shard_length = u64::from_le_bytes(array(&bytes, 32));
-        let Ok(index) = u8::try_from(u32_at(&bytes, 28)) else { return Ok(None) };
+        let index = u8::try_from(u32_at(&bytes, 28)).ok()?;
         if !secret.fits(&bytes, Self::CHECKSUM_AT) || shard_length > SHARD_BYTES_MAX {
-            return Ok(None);
+            return None;
         }
         let segment = SegmentId::from_bytes(array(&bytes, 40));
         let header = Self {
@@ -221,7 +238,7 @@ impl Header {
             shard_length,
             manifest: Bytes::from(bytes).slice(HEADER_FIXED_BYTES..),
         };
-        Ok(Some(header))
+        Some(header)
     }
 }
 

@@ -1,0 +1,4 @@
+//! Arbitrary bytes for [`commonhold_client_sdk::any_bytes::head_payload`].
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| commonhold_client_sdk::any_bytes::head_payload(bytes));

@@ -1,0 +1,4 @@
+//! Arbitrary bytes for [`commonhold_storage_engine::store::any_bytes::record_header`].
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| commonhold_storage_engine::store::any_bytes::record_header(bytes));

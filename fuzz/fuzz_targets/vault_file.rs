@@ -1,0 +1,4 @@
+//! Arbitrary bytes for [`commonhold_client_sdk::any_bytes::vault_file`].
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| commonhold_client_sdk::any_bytes::vault_file(bytes));
