@@ -90,13 +90,42 @@ fn remark_on_commit(output: &Output, report: &CommitReport) {
         let asked = figures::count(*head_asked as u64, "node", "nodes");
         output.remark(&format!("the new state of the vault is kept by {head_kept} of {asked} asked"));
     }
+    if let Some(remark) = remark_on_missing(report.figures.shards_missing) {
+        output.remark(&remark);
+    }
     for copy in conflicts {
         output.warning(&format!("two devices changed the same path; the other version is kept as {copy}"));
     }
+}
+
+/// Shards that nobody holds yet are no failure: enough others are held, and stewards rebuild these after `[repair]
+/// top-up`, a week unless operators set another time.
+fn remark_on_missing(shards: u64) -> Option<String> {
+    let count = figures::count(shards, "shard", "shards");
+    let them = if shards == 1 { "it" } else { "them" };
+    (shards > 0).then(|| {
+        format!(
+            "{count} found no place yet; the network fills {them} in by itself, within days, where it has nodes for \
+             {them}"
+        )
+    })
 }
 
 /// Opens a file failure with the path it is about.
 fn file_failure(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Failure {
     let path = path.into();
     move |source| Failure::File { action, path, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shards_that_nobody_holds_yet_are_remarked_on() {
+        assert_eq!(remark_on_missing(0), None);
+        let said = |shards| remark_on_missing(shards).unwrap_or_default();
+        assert!(said(1).starts_with("1 shard found no place yet; the network fills it in by itself"), "{}", said(1));
+        assert!(said(3).starts_with("3 shards found no place yet; the network fills them in by itself"), "{}", said(3));
+    }
 }

@@ -41,6 +41,10 @@ use crate::{
     vault::Vault,
 };
 
+mod figures;
+
+pub use figures::PackFigures;
+
 /// Memory of segments being coded and sent: their bytes and their parity.
 const UNDER_WAY_BYTES_MAX: usize = 128 << 20;
 /// The unit in which that memory is counted, since a semaphore counts in u32.
@@ -68,25 +72,6 @@ struct FullSegment {
     permit: OwnedSemaphorePermit,
     /// None if it is to be spooled yet.
     slot: Option<Slot>,
-}
-
-/// Figures of what was packed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
-pub struct PackFigures {
-    /// Chunks that were new.
-    pub chunks_new: u64,
-    /// Chunks that the vault had already.
-    pub chunks_known: u64,
-    /// Plain bytes of new chunks.
-    pub bytes_new: u64,
-    /// Their bytes as sealed, that is after compression.
-    pub bytes_sealed: u64,
-    /// Segments placed.
-    pub segments: u64,
-    /// Shard bytes that holders took.
-    pub bytes_placed: u64,
-    /// Shards that share a failure domain with another of their segment, because there are too few.
-    pub shards_sharing: u64,
 }
 
 /// Packs chunks and has their segments placed.
@@ -314,7 +299,7 @@ impl Packer {
 
     fn keep(&mut self, finished: Result<Placed, Error>) -> Result<(), Error> {
         self.under_way -= 1;
-        let Placed { segment, bytes_placed, shared, slot } = finished?;
+        let Placed { segment, bytes_placed, shared, missing, slot } = finished?;
         self.reader.catalog().learn_info(segment.id, segment.info.clone());
         let journaled = self.journal.append(&segment, &self.seal)?;
         slot.map_or(Ok(()), Slot::free)?;
@@ -322,6 +307,7 @@ impl Packer {
         self.figures.segments += 1;
         self.figures.bytes_placed += bytes_placed;
         self.figures.shards_sharing += shared as u64;
+        self.figures.shards_missing += missing as u64;
         self.placed.push(journaled);
         Ok(())
     }

@@ -59,8 +59,17 @@ pub(crate) struct Placed {
     pub(crate) bytes_placed: u64,
     /// Shards that share a failure domain, or even a node, with another of the segment.
     pub(crate) shared: usize,
+    /// Shards that no node took; stewards rebuild them where there is room.
+    pub(crate) missing: usize,
     /// To be freed once the journal has the segment.
     pub(crate) slot: Option<Slot>,
+}
+
+/// What came of placing a segment; see [`Placed`].
+struct Claimed {
+    claims: Vec<VerifiedClaim>,
+    shared: usize,
+    missing: usize,
 }
 
 /// How a failed transfer looks to the policy.
@@ -82,7 +91,7 @@ pub(crate) async fn run(
     progress: &Progress,
 ) -> Result<Placed, Error> {
     let mut slot = upload.slot.take();
-    let (claims, shared) = place(session, &upload, &mut slot, progress).await?;
+    let Claimed { claims, shared, missing } = place(session, &upload, &mut slot, progress).await?;
     let coding = upload.manifest.coding;
     let mut holders = vec![None; usize::from(coding.n())];
     for claim in &claims {
@@ -100,18 +109,17 @@ pub(crate) async fn run(
     }
     let info = SegmentInfo { coding, length: upload.manifest.length, holders };
     let bytes_placed = claims.len() as u64 * upload.manifest.shard_length();
-    Ok(Placed { segment: PlacedSegment { id: upload.id, info, chunks: upload.chunks }, bytes_placed, shared, slot })
+    let segment = PlacedSegment { id: upload.id, info, chunks: upload.chunks };
+    Ok(Placed { segment, bytes_placed, shared, missing, slot })
 }
 
 /// Drives the store machine until enough shards are claimed.
-///
-/// Gives the claims, and how many shards share a failure domain with another.
 async fn place(
     session: &Arc<Session>,
     upload: &SegmentUpload,
     slot: &mut Option<Slot>,
     progress: &Progress,
-) -> Result<(Vec<VerifiedClaim>, usize), Error> {
+) -> Result<Claimed, Error> {
     let coding = upload.manifest.coding;
     let mut candidates = session.candidates().await?;
     let sent = slot.as_ref().map(Slot::sent).unwrap_or_default();
@@ -153,7 +161,8 @@ async fn place(
                     timer.as_mut().reset(tokio::time::Instant::now() + wait);
                 }
                 Action::Done(placed) => {
-                    return Ok((placed.claimed.iter().filter_map(|held| claims.remove(held)).collect(), shared));
+                    let claims = placed.claimed.iter().filter_map(|held| claims.remove(held)).collect();
+                    return Ok(Claimed { claims, shared, missing: placed.missing.len() });
                 }
                 Action::Failed(failed) => {
                     // Whoever was still being sent a shard may have taken it all the same.
