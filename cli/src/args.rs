@@ -1,4 +1,4 @@
-//! The command line as DESIGN.md section 10 fixes it: names, options and their help. Scripts rely on it.
+//! The command line: names, options and their help. Scripts rely on it, so what is there stays as it is.
 //!
 //! Only what exists is listed. Parsing decides nothing but what was asked for.
 
@@ -12,11 +12,11 @@ pub(crate) const EXIT_CODES: [(&str, &str); 9] = [
     ("0", "done"),
     ("1", "failed"),
     ("2", "usage: the command line is wrong"),
-    ("3", "done in part: some files could not be read or restored; they are named on stderr"),
-    ("4", "data unavailable: fewer shards can be reached than are needed"),
+    ("3", "done in part: files that could not be read or restored, or shards not handed on, are named"),
+    ("4", "data unavailable: too few shards, no head, or only an older state of the vault is reached"),
     ("5", "no network: no node can be reached"),
-    ("6", "conflict that cannot be merged"),
-    ("7", "wrong passphrase or recovery phrase"),
+    ("6", "conflict that cannot be merged, or a head that cannot be read"),
+    ("7", "wrong passphrase or recovery phrase, or no vault of that phrase is known"),
     ("130", "interrupted"),
 ];
 

@@ -234,8 +234,10 @@ fn check_space(reachable: &[&PeerInfo], config: &ClientConfig, home: &Home, chec
     );
     let needed = config.coding(home).ok().flatten().map_or(4, |coding| usize::from(coding.placed_enough()));
     if free.len() < needed {
-        let advice =
-            format!("{needed} nodes with free space are needed to store: wait for more, or pin a smaller coding");
+        let advice = format!(
+            "{needed} nodes with free space are needed to store: wait for more, or pin a smaller `coding` under \
+             [client] in config.toml"
+        );
         checks.warn("space", found, &advice);
     } else {
         checks.ok("space", found);

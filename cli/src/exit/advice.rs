@@ -109,18 +109,18 @@ fn vault(error: &Error) -> (Code, String) {
         ),
         Error::TooFewHolders { .. } => (
             Code::Failed,
-            "wait for more nodes (`commonhold peers` lists them), or pin a smaller coding with `commonhold init \
-             --coding K/N`",
+            "wait for more nodes (`commonhold peers` lists them), or pin a smaller coding: `coding = \"K/N\"` under \
+             [client] in config.toml, beside the vault file",
         ),
         Error::NotPlaced { .. } => (
             Code::Failed,
-            "nothing of this command is visible in the vault; run it again when nodes have space (`commonhold peers`), \
-             what was placed is not sent again",
+            "nothing of this command is visible in the vault; run it again when nodes have space (`commonhold peers`): \
+             this segment was taken back and is sent again, others that were placed are not",
         ),
         Error::NotRecorded { .. } => (
             Code::Failed,
-            "nothing of this command is visible in the vault; run it again when more nodes answer, what was placed is \
-             not sent again",
+            "nothing of this command is visible in the vault; run it again when more nodes answer: this segment was \
+             taken back and is sent again, others that were placed are not",
         ),
         Error::Unavailable { .. } => (
             Code::Unavailable,
@@ -320,6 +320,33 @@ mod tests {
              help: make one with `commonhold init`, recover one with `commonhold init --recover`, or set \
              COMMONHOLD_HOME"
         );
+    }
+
+    /// `init` refuses a home that has a vault, so a smaller coding is pinned in its config.
+    #[test]
+    fn a_coding_too_large_for_the_network_says_where_a_smaller_one_is_pinned() {
+        let (code, text) = told(Error::TooFewHolders { have: 3, need: 4 });
+        assert_eq!(code, 1);
+        assert_eq!(
+            text,
+            "error: 3 nodes can store here, 4 are needed\n\
+             help: wait for more nodes (`commonhold peers` lists them), or pin a smaller coding: `coding = \"K/N\"` \
+             under [client] in config.toml, beside the vault file"
+        );
+    }
+
+    /// What could not be placed or recorded is dropped from its holders, so a second run sends it again.
+    #[test]
+    fn a_segment_that_was_taken_back_is_not_said_to_be_kept() {
+        let segment = SegmentId::from_bytes([0x5e; 32]);
+        for error in [
+            Error::NotPlaced { segment, placed: 5, needed: 6, refusals: Vec::new() },
+            Error::NotRecorded { segment, kept: 2, needed: 5 },
+        ] {
+            let (code, text) = told(error);
+            assert_eq!(code, 1, "{text}");
+            assert!(text.ends_with("this segment was taken back and is sent again, others that were placed are not"));
+        }
     }
 
     #[test]
