@@ -1,11 +1,10 @@
 //! A folder of this machine into the vault: **file → chunks**, and the trees that name them.
 //!
-//! Folders are walked in the order of their trees, so that nothing but the names of the folders on the way down is
-//! kept in memory. What cannot be read is left out and named in the report.
+//! Folders are walked in the order of their trees, so that nothing but names in the folders on the way down is kept in
+//! memory, of a large folder not all at once. What cannot be read is left out and named in the report.
 
 use std::{
     collections::HashMap,
-    ffi::OsString,
     fs::{self, File, Metadata},
     io,
     os::unix::{
@@ -29,7 +28,7 @@ use commonhold_storage_engine::{
 
 use crate::{
     error::Error,
-    local_files::{self, Part, Stretch},
+    local_files::{self, Names, Part, Stretch},
     packer::{Content, Packer},
     progress::Progress,
     restore::is_draft,
@@ -98,7 +97,7 @@ const LINKED_MAX: usize = 1 << 17;
 
 /// What came of looking at a path.
 enum Begun {
-    Folder(OpenFolder),
+    Folder(Box<OpenFolder>),
     Whole(Entry),
     LeftOut,
 }
@@ -107,7 +106,7 @@ enum Begun {
 struct OpenFolder {
     path: PathBuf,
     metadata: Metadata,
-    names: std::vec::IntoIter<OsString>,
+    names: Names,
     builder: DirectoryBuilder,
 }
 
@@ -141,13 +140,18 @@ impl<'p> Putter<'p> {
         // its name beside it.
         let mut open: Vec<(Option<Name>, OpenFolder)> = Vec::new();
         match self.begin(path, depth)? {
-            Begun::Folder(folder) => open.push((None, folder)),
+            Begun::Folder(folder) => open.push((None, *folder)),
             Begun::Whole(entry) => return Ok(Some(entry)),
             Begun::LeftOut => return Ok(None),
         }
         let mut made = None;
         while let Some((_, folder)) = open.last_mut() {
-            if let Some(name) = folder.names.next() {
+            let next = folder.names.next_in(&folder.path).unwrap_or_else(|error| {
+                // Nothing more of it, then; what was found before is stored.
+                self.unreadable(&folder.path, error);
+                None
+            });
+            if let Some(name) = next {
                 let child = folder.path.join(&name);
                 if is_draft(name.as_bytes()) && fs::symlink_metadata(&child).is_ok_and(|found| !found.is_dir()) {
                     self.drafts_left_out += 1;
@@ -158,7 +162,7 @@ impl<'p> Putter<'p> {
                     continue;
                 };
                 match self.begin(&child, depth + open.len())? {
-                    Begun::Folder(folder) => open.push((Some(name), folder)),
+                    Begun::Folder(folder) => open.push((Some(name), *folder)),
                     Begun::Whole(entry) => self.add(&mut open, &name, &entry)?,
                     Begun::LeftOut => {}
                 }
@@ -204,13 +208,9 @@ impl<'p> Putter<'p> {
             if depth >= DEPTH_MAX {
                 return Err(io::Error::other(format!("more than {DEPTH_MAX} folders deep")).into());
             }
-            let names = local_files::sorted_names(path)?.into_iter();
-            return Ok(Begun::Folder(OpenFolder {
-                path: path.to_owned(),
-                metadata,
-                names,
-                builder: DirectoryBuilder::new(),
-            }));
+            let names = Names::of(path)?;
+            let folder = OpenFolder { path: path.to_owned(), metadata, names, builder: DirectoryBuilder::new() };
+            return Ok(Begun::Folder(Box::new(folder)));
         }
         let (major, minor) = (rustix::fs::major(metadata.rdev()), rustix::fs::minor(metadata.rdev()));
         let kind = if kind.is_symlink() {

@@ -109,9 +109,27 @@ fn names_come_in_order_of_their_bytes() {
     for name in names.iter().rev() {
         fs::write(folder.path().join(std::ffi::OsStr::from_bytes(name)), "").expect("written");
     }
-    let found = sorted_names(folder.path()).expect("a folder");
-    assert_eq!(found.iter().map(|name| name.as_bytes()).collect::<Vec<_>>(), names);
-    assert!(sorted_names(&folder.path().join("absent")).is_err());
+    // Of a folder too large to be read at once, too: in parts of any size, none of them left out or named twice.
+    for at_once in [1, 2, 3, names.len(), NAMES_AT_ONCE] {
+        let mut found = Names::read(folder.path(), at_once).expect("a folder");
+        assert!(found.ready.len() <= at_once);
+        let next = || found.next_in(folder.path()).expect("still a folder");
+        assert_eq!(std::iter::from_fn(next).collect::<Vec<_>>(), names.map(std::ffi::OsStr::from_bytes), "{at_once}");
+    }
+    assert!(Names::of(&folder.path().join("absent")).is_err());
+}
+
+#[test]
+fn a_folder_that_is_gone_before_all_of_it_is_read_is_an_error() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for name in ["a", "b"] {
+        fs::write(folder.path().join(name), "").expect("written");
+    }
+    let mut names = Names::read(folder.path(), 1).expect("a folder");
+    fs::remove_dir_all(folder.path()).expect("removed");
+    assert_eq!(names.next_in(folder.path()).expect("it was read before").expect("a name"), "a");
+    assert!(names.next_in(folder.path()).is_err());
+    assert!(names.next_in(folder.path()).expect("the end").is_none());
 }
 
 #[test]
