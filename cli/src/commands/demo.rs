@@ -9,7 +9,7 @@ mod renewal;
 mod sample;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs, io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -239,10 +239,13 @@ impl Story<'_> {
     }
 
     fn kill_some(&self, network: &mut LocalNetwork, segments: &[SegmentHealth]) -> Result<Vec<String>, Failure> {
-        let may_be_lost = segments.iter().map(|segment| segment.n - segment.k).min().unwrap_or(0);
+        let may_be_lost = segments.iter().map(may_be_lost).min().unwrap_or(0);
+        if may_be_lost == 0 {
+            return Err(DemoError::Unknown { what: "a holder that may be lost" }.into());
+        }
         let mut nodes = network.nodes().to_vec();
         nodes.shuffle(&mut rand::rng());
-        nodes.truncate(usize::from(may_be_lost));
+        nodes.truncate(may_be_lost);
         nodes.sort_by_key(|node| node.number);
         let names: Vec<String> = nodes.iter().map(|node| node.name()).collect();
         self.say(&format!(
@@ -307,6 +310,13 @@ impl Story<'_> {
     fn restored(&self, machine: &str) -> PathBuf {
         self.scratch.join(format!("restored-by-{machine}"))
     }
+}
+
+/// How many nodes may be lost, whichever they are, without the segment: each holder counts once, and a shard that
+/// nobody holds yet not at all.
+fn may_be_lost(segment: &SegmentHealth) -> usize {
+    let holders: BTreeSet<&String> = segment.holders.iter().flatten().collect();
+    holders.len().saturating_sub(segment.k.into())
 }
 
 fn target() -> Result<VaultPath, Failure> {
