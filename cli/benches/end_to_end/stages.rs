@@ -133,7 +133,8 @@ impl Stages {
         report.push(Row::new(section, "store", self.store / shards_per_byte, "MiB/s").beside("synced writes", disk));
     }
 
-    /// What this machine allows at most, with noise: text is less work for all but the compressor.
+    /// What this machine allows at most, with noise: text is less work for all but the compressor. `bare` is libp2p
+    /// with Noise, while nodes speak TLS: the report says so.
     pub(crate) fn limits(&self, bare: &Transfers) -> Limits {
         let shards_per_byte = self.shards_per_byte();
         let seconds = |rate: Option<f64>| rate.map_or(0.0, |rate| 1024.0 / rate);
