@@ -4,28 +4,32 @@
 # make bench   the speed of every stage and of the whole (PEERS=1: Tahoe-LAFS beside it)
 # make durability   docs/durability.md anew, from simulated runs
 #
-# Each does all of its own set-up on a fresh Debian with a Rust toolchain. One profile and one target folder serve
-# all checks, so that nothing is built twice.
+# Each does all of its own set-up on a fresh Debian with a Rust toolchain, if it runs as root; else it names the packages
+# that are missing. One profile and one target folder serve all checks, so that nothing is built twice.
 
-.PHONY: test build demo bench durability setup format tidy purity dependencies lint doc unit
+.PHONY: test build demo bench durability setup setup-build format tidy purity dependencies lint doc unit
 .NOTPARALLEL:
 
 test: setup format tidy purity dependencies lint doc unit
 
-build: setup
+build: setup-build
 	cargo build --release --locked -p commonhold
 
 demo: build
 	target/release/commonhold demo
 
-bench: setup
+bench:
+	scripts/setup $(if $(filter 1,$(PEERS)),peers,build)
 	PEERS=$(PEERS) scripts/bench
 
-durability: setup
+durability: setup-build
 	cargo run --quiet --locked -p commonhold-simulations --example durability docs
 
 setup:
-	scripts/setup
+	scripts/setup test
+
+setup-build:
+	scripts/setup build
 
 format:
 	cargo fmt --all --check
