@@ -17,7 +17,7 @@ use serde::Serialize;
 
 use crate::{commands::demo::DemoError, escape, figures, local_network::LocalNetworkError, output::Output};
 
-/// The exit codes of DESIGN.md section 10; 0 is not among them.
+/// The exit codes, which scripts rely on; 0 is not among them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Code {
     Failed = 1,

@@ -1,4 +1,4 @@
-//! The node's config: DESIGN.md section 11, one struct per section, a doc comment per key.
+//! The node's config, `node.toml`: one struct per section, a doc comment per key.
 //!
 //! Every key has a default that just works. A key that is not known, or a value that is not allowed, is an error
 //! that names the file, the line, the key and what is allowed. Nothing here opens a socket or touches the data.

@@ -24,7 +24,7 @@ pub struct Coding {
 #[error("coding {0:?}: expected K/N with 1 <= K <= N <= 255, as in 7/14")]
 pub struct CodingError(String);
 
-/// Small segments are cut into pieces of no less than this many bytes (DESIGN.md section 5).
+/// A segment gets one data shard for each so many bytes that it has begun, up to k: small ones get fewer.
 const SMALL_SHARD_BYTES: u64 = 4096;
 /// Shards are padded to a multiple of this many bytes: one vector of the widest coding loop.
 const SHARD_ALIGN_BYTES: u64 = 64;

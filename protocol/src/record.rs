@@ -10,7 +10,8 @@ use crate::{
     sign::{SignedObject, Unverified},
 };
 
-/// The most claims that a record holds for one shard index (DESIGN.md section 7).
+/// The most claims that a record holds for one shard index: it bounds the record, and how many wrong holders a reader may
+/// have to try.
 pub const CLAIMS_PER_INDEX_MAX: usize = 3;
 /// The most claims of one record.
 pub const RECORD_CLAIMS_MAX: usize = 255 * CLAIMS_PER_INDEX_MAX;

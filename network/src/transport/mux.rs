@@ -1,7 +1,7 @@
 //! Streams over one connection: Yamux, as `libp2p-yamux` has it, but with frames of our size.
 //!
-//! That crate hides the size of the data frames, 16 KiB. With 64 KiB a stream costs a fifth less CPU on both sides: fewer
-//! allocations, wake-ups and system calls (`../shared/research/primitives.md`). It stays Yamux 1.0 on the wire.
+//! That crate hides the size of the data frames, 16 KiB. With 64 KiB a stream costs a fifth less CPU on both sides, as
+//! measured over loopback: fewer allocations, wake-ups and system calls. It stays Yamux 1.0 on the wire.
 
 use std::{
     collections::VecDeque,
