@@ -96,3 +96,14 @@ fn a_payload_of_empty_fields_stays_small() {
         assert!(peak <= bytes_allowed(bytes.len()), "field {field}: {} bytes took {peak}", bytes.len());
     }
 }
+
+/// The most that an entry of a journal and the description of a slot may say to have.
+#[test]
+fn a_length_that_is_not_there_takes_no_memory() {
+    let entry = (16_u32 << 20).to_le_bytes();
+    let slot = [b"CHSPOOL1", &1_u32.to_le_bytes()[..], &(2_u32 << 20).to_le_bytes(), b"short"].concat();
+    for (target, bytes) in [(journal as Target, &entry[..]), (spool, &slot)] {
+        let ((), peak) = peak_during(|| target(bytes));
+        assert!(peak <= 64 << 10, "{} bytes took {peak}", bytes.len());
+    }
+}

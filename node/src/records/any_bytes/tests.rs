@@ -62,3 +62,13 @@ proptest! {
         run(record_entry, &bytes[FILE_HEADER_BYTES.min(bytes.len())..])?;
     }
 }
+
+#[test]
+fn a_length_that_is_not_there_takes_no_memory() {
+    let mut bytes = log(&[0]);
+    bytes[FILE_HEADER_BYTES + 8..][..4].copy_from_slice(&(1_u32 << 20).to_le_bytes());
+    for target in [record_log, |bytes: &[u8]| record_entry(&bytes[FILE_HEADER_BYTES..])] {
+        let ((), peak) = peak_during(|| target(&bytes));
+        assert!(peak <= bytes_allowed(bytes.len()), "{} bytes took {peak}", bytes.len());
+    }
+}
