@@ -199,8 +199,15 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_believed_on_the_first_day() {
-        let clock = Clock::of(Hands::at(NOW));
+    fn nothing_is_dropped_on_the_first_day_however_well_the_clocks_agree() {
+        let hands = Hands::at(NOW);
+        let clock = Clock::of(hands.clone());
+        assert_eq!(clock.doubt(&Rules::default(), 9), Some(ClockDoubt::TooFewWitnesses { heard: 0, need: 5 }));
+        for domain in 0..5 {
+            clock.witness(Domain::new(domain.to_string()), NOW);
+        }
         assert_eq!(clock.doubt(&Rules::default(), 9), Some(ClockDoubt::JustStarted));
+        hands.pass(DAY_MS);
+        assert_eq!(clock.doubt(&Rules::default(), 9), None);
     }
 }

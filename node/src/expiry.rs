@@ -173,10 +173,8 @@ impl<W: Witnesses> ExpiryWatch<W> {
         if let Some(ClockDoubt::Off { off_ms }) = doubt {
             tracing::warn!(off_ms, "our clock is far from that of the other nodes; nothing is let go for its age");
         }
-        let ended = match doubt {
-            None | Some(ClockDoubt::JustStarted) => self.ended().await,
-            Some(ClockDoubt::TooFewWitnesses { .. } | ClockDoubt::Off { .. }) => Vec::new(),
-        };
+        // What has ended is refused from the start, and dropped when we have been up for long.
+        let ended = if doubt.is_some_and(ClockDoubt::is_of_the_time) { Vec::new() } else { self.ended().await };
         let vaults: BTreeSet<VaultId> = ended.iter().map(|lease| lease.vault).collect();
         self.cases.retain(|vault, _| vaults.contains(vault));
         self.figures.ended.store(vaults.len() as u64, Relaxed);

@@ -42,7 +42,7 @@ impl Default for Rules {
 /// Why our clock is not believed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ClockDoubt {
-    /// We have not been up for long enough.
+    /// Ours agrees with that of others, but we have not been up for long enough to drop anything.
     #[error("the node has been up for too short a time")]
     JustStarted,
     /// Too few others told us their time.
@@ -61,12 +61,19 @@ pub enum ClockDoubt {
     },
 }
 
-/// Whether there is reason to doubt our clock. `ahead_ms`: by how much each other's clock was ahead of ours when it
+impl ClockDoubt {
+    /// True if our clock is off, or may be for all that we have heard.
+    pub fn is_of_the_time(self) -> bool {
+        match self {
+            Self::JustStarted => false,
+            Self::TooFewWitnesses { .. } | Self::Off { .. } => true,
+        }
+    }
+}
+
+/// Whether there is reason to doubt our clock, the gravest one: a clock that is off is so from the start. `ahead_ms`: by how much each other's clock was ahead of ours when it
 /// was heard last; one voice for each domain, the last one given. `domains`: how many other domains are known at all.
 pub fn doubt(rules: &Rules, uptime_ms: u64, ahead_ms: &[(Domain, i64)], domains: usize) -> Option<ClockDoubt> {
-    if uptime_ms < rules.uptime_ms_min {
-        return Some(ClockDoubt::JustStarted);
-    }
     let by_domain: std::collections::BTreeMap<&Domain, i64> =
         ahead_ms.iter().map(|(domain, ahead)| (domain, *ahead)).collect();
     let (heard, need) = (by_domain.len(), rules.witnesses_min.min(domains).max(1));
@@ -76,7 +83,10 @@ pub fn doubt(rules: &Rules, uptime_ms: u64, ahead_ms: &[(Domain, i64)], domains:
     let mut ahead: Vec<i64> = by_domain.into_values().collect();
     ahead.sort_unstable();
     let off_ms = ahead.get(ahead.len() / 2).copied().unwrap_or(0);
-    (off_ms.unsigned_abs() > rules.clock_off_ms_max).then_some(ClockDoubt::Off { off_ms })
+    if off_ms.unsigned_abs() > rules.clock_off_ms_max {
+        return Some(ClockDoubt::Off { off_ms });
+    }
+    (uptime_ms < rules.uptime_ms_min).then_some(ClockDoubt::JustStarted)
 }
 
 /// Whose steward was asked.

@@ -90,7 +90,11 @@ fn nothing_is_dropped_by_a_clock_that_may_be_wrong() {
     // Our clock says 2038.
     let years = -12 * 365 * 86_400_000;
     let wrong = heard(&[years, years, years, 0, 0]);
-    assert_eq!(doubt(&rules, day, &wrong, 30), Some(ClockDoubt::Off { off_ms: years }));
+    for uptime_ms in [0, day] {
+        assert_eq!(doubt(&rules, uptime_ms, &wrong, 30), Some(ClockDoubt::Off { off_ms: years }), "{uptime_ms}");
+    }
+    assert!(doubt(&rules, 0, &[], 30).is_some_and(ClockDoubt::is_of_the_time), "nobody was heard yet");
+    assert!(!doubt(&rules, 0, &right, 30).is_some_and(ClockDoubt::is_of_the_time));
     // Two liars of five do not make ours wrong, and a hundred in one domain have one voice.
     assert_eq!(doubt(&rules, day, &heard(&[years, years, 0, 0, 0]), 30), None);
     let mut crowd = right;

@@ -201,6 +201,10 @@ async fn a_clock_in_2038_destroys_nothing() {
     world.hands.jump_to(IN_2038);
     assert_eq!(world.rounds(5).await, ExpirySnapshot::default());
     world.assert_kept();
+    // Nor does it refuse what belongs to the vault, from the first round on.
+    world.watch.times.rules.uptime_ms_min = u64::MAX;
+    assert_eq!(world.rounds(1).await, ExpirySnapshot::default());
+    world.watch.times.rules.uptime_ms_min = Rules::default().uptime_ms_min;
     // Also when it jumps only once all others were heard and the vault was judged.
     world.hands.jump_to(START.after_ms(LEASE_MS));
     world.over();

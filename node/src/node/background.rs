@@ -11,18 +11,18 @@ use crate::{holder::empty_trash, steward::Steward};
 const ROUND_MAX: Duration = Duration::from_secs(30);
 const ROUND_MIN: Duration = Duration::from_millis(500);
 
-/// Works until `stop`, a little in each round. `clock_is_off`: the time in the trash cannot be told.
+/// Works until `stop`, a little in each round. `time_is_doubtful`: how long something has been in the trash cannot be told.
 pub(super) async fn run(
     store: Arc<ShardStore>,
     steward: Arc<Steward>,
     trash_ms: u64,
-    clock_is_off: impl Fn() -> bool,
+    time_is_doubtful: impl Fn() -> bool,
     stop: CancellationToken,
 ) {
     let round = Duration::from_millis(trash_ms / 2).clamp(ROUND_MIN, ROUND_MAX);
     while stop.run_until_cancelled(tokio::time::sleep(round)).await.is_some() {
         let (store, steward) = (store.clone(), steward.clone());
-        let trash_ms = (!clock_is_off()).then_some(trash_ms);
+        let trash_ms = (!time_is_doubtful()).then_some(trash_ms);
         // A panic in here is logged by the runtime; the next round begins anew.
         let _ = tokio::task::spawn_blocking(move || one_round(&store, &steward, trash_ms)).await;
     }
