@@ -198,8 +198,17 @@ impl ProbePace {
 }
 
 /// True if so many of the nodes that we know are silent that it is likelier that we are cut off: nine of ten, of at
-/// least four. Nobody should be given up then, and once we are back all get their time anew. A network that broke in
-/// halves is not meant: both go on, and repair.
-pub fn we_are_cut_off(silent: usize, known: usize) -> bool {
-    known >= 4 && silent.saturating_mul(10) >= known.saturating_mul(9)
+/// least four. Nobody should be given up then, and once we are back all get their time anew. Those that were given up
+/// before say nothing of us: a network that shrank to a tenth of what it was goes on. A network that broke in halves is
+/// not meant: both go on, and repair.
+pub fn we_are_cut_off(lives: impl IntoIterator<Item = Life>) -> bool {
+    let (mut up, mut silent) = (0_usize, 0_usize);
+    for life in lives {
+        match life {
+            Life::Up => up += 1,
+            Life::Suspect { .. } => silent += 1,
+            Life::Lost { .. } => {}
+        }
+    }
+    up + silent >= 4 && silent.saturating_mul(10) >= (up + silent).saturating_mul(9)
 }

@@ -89,7 +89,18 @@ fn whoever_was_away_itself_gives_nobody_up() {
     assert_eq!(life.handle(late, life::Event::Timer), [life::Action::Timer { at: late.after_ms(GRACE_MS) }]);
     let back = life.handle(late.after_ms(HOUR_MS), life::Event::WeWereAway);
     assert_eq!(back, [life::Action::Timer { at: late.after_ms(HOUR_MS + GRACE_MS) }]);
-    assert!(life::we_are_cut_off(19, 20) && !life::we_are_cut_off(10, 20) && !life::we_are_cut_off(1, 1));
+}
+
+#[test]
+fn who_hears_of_nearly_nobody_is_cut_off_itself() {
+    let since = Timestamp(0);
+    let of = |up: usize, silent: usize, lost: usize| {
+        let lives = [(Life::Up, up), (Life::Suspect { since }, silent), (Life::Lost { since }, lost)];
+        life::we_are_cut_off(lives.into_iter().flat_map(|(life, count)| std::iter::repeat_n(life, count)))
+    };
+    assert!(of(1, 19, 0) && !of(10, 10, 0) && !of(0, 1, 0));
+    // A network that shrank to a tenth would give nobody up any more.
+    assert!(!of(9, 1, 90) && of(0, 10, 90));
 }
 
 /// A node that took connections and ended them was asked 400 times a second whether it is there.
