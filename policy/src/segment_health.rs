@@ -6,6 +6,8 @@
 //!
 //! The rules for claims, each with its attack:
 //!
+//! - **A claim that comes later than the record itself counts for nothing before it is audited**, whoever brings it: else
+//!   claims in the names of nodes that do not exist would make whole what is lost, for the grace time and then again.
 //! - **A claim never displaces another holder's** that is not lost, and there are at most [`CLAIMS_PER_INDEX_MAX`].
 //! - **A stranger's claim is taken only for an index that is unclaimed or lost**: else a stranger could use up the
 //!   places beside each honest holder's. From a fellow steward, claims are taken while there is room, or the two sides
@@ -22,9 +24,9 @@ use crate::audit::Outcome;
 pub struct Counters {
     /// Audited by this steward, and the holder is up.
     pub healthy: u8,
-    /// Claimed, and either not yet audited by this steward, or the holder is silent.
+    /// Claimed by the record as this steward first read it and not yet audited, or the holder is silent.
     pub suspect: u8,
-    /// Every claim failed, or its holder is lost.
+    /// Every claim failed, or its holder is lost, or it was brought later and is not yet audited.
     pub lost: u8,
     /// Nobody claims it.
     pub unclaimed: u8,
@@ -57,8 +59,11 @@ pub enum ClaimState {
     Healthy,
     /// Audited, but its holder is silent for now.
     Silent,
-    /// Not yet audited by this steward, or not since its holder came back from being lost: to be audited at once.
+    /// Not yet audited by this steward, but in the record as it first read it: to be audited at once.
     Unproven,
+    /// Brought later and not yet audited, or not since its holder came back from being lost: to be audited at once, and
+    /// counted as lost until then.
+    Offered,
     /// Its holder is lost.
     Away,
     /// An audit failed.
@@ -70,15 +75,32 @@ impl ClaimState {
         match self {
             Self::Healthy => ShardState::Healthy,
             Self::Silent | Self::Unproven => ShardState::Suspect,
-            Self::Away | Self::Failed => ShardState::Lost,
+            Self::Offered | Self::Away | Self::Failed => ShardState::Lost,
         }
+    }
+
+    /// True if it makes its shard stand.
+    pub fn stands(self) -> bool {
+        self.shard() < ShardState::Lost
+    }
+
+    /// True if it was found lost: it gives way to other claims.
+    pub fn is_lost(self) -> bool {
+        matches!(self, Self::Away | Self::Failed)
+    }
+
+    /// True if it is to be audited at once.
+    pub fn is_new(self) -> bool {
+        matches!(self, Self::Unproven | Self::Offered)
     }
 }
 
 /// Who brings a claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
-    /// One of the record's stewards, or this one itself after a repair.
+    /// This steward itself: it is in the record as it was first read here, or came of our own repair.
+    Own,
+    /// Another of the record's stewards.
     Steward,
     /// Anybody else, the holder included.
     Stranger,
@@ -145,11 +167,14 @@ impl<N: Copy + Eq> SegmentHealth<N> {
         claims.iter().map(|claim| claim.state.shard()).min().unwrap_or(ShardState::Unclaimed)
     }
 
-    /// Shards that are lost with as many claims as a record holds: one has to leave it before a repair can bring
-    /// another.
+    /// Shards that are lost with as many claims as a record holds, lost ones among them: one of these has to leave it
+    /// before a repair can bring another.
     pub fn crowded(&self) -> impl Iterator<Item = ShardIndex> + '_ {
         let all = (0..self.n).map(ShardIndex).filter(|index| self.state(*index) == ShardState::Lost);
-        all.filter(|index| self.range(*index).len() >= CLAIMS_PER_INDEX_MAX)
+        all.filter(|index| {
+            let claims = &self.claims[self.range(*index)];
+            claims.len() >= CLAIMS_PER_INDEX_MAX && claims.iter().any(|claim| claim.state.is_lost())
+        })
     }
 
     /// Shards that a repair rebuilds: lost, or claimed by nobody.
@@ -165,26 +190,28 @@ impl<N: Copy + Eq> SegmentHealth<N> {
         })
     }
 
-    /// Takes a claim in, unproven, if the rules allow it; true if it is new. `evicted` is told of the claim that made
-    /// room, if one had to: a lost one.
+    /// Takes a claim in if the rules allow it; true if it is new. `evicted` is told of the claim that made room, if one had
+    /// to: a lost one, and for one of ours also one that was only offered.
     pub fn claim(&mut self, index: ShardIndex, node: N, source: Source, evicted: &mut Option<N>) -> bool {
         let range = self.range(index);
         let kept = &self.claims[range.clone()];
         let state = self.state(index);
         let open = matches!(state, ShardState::Lost | ShardState::Unclaimed);
-        if index.0 >= self.n || kept.iter().any(|claim| claim.node == node) || !(open || source == Source::Steward) {
+        if index.0 >= self.n || kept.iter().any(|claim| claim.node == node) || (!open && source == Source::Stranger) {
             return false;
         }
         let mut at = range.end;
         if kept.len() >= CLAIMS_PER_INDEX_MAX {
-            let worst = range.clone().filter(|at| self.claims[*at].state.shard() == ShardState::Lost);
+            let may_go = |state: ClaimState| state.is_lost() || (source == Source::Own && !state.stands());
+            let worst = range.clone().filter(|at| may_go(self.claims[*at].state));
             let Some(worst) = worst.max_by_key(|at| (self.claims[*at].state, std::cmp::Reverse(*at))) else {
                 return false;
             };
             *evicted = Some(self.claims.remove(worst).node);
             at -= 1;
         }
-        self.claims.insert(at, Claimed { index, state: ClaimState::Unproven, node });
+        let new = if source == Source::Own { ClaimState::Unproven } else { ClaimState::Offered };
+        self.claims.insert(at, Claimed { index, state: new, node });
         self.recount(index, state);
         true
     }
@@ -218,8 +245,8 @@ impl<N: Copy + Eq> SegmentHealth<N> {
     pub fn returned(&mut self, node: N) -> bool {
         self.each_of(node, |state| match state {
             ClaimState::Silent => ClaimState::Healthy,
-            ClaimState::Away => ClaimState::Unproven,
-            ClaimState::Healthy | ClaimState::Unproven | ClaimState::Failed => state,
+            ClaimState::Away => ClaimState::Offered,
+            ClaimState::Healthy | ClaimState::Unproven | ClaimState::Offered | ClaimState::Failed => state,
         })
     }
 

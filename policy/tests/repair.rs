@@ -43,7 +43,7 @@ fn claim(health: &mut SegmentHealth, number: u8, holder: NodeId, source: Source)
 fn whole(coding: Coding) -> SegmentHealth {
     let mut health = SegmentHealth::new(coding);
     for number in 0..coding.n() {
-        claim(&mut health, number, node(number), Source::Steward);
+        claim(&mut health, number, node(number), Source::Own);
         health.audited(index(number), node(number), Outcome::Held);
     }
     health
@@ -56,14 +56,14 @@ fn counters(healthy: u8, suspect: u8, lost: u8, unclaimed: u8) -> Counters {
 #[test]
 fn a_claim_is_healthy_only_after_an_audit_and_lost_at_once_by_a_wrong_answer() {
     let mut health = SegmentHealth::new(coding(2, 4));
-    assert!(claim(&mut health, 0, node(0), Source::Stranger));
+    assert!(claim(&mut health, 0, node(0), Source::Own));
     assert_eq!(health.counters(), counters(0, 1, 0, 3));
     assert!(!health.audited(index(0), node(0), Outcome::Unreachable));
     assert!(health.audited(index(0), node(0), Outcome::Held));
     assert_eq!(health.counters(), counters(1, 0, 0, 3));
     assert!(!health.audited(index(0), node(9), Outcome::Wrong), "not its claim");
     assert!(health.audited(index(0), node(0), Outcome::Wrong));
-    assert!(claim(&mut health, 1, node(1), Source::Stranger));
+    assert!(claim(&mut health, 1, node(1), Source::Own));
     assert!(health.audited(index(1), node(1), Outcome::Contradicted));
     assert_eq!(health.counters(), counters(0, 0, 2, 2), "what restores nothing here is lost");
     // Going away and coming back does not wash it clean.
@@ -82,7 +82,8 @@ fn a_stranger_cannot_displace_or_crowd_out_holders() {
     // Once a holder is lost, its index is open; and the holder's claim is not forgotten by that.
     health.lost(node(1));
     assert!(claim(&mut health, 1, node(66), Source::Stranger));
-    assert_eq!(health.state(index(1)), ShardState::Suspect, "claimed, not proven");
+    assert_eq!(health.state(index(1)), ShardState::Lost, "claimed, not proven");
+    health.audited(index(1), node(66), Outcome::Held);
     assert!(!claim(&mut health, 1, node(67), Source::Stranger), "neither lost nor unclaimed");
     health.audited(index(1), node(66), Outcome::Refused);
     health.returned(node(1));
@@ -106,9 +107,37 @@ fn a_lying_steward_fills_places_and_only_lost_claims_make_room() {
     assert!(health.claims().iter().any(|claim| claim.node == node(0) && claim.state == ClaimState::Healthy));
 }
 
+/// One message with three claims in made-up names, brought again and again, would keep a lost shard from being rebuilt.
+#[test]
+fn claims_that_come_later_count_for_nothing_before_an_audit() {
+    for source in [Source::Steward, Source::Stranger] {
+        let mut health = whole(coding(2, 4));
+        health.lost(node(1));
+        for made_up in [66, 67] {
+            assert!(claim(&mut health, 1, node(made_up), source));
+            health.silent(node(made_up));
+        }
+        assert_eq!(health.counters(), counters(3, 0, 1, 0));
+        assert_eq!(health.missing().collect::<Vec<_>>(), [index(1)]);
+        // Who is gone and comes back is no better.
+        health.lost(node(66));
+        health.returned(node(66));
+        assert_eq!(health.counters(), counters(3, 0, 1, 0));
+        // They give way to what we rebuilt ourselves, and to nobody else's word.
+        health.release(index(1), node(1));
+        assert!(claim(&mut health, 1, node(68), source));
+        assert!(!claim(&mut health, 1, node(69), source));
+        let mut evicted = None;
+        assert!(health.claim(index(1), node(5), Source::Own, &mut evicted));
+        assert_eq!((evicted, health.counters()), (Some(node(66)), counters(3, 1, 0, 0)));
+        health.audited(index(1), node(5), Outcome::Held);
+        assert_eq!(health.counters(), counters(4, 0, 0, 0));
+    }
+}
+
 #[derive(Debug, Clone)]
 enum Op {
-    Claim(u8, u8, bool),
+    Claim(u8, u8, Source),
     Audited(u8, u8, bool),
     Silent(u8),
     Lost(u8),
@@ -117,8 +146,9 @@ enum Op {
 }
 
 fn ops() -> impl Strategy<Value = Vec<Op>> {
+    let source = prop::sample::select(vec![Source::Own, Source::Steward, Source::Stranger]);
     let op = prop_oneof![
-        4 => (0..6u8, 0..8u8, any::<bool>()).prop_map(|(index, node, steward)| Op::Claim(index, node, steward)),
+        4 => (0..6u8, 0..8u8, source).prop_map(|(index, node, source)| Op::Claim(index, node, source)),
         3 => (0..6u8, 0..8u8, any::<bool>()).prop_map(|(index, node, held)| Op::Audited(index, node, held)),
         1 => (0..8u8).prop_map(Op::Silent),
         1 => (0..8u8).prop_map(Op::Lost),
@@ -138,8 +168,7 @@ proptest! {
             let before = health.clone();
             let released = if let Op::Release(index, node) = &op { Some((*index, *node)) } else { None };
             match op {
-                Op::Claim(number, holder, steward) => {
-                    let source = if steward { Source::Steward } else { Source::Stranger };
+                Op::Claim(number, holder, source) => {
                     claim(&mut health, number, node(holder), source);
                 }
                 Op::Audited(number, holder, held) => {
@@ -158,7 +187,7 @@ proptest! {
                 match best {
                     Some(ClaimState::Healthy) => fresh.healthy += 1,
                     Some(ClaimState::Silent | ClaimState::Unproven) => fresh.suspect += 1,
-                    Some(ClaimState::Away | ClaimState::Failed) => fresh.lost += 1,
+                    Some(ClaimState::Offered | ClaimState::Away | ClaimState::Failed) => fresh.lost += 1,
                     None => fresh.unclaimed += 1,
                 }
             }
@@ -171,7 +200,7 @@ proptest! {
             }
             for old in before.claims() {
                 let gone = !health.claims().iter().any(|claim| claim.node == old.node && claim.index == old.index);
-                let was_lost = matches!(old.state, ClaimState::Away | ClaimState::Failed);
+                let was_lost = !old.state.stands();
                 let released = released.is_some_and(|(number, holder)| old.index.0 == number && old.node == node(holder));
                 prop_assert!(!gone || was_lost || released);
             }
@@ -183,7 +212,7 @@ proptest! {
 fn a_shard_is_crowded_when_none_of_three_claims_stands() {
     let mut health = SegmentHealth::new(coding(2, 4));
     for (number, holder) in [(0, 0), (1, 1), (1, 2), (1, 3), (2, 4), (2, 5), (2, 6)] {
-        assert!(claim(&mut health, number, node(holder), Source::Steward));
+        assert!(claim(&mut health, number, node(holder), Source::Own));
     }
     for holder in [0, 1, 2, 3, 4, 5] {
         health.lost(node(holder));
@@ -230,17 +259,17 @@ fn stewards_act_in_order_of_rank_and_look_before_they_act() {
     assert_eq!(starts, [Timestamp(0), Timestamp(600_000), Timestamp(1_200_000)]);
     // The first dies. The second looks, finds that it is still needed, and repairs.
     assert_eq!(orders[1].handle(starts[1], Event::Timer), [Action::Look { urgent: true }]);
-    let acts = orders[1].handle(starts[1], Event::Looked { decision: Decision::Now, working: None });
+    let acts = orders[1].handle(starts[1], Event::Looked { decision: Decision::Now, busy: None });
     assert_eq!(acts, [Action::Repair]);
     assert!(orders[1].is_repairing());
     // The third finds it at work, waits, and then finds it done.
     assert_eq!(orders[2].handle(starts[2], Event::Timer), [Action::Look { urgent: true }]);
-    let looked = Event::Looked { decision: Decision::Now, working: Some(node(1)) };
+    let looked = Event::Looked { decision: Decision::Now, busy: Some(node(1)) };
     let again = timer(&orders[2].handle(starts[2], looked));
     assert_eq!(again, starts[2].after_ms(600_000 + 2 * 75_000));
     orders[1].handle(again, Event::Repaired);
     orders[2].handle(again, Event::Timer);
-    assert_eq!(orders[2].handle(again, Event::Looked { decision: Decision::Whole, working: None }), []);
+    assert_eq!(orders[2].handle(again, Event::Looked { decision: Decision::Whole, busy: None }), []);
     assert!(orders[1].is_idle() && orders[2].is_idle());
 }
 
@@ -249,15 +278,15 @@ fn stewards_act_in_order_of_rank_and_look_before_they_act() {
 fn who_is_at_work_is_waited_for_and_only_so_long() {
     let mut order = RepairOrder::new(TIMES);
     let mut at = timer(&order.handle(Timestamp(0), Event::Assessed { decision: Decision::Now, rank: 1 }));
-    let working = Some(node(0));
+    let busy = Some(node(0));
     for _ in 0..4 {
         order.handle(at, Event::Timer);
-        let next = timer(&order.handle(at, Event::Looked { decision: Decision::Now, working }));
+        let next = timer(&order.handle(at, Event::Looked { decision: Decision::Now, busy }));
         assert_eq!(next, at.after_ms(TIMES.back_off_ms + TIMES.back_off_ms / 8));
         at = next;
     }
     order.handle(at, Event::Timer);
-    assert_eq!(order.handle(at, Event::Looked { decision: Decision::Now, working }), [Action::Repair]);
+    assert_eq!(order.handle(at, Event::Looked { decision: Decision::Now, busy }), [Action::Repair]);
 }
 
 /// Each of two that look at one moment is about to repair: both wait, and the first in rank comes first.
@@ -273,7 +302,7 @@ fn two_that_look_at_one_moment_come_apart() {
         assert!(order.is_about_to_repair() && !order.is_repairing());
     }
     let next = [0, 1].map(|rank| {
-        let looked = Event::Looked { decision: Decision::Now, working: Some(node(1 - rank as u8)) };
+        let looked = Event::Looked { decision: Decision::Now, busy: Some(node(1 - rank as u8)) };
         timer(&orders[rank].handle(now, looked))
     });
     assert!(next[0] < next[1], "{next:?}");
@@ -290,7 +319,7 @@ fn the_look_comes_when_the_turn_has_come() {
     assert_eq!(again, at.after_ms(TIMES.back_off_ms), "there were too many");
     order.handle(again, Event::Timer);
     let much_later = again.after_ms(HOUR_MS);
-    assert_eq!(order.handle(much_later, Event::Looked { decision: Decision::Whole, working: None }), []);
+    assert_eq!(order.handle(much_later, Event::Looked { decision: Decision::Whole, busy: None }), []);
     assert!(order.is_idle());
     // What is not needed any more gives up its place.
     let at = timer(&order.handle(much_later, Event::Assessed { decision: Decision::Now, rank: 0 }));
@@ -307,13 +336,13 @@ fn who_knows_too_few_shards_looks_at_the_others_now_and_then() {
     assert_eq!(at, Timestamp(600_000));
     for wait_ms in [600_000, 1_200_000, 2_400_000] {
         assert_eq!(order.handle(at, Event::Timer), [Action::Look { urgent: false }]);
-        let next = timer(&order.handle(at, Event::Looked { decision: out_of_reach, working: None }));
+        let next = timer(&order.handle(at, Event::Looked { decision: out_of_reach, busy: None }));
         assert_eq!(next, at.after_ms(wait_ms), "less and less often");
         at = next;
     }
     order.handle(at, Event::Timer);
     // The others knew of more. What is missing then is repaired as ever, without the patience of before.
-    let looked = order.handle(at, Event::Looked { decision: Decision::Now, working: None });
+    let looked = order.handle(at, Event::Looked { decision: Decision::Now, busy: None });
     assert_eq!(timer(&looked), at.after_ms(TIMES.back_off_ms), "a head start for the first in rank");
     assert_eq!(order.handle(at, Event::Assessed { decision: Decision::Whole, rank: 1 }), []);
     assert!(order.is_idle());
@@ -327,7 +356,7 @@ fn liars_that_are_always_at_work_delay_a_repair_and_do_not_prevent_it() {
     for liar in 0..=8 {
         order.handle(at, Event::Timer);
         // All seven speak, in turns.
-        let actions = order.handle(at, Event::Looked { decision: Decision::Now, working: Some(node(liar % 7)) });
+        let actions = order.handle(at, Event::Looked { decision: Decision::Now, busy: Some(node(liar % 7)) });
         if liar == 8 {
             assert_eq!(actions, [Action::Repair]);
         } else {
@@ -360,13 +389,13 @@ fn a_repair_that_fails_backs_off_and_one_that_is_not_needed_stops() {
     let mut at = timer(&order.handle(Timestamp(0), Event::Assessed { decision: Decision::Now, rank: 0 }));
     for wait_ms in [600_000, 1_200_000, 2_400_000] {
         order.handle(at, Event::Timer);
-        order.handle(at, Event::Looked { decision: Decision::Now, working: None });
+        order.handle(at, Event::Looked { decision: Decision::Now, busy: None });
         let next = timer(&order.handle(at, Event::Failed));
         assert_eq!(next, at.after_ms(wait_ms));
         at = next;
     }
     order.handle(at, Event::Timer);
-    order.handle(at, Event::Looked { decision: Decision::Now, working: None });
+    order.handle(at, Event::Looked { decision: Decision::Now, busy: None });
     assert_eq!(order.handle(at, Event::Assessed { decision: Decision::Whole, rank: 0 }), [Action::Stop]);
     assert_eq!(order.handle(at, Event::Failed), []);
 }
@@ -392,7 +421,7 @@ proptest! {
         let mut health = SegmentHealth::new(coding);
         for op in ops {
             match op {
-                Op::Claim(number, holder, _) => { claim(&mut health, number, node(holder), Source::Steward); }
+                Op::Claim(number, holder, source) => { claim(&mut health, number, node(holder), source); }
                 Op::Audited(number, holder, held) => {
                     health.audited(index(number), node(holder), if held { Outcome::Held } else { Outcome::Wrong });
                 }

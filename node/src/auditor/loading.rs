@@ -147,6 +147,7 @@ impl Auditor {
             self.forget(&read.segment);
             return None;
         };
+        let is_new = known.is_none();
         let (number, claims) = match (known, read.record) {
             (Some(number), None) => (number, Vec::new()),
             // Gone, dropped, or not to be read.
@@ -160,7 +161,14 @@ impl Auditor {
         };
         let ward = self.wards.get_mut(number)?;
         (ward.rank, ward.stewards) = (place.rank, place.stewards);
-        let source = if read.stranger { Source::Stranger } else { Source::Steward };
+        // Of a record on trial nobody's word is worth more than another's, and nothing is repaired yet.
+        let source = if is_new || self.trials.contains_key(&number) {
+            Source::Own
+        } else if read.stranger {
+            Source::Stranger
+        } else {
+            Source::Steward
+        };
         self.take_claims(number, claims, source);
         Some(number)
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use commonhold_policy::{audit::containment, segment_health::ClaimState};
+use commonhold_policy::audit::containment;
 use commonhold_protocol::{ClaimLeaf, NodeId, SegmentId, ShardIndex};
 
 use super::{Auditor, NodeNumber, WardNumber, holders::Wanted};
@@ -54,7 +54,7 @@ impl Auditor {
     /// only. By themselves they would have an hour.
     pub(super) fn prove_now(&mut self, number: WardNumber) {
         let Some(health) = self.health(number) else { return };
-        let unproven = health.claims().iter().filter(|claim| claim.state == ClaimState::Unproven);
+        let unproven = health.claims().iter().filter(|claim| claim.state.is_new());
         let holders: BTreeSet<NodeNumber> = unproven.map(|claim| claim.node).collect();
         for node in holders {
             self.moment(node, Wanted::Unproven);

@@ -17,7 +17,7 @@ use commonhold_policy::{
         order::{self, Action},
         plan::{self, Helper, RepairPlan},
     },
-    segment_health::{ClaimState, SegmentHealth, Source},
+    segment_health::{ClaimState, Claimed, SegmentHealth, Source},
     stewards,
 };
 use commonhold_protocol::{
@@ -255,7 +255,8 @@ impl Auditor {
         let neighbours = self.parts.neighbours.clone();
         self.parts.tasks.spawn_blocking(move || {
             let is_known = |node: &NodeId| neighbours.is_known(node);
-            steward.make_room(&sender, &segment, &crowded, &standing_claims(&named), is_known);
+            let kept = claims_that(&named, |state| !state.is_lost());
+            steward.make_room(&sender, &segment, &crowded, &kept, is_known);
         });
     }
 
@@ -337,8 +338,8 @@ impl Auditor {
                     reports.into_iter().flatten().next().filter(|report| report.repairing).map(|_| node)
                 }
             });
-            let working = futures::future::join_all(looks).await.into_iter().flatten().next();
-            let _ = done.send(Done::Looked { segment, working }).await;
+            let busy = futures::future::join_all(looks).await.into_iter().flatten().next();
+            let _ = done.send(Done::Looked { segment, busy }).await;
         });
     }
 
@@ -348,17 +349,26 @@ impl Auditor {
     }
 
     /// The others were looked at: is it still to be repaired?
-    pub(super) async fn looked(&mut self, segment: SegmentId, working: Option<NodeId>) {
+    pub(super) async fn looked(&mut self, segment: SegmentId, busy: Option<NodeId>) {
         self.load(vec![(segment, true)], Some(self.own)).await;
         if let Some(number) = self.wards.number(&segment)
             && let Some(decision) = self.decide(number, &self.helpers())
         {
-            self.order(number, order::Event::Looked { decision, working });
+            let busy = busy.or_else(|| self.offers(number));
+            self.order(number, order::Event::Looked { decision, busy });
         }
         if matches!(self.repairs.running.get(&segment), Some(Turn::Look)) {
             self.repairs.running.remove(&segment);
         }
         self.next_turn();
+    }
+
+    /// A node that claims a missing shard and has yet to be audited.
+    fn offers(&self, number: WardNumber) -> Option<NodeId> {
+        let health = self.health(number)?;
+        let missing: BTreeSet<ShardIndex> = health.missing().collect();
+        let offered = |claim: &&Claimed<_>| claim.state == ClaimState::Offered && missing.contains(&claim.index);
+        health.claims().iter().find(offered).and_then(|claim| self.holders.key(claim.node))
     }
 
     fn rebuild(&mut self, segment: SegmentId, number: WardNumber) {
@@ -440,7 +450,7 @@ impl Auditor {
                 self.repaired_at.insert(number, now);
             }
             let claimed = claims.iter().map(|claim| (claim.claim.leaf.index, claim.holder)).collect();
-            self.take_claims(number, claimed, Source::Steward);
+            self.take_claims(number, claimed, Source::Own);
             self.keep_claims(segment, claims).await;
             self.order(number, event);
             self.assess(&[number]);
@@ -460,7 +470,7 @@ impl Auditor {
         let record = Record { manifest: manifest.to_unverified(), claims, drop: None };
         let request = Request::KeepRecords { records: vec![record], lease: None };
         let standing = self.wards.number(&segment).and_then(|number| self.named_health(number));
-        let standing = standing.map(|health| standing_claims(&health)).unwrap_or_default();
+        let standing = standing.map(|health| claims_that(&health, ClaimState::stands)).unwrap_or_default();
         let (steward, sender) = (self.parts.steward.clone(), self.parts.neighbours.sender(self.own));
         let (own, neighbours) = (request.clone(), self.parts.neighbours.clone());
         let keep = move || {
@@ -480,8 +490,7 @@ impl Auditor {
     }
 }
 
-/// The claims that are not known to be lost.
-fn standing_claims(health: &SegmentHealth) -> Vec<(ShardIndex, NodeId)> {
-    let standing = health.claims().iter().filter(|claim| !matches!(claim.state, ClaimState::Away | ClaimState::Failed));
-    standing.map(|claim| (claim.index, claim.node)).collect()
+fn claims_that(health: &SegmentHealth, are: impl Fn(ClaimState) -> bool) -> Vec<(ShardIndex, NodeId)> {
+    let claims = health.claims().iter().filter(|claim| are(claim.state));
+    claims.map(|claim| (claim.index, claim.node)).collect()
 }

@@ -112,7 +112,7 @@ impl Wards {
         self.claims(ward).any(|claim| claim.node == node)
     }
 
-    /// Puts down a segment's claims: a silent one as healthy, one that is away as unproven, which is what they will be
+    /// Puts down a segment's claims: a silent one as healthy, one that is away as offered, which is what they will be
     /// when their holder is back.
     pub(super) fn set_claims(&mut self, number: WardNumber, claims: &[Claimed<NodeNumber>]) {
         let mut packed = Vec::with_capacity(2 * claims.len());
@@ -156,8 +156,9 @@ fn pack(claims: &[Claimed<NodeNumber>], bytes: &mut Vec<u8>) {
     for claim in claims {
         let state = match claim.state {
             ClaimState::Healthy | ClaimState::Silent => 0,
-            ClaimState::Unproven | ClaimState::Away => 1,
+            ClaimState::Unproven => 1,
             ClaimState::Failed => 2,
+            ClaimState::Offered | ClaimState::Away => 3,
         };
         let is_next = expected == Some(claim.index.0);
         let mut number = u64::from(claim.node) << 3 | state << 1 | u64::from(!is_next);
@@ -193,7 +194,8 @@ fn unpack(bytes: &[u8]) -> impl Iterator<Item = Claimed<NodeNumber>> + '_ {
         let state = match number >> 1 & 3 {
             0 => ClaimState::Healthy,
             1 => ClaimState::Unproven,
-            _ => ClaimState::Failed,
+            2 => ClaimState::Failed,
+            _ => ClaimState::Offered,
         };
         let claim = Claimed { index: ShardIndex(index), state, node: (number >> 3) as NodeNumber };
         index = index.wrapping_add(1);
@@ -214,7 +216,12 @@ mod tests {
     }
 
     fn claims() -> impl Strategy<Value = Vec<Claimed<NodeNumber>>> {
-        let state = prop::sample::select(vec![ClaimState::Healthy, ClaimState::Unproven, ClaimState::Failed]);
+        let state = prop::sample::select(vec![
+            ClaimState::Healthy,
+            ClaimState::Unproven,
+            ClaimState::Offered,
+            ClaimState::Failed,
+        ]);
         let node = prop_oneof![0..40u32, any::<u32>()];
         prop::collection::vec((any::<u8>(), state, node), 0..60).prop_map(|mut claims| {
             claims.sort_by_key(|(index, ..)| *index);
@@ -262,7 +269,7 @@ mod tests {
         let claims = [0, 1, 2].map(|at| Claimed { index: ShardIndex(at), state: states[usize::from(at)], node: 7 });
         wards.set_claims(number, &claims);
         let states: Vec<ClaimState> = wards.claims(number).map(|claim| claim.state).collect();
-        assert_eq!(states, [ClaimState::Healthy, ClaimState::Unproven, ClaimState::Failed]);
+        assert_eq!(states, [ClaimState::Healthy, ClaimState::Offered, ClaimState::Failed]);
     }
 
     /// A node with 20,000 records took 11 MiB for them, which was more than all else that it needs of its own.

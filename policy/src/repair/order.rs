@@ -4,7 +4,8 @@
 //! the repairs that it has to do; when that has come it looks at the others' records, and acts at once: one repairs, the
 //! others see that it is done. If the first is dead, the second's time comes; if it has much to do, the second does some
 //! of it. One that finds others at work waits one back-off more, up to `WAITS_MAX` times for each and up to
-//! `STEWARDS` times for all: a liar that is always at work delays a repair, and cannot prevent it. One that knows too few
+//! `STEWARDS` times for all: a liar that is always at work delays a repair, and cannot prevent it. A claim of what is missing that has yet to be audited is
+//! waited for in the same way. One that knows too few
 //! shards to rebuild any looks all the same, less and less often: others may know of more.
 
 use commonhold_protocol::{NodeId, Timestamp};
@@ -50,8 +51,9 @@ pub enum Event {
     Looked {
         /// What [`super::decide`] says after that.
         decision: Decision,
-        /// A steward that says it is repairing this segment.
-        working: Option<NodeId>,
+        /// Who makes a repair needless, by its own word: a steward that says it is repairing this segment, or a node that
+        /// claims what is missing and has yet to be audited.
+        busy: Option<NodeId>,
     },
     /// The repair is done, as far as it went; its new claims are assessed next.
     Repaired,
@@ -111,7 +113,7 @@ pub struct RepairOrder {
     failures: u32,
     /// Not before this.
     not_before: Timestamp,
-    /// Who was found at work, once for each back-off.
+    /// Who was found busy, once for each back-off.
     waited_for: Vec<NodeId>,
 }
 
@@ -152,9 +154,9 @@ impl RepairOrder {
                 self.rank = rank;
                 self.assess(decision, now)
             }
-            Event::Looked { decision, working } if self.state == State::Looking => {
+            Event::Looked { decision, busy } if self.state == State::Looking => {
                 self.state = State::Idle;
-                self.looked(decision, working, now)
+                self.looked(decision, busy, now)
             }
             Event::Repaired if self.state == State::Repairing => {
                 self.rest();
@@ -205,7 +207,7 @@ impl RepairOrder {
         actions
     }
 
-    fn looked(&mut self, decision: Decision, working: Option<NodeId>, now: Timestamp) -> Vec<Action> {
+    fn looked(&mut self, decision: Decision, busy: Option<NodeId>, now: Timestamp) -> Vec<Action> {
         let mut actions = self.assess(decision, now);
         let State::Waiting { until } = self.state else { return actions };
         if !can_be_repaired(self.decision) {
@@ -213,7 +215,7 @@ impl RepairOrder {
             return actions;
         }
         let waits = |other: &NodeId| self.waited_for.iter().filter(|waited_for| *waited_for == other).count();
-        if let Some(other) = working.filter(|other| waits(other) < WAITS_MAX)
+        if let Some(other) = busy.filter(|other| waits(other) < WAITS_MAX)
             && self.waited_for.len() < STEWARDS
         {
             self.waited_for.push(other);

@@ -121,6 +121,6 @@ fn able<'a, N: Copy + Ord, D>(
 
 /// Domains of the holders that stand; some dozens, looked through faster than sorted.
 fn taken_domains<N: Copy + Eq, D>(health: &SegmentHealth<N>, domain_of: impl Fn(&N) -> Option<D>) -> Vec<D> {
-    let standing = health.claims().iter().filter(|claim| !matches!(claim.state, ClaimState::Away | ClaimState::Failed));
+    let standing = health.claims().iter().filter(|claim| claim.state.stands());
     standing.filter_map(|claim| domain_of(&claim.node)).collect()
 }

@@ -147,10 +147,7 @@ impl World<'_> {
         let domain = self.nodes.domain[node as usize];
         let may_use = |segment: &u32| {
             let health = &self.segments[*segment as usize].health;
-            let holds = |claim: &Claimed<u32>| {
-                let stands = !matches!(claim.state, ClaimState::Away | ClaimState::Failed);
-                stands && self.nodes.domain[claim.node as usize] == domain
-            };
+            let holds = |claim: &Claimed<u32>| claim.state.stands() && self.nodes.domain[claim.node as usize] == domain;
             health.counters().standing() <= self.coding.threshold() || !health.claims().iter().any(holds)
         };
         let waiting: Vec<u32> = self.resting.iter().copied().filter(may_use).collect();
@@ -181,7 +178,7 @@ impl World<'_> {
                         self.queue.push(moment.0, What::RepairTimer { segment });
                     }
                     // All stewards see the same.
-                    Action::Look { .. } => next = Some(Event::Looked { decision: self.decide(segment), working: None }),
+                    Action::Look { .. } => next = Some(Event::Looked { decision: self.decide(segment), busy: None }),
                     Action::Repair => self.begin_repair(segment),
                     Action::Stop => self.segments[at].repair = self.segments[at].repair.wrapping_add(1),
                 }
@@ -249,7 +246,7 @@ impl World<'_> {
             let was_alive = self.is_alive(segment, index.0);
             let mut evicted = None;
             let health = &mut self.segments[at].health;
-            if !health.claim(*index, place.node, Source::Steward, &mut evicted) {
+            if !health.claim(*index, place.node, Source::Own, &mut evicted) {
                 continue;
             }
             health.audited(*index, place.node, Outcome::Held);
