@@ -51,6 +51,7 @@ pub use self::kept::audits_of_any_bytes;
 use self::{
     challenges::Asked,
     holders::{HolderState, Wanted},
+    lives::Said,
     repairs::Repairs,
     table::Table,
     ward::{Ordered, Wards},
@@ -197,13 +198,13 @@ enum Done {
     /// None: it did not answer.
     Probed {
         node: NodeNumber,
-        free_bytes: Option<u64>,
+        said: Option<Said>,
     },
     /// The other stewards' records are merged.
     Looked {
         segment: SegmentId,
-        /// One that says it repairs the segment.
-        working: Option<NodeId>,
+        /// One of them that says it repairs the segment.
+        busy: Option<NodeId>,
     },
     /// None: it was stopped.
     Rebuilt(SegmentId, Option<rebuild::Rebuilt>),
@@ -378,9 +379,9 @@ impl Auditor {
 
     async fn finished(&mut self, done: Done) {
         match done {
-            Done::Probed { node, free_bytes } => self.probed(node, free_bytes),
+            Done::Probed { node, said } => self.probed(node, said),
             Done::Challenged(node, asked) => self.challenged(node, asked),
-            Done::Looked { segment, working } => self.looked(segment, working).await,
+            Done::Looked { segment, busy } => self.looked(segment, busy).await,
             Done::Rebuilt(segment, rebuilt) => self.rebuilt(segment, rebuilt).await,
         }
     }

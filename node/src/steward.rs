@@ -58,6 +58,8 @@ pub(crate) const TAG_UNPROVEN: u8 = 3;
 pub trait Holdings: Send + Sync {
     /// Bytes of shards that the node would still take.
     fn free_bytes(&self) -> u64;
+    /// Shards that are held here.
+    fn shards(&self) -> u64;
     /// Whose segment it is, if shards of it are held here.
     fn vault_of(&self, segment: &SegmentId) -> Option<VaultId>;
     /// The vaults that shards are held of.
@@ -183,6 +185,7 @@ impl Steward {
         match request {
             Request::About => Response::About {
                 free_bytes: self.holdings.free_bytes(),
+                shards: self.holdings.shards(),
                 clock: self.clock.now(),
                 steward: true,
                 domain: self.domain.clone(),

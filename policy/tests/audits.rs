@@ -288,6 +288,22 @@ fn what_was_dropped_meanwhile_is_forgotten() {
     assert!(machine.is_idle());
 }
 
+/// A prune drops many segments while their holders are audited: what was not asked for was counted as not answered for.
+#[test]
+fn who_was_not_asked_after_all_is_asked_for_the_rest_and_blamed_for_nothing() {
+    let mut machine = Containment::new(Rate::default());
+    machine.handle(Timestamp(0), Event::Due((0..20).map(sample).collect()));
+    let mut actions = Vec::new();
+    for number in 0..19 {
+        actions = machine.handle(Timestamp(1), Event::Gone(vec![segment(number)]));
+        assert_eq!(asked(&actions).map(<[Sample]>::len), Some(19 - number as usize));
+        assert!(!machine.is_pinned());
+    }
+    assert!(matches!(actions[..], [Action::Ask { asked_before: 0, .. }]));
+    assert_eq!(machine.handle(Timestamp(2), Event::Gone(vec![segment(19)])), []);
+    assert!(machine.is_idle());
+}
+
 #[test]
 fn many_shards_of_a_holder_go_into_one_challenge() {
     let mut machine = Containment::new(Rate::default());

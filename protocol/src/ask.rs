@@ -206,6 +206,8 @@ pub enum Response {
     About {
         /// Bytes of shards that the node would still take.
         free_bytes: u64,
+        /// Shards that it holds: who holds many is asked for less of each at a time.
+        shards: u64,
         /// The node's clock.
         clock: Timestamp,
         /// True if it keeps records for others.
@@ -480,6 +482,8 @@ struct AboutWire {
     steward: bool,
     #[prost(string, optional, tag = "4")]
     domain: Option<String>,
+    #[prost(uint64, tag = "5")]
+    shards: u64,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -513,8 +517,9 @@ impl Response {
     /// The response's bytes.
     pub fn to_bytes(&self) -> Vec<u8> {
         let kind = match self {
-            Self::About { free_bytes, clock, steward, domain } => ResponseKind::About(AboutWire {
+            Self::About { free_bytes, shards, clock, steward, domain } => ResponseKind::About(AboutWire {
                 free_bytes: *free_bytes,
+                shards: *shards,
                 clock: clock.0,
                 steward: *steward,
                 domain: domain.clone(),
@@ -553,11 +558,11 @@ impl Response {
         let wire: ResponseWire = format::decode(what, bytes, ASK_BYTES_MAX, RESPONSE_REPEATED)?;
         format::check_version(what, wire.version, 1)?;
         Ok(match wire.kind.ok_or(FormatError::Field { what, field: "kind" })? {
-            ResponseKind::About(AboutWire { free_bytes, clock, steward, domain }) => {
+            ResponseKind::About(AboutWire { free_bytes, shards, clock, steward, domain }) => {
                 if domain.as_ref().is_some_and(|name| name.len() > DOMAIN_BYTES_MAX) {
                     return Err(FormatError::Field { what, field: "domain" });
                 }
-                Self::About { free_bytes, clock: Timestamp(clock), steward, domain }
+                Self::About { free_bytes, shards, clock: Timestamp(clock), steward, domain }
             }
             ResponseKind::Kept(KeptWire { outcomes }) => {
                 check_count(what, "outcomes", outcomes.len(), ASK_RECORDS_MAX)?;

@@ -199,8 +199,9 @@ fn requests() {
 
 #[test]
 fn responses() {
-    let about = Response::About {
+    let about = |shards| Response::About {
         free_bytes: 1 << 40,
+        shards,
         clock: Timestamp(1_700_000_000_001),
         steward: true,
         domain: Some("rack-3".into()),
@@ -216,7 +217,9 @@ fn responses() {
     let keeper = NodeId::from_bytes(holder().public());
     let standings = vec![ClaimStanding::Lacking, ClaimStanding::Known, ClaimStanding::Surplus { keeper }];
     let responses = [
-        ("about", about),
+        // As it was before it said how many shards there are.
+        ("about", about(0)),
+        ("about-shards", about(300_000)),
         ("kept", Response::Kept(vec![Ok(()), Err(Refusal::Outdated), Err(Refusal::RecordLimit)])),
         ("records", Response::Records(vec![Some(record()), None])),
         ("lacking", Response::Lacking(vec![manifest().id()])),

@@ -11,7 +11,8 @@ use std::{
 
 use bytes::Bytes;
 use commonhold_network::{
-    Inbound, Limits, Multiaddr, Peer, PeerConfig, RangeReply, Role, ShardService, StoreBody, serve_stream,
+    Inbound, Limits, Multiaddr, NoObserver, Observer, Peer, PeerConfig, RangeReply, Role, ShardService, StoreBody,
+    serve_stream,
 };
 use commonhold_protocol::{
     Claim, ClaimLeaf, Coding, Lease, Manifest, NetworkName, NodeId, SegmentId, ShardIndex, ShardRoot, SigningKey,
@@ -69,9 +70,13 @@ impl Node {
 }
 
 pub(crate) async fn start(config: PeerConfig) -> Node {
+    start_observed(config, Arc::new(NoObserver)).await
+}
+
+pub(crate) async fn start_observed(config: PeerConfig, observer: Arc<dyn Observer>) -> Node {
     let holder = Arc::new(Holder::new(&config));
     let limits = config.limits.streams;
-    let (peer, inbound) = Peer::start(config).unwrap();
+    let (peer, inbound) = Peer::start_observed(config, observer).unwrap();
     let addrs = peer.listen_addrs().await;
     let Inbound { mut asks, mut streams, events } = inbound;
     drop(events);
@@ -83,6 +88,7 @@ pub(crate) async fn start(config: PeerConfig) -> Node {
                     let response = match ask.request {
                         Request::About => Response::About {
                             free_bytes: 42,
+                            shards: 3,
                             clock: Timestamp(7),
                             steward: true,
                             domain: None,

@@ -105,15 +105,15 @@ impl Auditor {
     /// Goes on with a round, for a while or until enough is drawn; says where it is then, none at its end.
     fn draw_some(&self, node: NodeNumber, round: Round, drawn: &mut Vec<Sample>) -> Option<WardNumber> {
         let holder = self.holders.get(node).filter(|holder| !holder.is_given_up())?;
-        let groups = self.schedule.rate().groups(holder.claims.into());
+        let groups = self.schedule.rate().groups(holder.shards.max(holder.claims.into()));
         let end = self.wards.end();
         let mut shards = 0;
         for number in round.next..end.min(round.next.saturating_add(LOOKED_AT_ONCE)) {
             let (Some(segment), Some(ward)) = (self.wards.segment(number), self.wards.get(number)) else { continue };
             let wanted = |state: ClaimState| match round.wanted {
                 Wanted::All => true,
-                Wanted::Due => ward.due || state == ClaimState::Unproven,
-                Wanted::Unproven => state == ClaimState::Unproven,
+                Wanted::Due => ward.due || state.is_new(),
+                Wanted::Unproven => state.is_new(),
             };
             for claim in self.wards.claims(number).filter(|claim| claim.node == node && wanted(claim.state)) {
                 let length = ward.shard_length.into();
@@ -214,11 +214,10 @@ impl Auditor {
                 self.contain(node, containment::Event::Unanswered { connected });
             }
             Asked::Gone(segments) => {
-                for segment in segments {
-                    self.forget(&segment);
+                for segment in &segments {
+                    self.forget(segment);
                 }
-                // What is left is asked for again.
-                self.contain(node, containment::Event::Answered(Vec::new()));
+                self.contain(node, containment::Event::Gone(segments));
             }
         }
     }

@@ -37,6 +37,8 @@ pub(super) struct HolderState {
     pub(super) search_at: Option<Timestamp>,
     /// What it would still take, by its own word.
     pub(super) free_bytes: u64,
+    /// Shards that it holds in all, by its own word.
+    pub(super) shards: u64,
 }
 
 /// Which of its claims a holder is asked for; each includes those before it.
@@ -77,6 +79,7 @@ impl HolderState {
             probe_due: None,
             search_at: None,
             free_bytes: 0,
+            shards: 0,
         }
     }
 

@@ -30,6 +30,13 @@ const PROBE_PATIENCE: Duration = Duration::from_secs(5);
 /// Segments that are assessed before others have their turn: each is held against all that might take its shards.
 const ASSESSED_AT_ONCE: usize = 32;
 
+/// What a node says of itself.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Said {
+    free_bytes: u64,
+    shards: u64,
+}
+
 impl Auditor {
     pub(super) fn probe_ms(&self) -> u64 {
         (self.grace_ms / 8).clamp(PROBE_MS_MIN, PROBE_MS_MAX)
@@ -87,37 +94,40 @@ impl Auditor {
         let (ours, turns) = (self.parts.clock.clone(), self.probes.clone());
         self.parts.tasks.spawn(async move {
             let _turn = turns.acquire_owned().await;
-            let free_bytes = match peer.ask(node, Request::About, PROBE_PATIENCE).await {
-                Ok(Response::About { free_bytes, clock, steward, domain }) => {
+            let said = match peer.ask(node, Request::About, PROBE_PATIENCE).await {
+                Ok(Response::About { free_bytes, shards, clock, steward, domain }) => {
                     neighbours.heard_about(node, steward, domain);
                     ours.witness(neighbours.domain(node), clock);
-                    Some(free_bytes)
+                    Some(Said { free_bytes, shards })
                 }
                 _ => None,
             };
-            let _ = done.send(Done::Probed { node: number, free_bytes }).await;
+            let _ = done.send(Done::Probed { node: number, said }).await;
         });
     }
 
-    pub(super) fn probed(&mut self, node: NodeNumber, free_bytes: Option<u64>) {
+    pub(super) fn probed(&mut self, node: NodeNumber, said: Option<Said>) {
         let Some(holder) = self.holders.get_mut(node) else { return };
         holder.probing = false;
+        if let Some(said) = &said {
+            holder.shards = said.shards;
+        }
         let searched = holder.search_at.take().is_some();
-        let again_ms = match free_bytes {
+        let again_ms = match said {
             // The dead of long ago shall not keep us from looking for others: whoever comes back connects by itself.
             None if searched && holder.is_given_up() => PROBE_MS_MAX,
             None if searched => self.probe_ms() * SEARCH_PROBES,
             _ => self.probe_ms(),
         };
-        if searched && free_bytes.is_some() {
+        if searched && said.is_some() {
             self.searches.found();
         }
         self.probe_at(node, self.now().after_ms(again_ms));
-        match free_bytes {
+        match said {
             Some(_) => self.seen(node),
             None => self.live(node, life::Event::Silent),
         }
-        self.offered(node, free_bytes.unwrap_or(0));
+        self.offered(node, said.map_or(0, |said| said.free_bytes));
     }
 
     /// A sign of life.
@@ -136,12 +146,7 @@ impl Auditor {
     /// sign claims in as many names as it likes, and were these counted, nobody would ever be given up.
     pub(super) fn is_cut_off(&self) -> bool {
         let others = self.holders.iter().filter(|(_, node, holder)| **node != self.own && holder.exists());
-        let (mut known, mut silent) = (0, 0);
-        for (_, _, holder) in others {
-            known += 1;
-            silent += usize::from(holder.life.life() != Life::Up);
-        }
-        life::we_are_cut_off(silent, known)
+        life::we_are_cut_off(others.map(|(_, _, holder)| holder.life.life()))
     }
 
     pub(super) fn live(&mut self, number: NodeNumber, event: life::Event) {
@@ -203,7 +208,7 @@ impl Auditor {
             let some = first..self.wards.end().min(first.saturating_add(LOOKED_AT_ONCE));
             let its: Vec<WardNumber> = some.filter(|ward| self.wards.is_claimed_by(*ward, node)).collect();
             for ward in &its {
-                // Put down as unproven: if the node comes back, all of it has to be audited anew.
+                // Put down as offered: if the node comes back, all of it has to be audited anew.
                 self.change(*ward, |_| ());
             }
             self.assess_all(its).await;

@@ -22,6 +22,10 @@ impl Holdings for Held {
         1 << 30
     }
 
+    fn shards(&self) -> u64 {
+        self.0.lock().unwrap().len() as u64
+    }
+
     fn vault_of(&self, segment: &SegmentId) -> Option<VaultId> {
         self.0.lock().unwrap().iter().find(|(held, _)| held == segment).map(|(_, vault)| *vault)
     }
@@ -478,8 +482,8 @@ fn one_sender_or_one_vault_cannot_use_up_the_space_for_records() {
 #[test]
 fn about_says_what_the_node_can_take_and_where_it_is() {
     match World::new().ask(Request::About) {
-        Response::About { free_bytes, clock, steward, domain } => {
-            assert_eq!((free_bytes, steward, domain.as_deref()), (1 << 30, true, Some("rack-1")));
+        Response::About { free_bytes, shards, clock, steward, domain } => {
+            assert_eq!((free_bytes, shards, steward, domain.as_deref()), (1 << 30, 0, true, Some("rack-1")));
             assert!(clock.0 > 1_600_000_000_000);
         }
         other => panic!("{other:?}"),

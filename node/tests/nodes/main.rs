@@ -270,6 +270,8 @@ async fn a_dropped_shard_is_not_served_and_comes_back_with_an_undrop() {
 #[tokio::test]
 async fn the_trash_is_emptied_and_a_dropped_segment_stays_dropped() {
     let node = TestNode::start("node-0", &[], DROPPED_FOR_A_MOMENT).await;
+    // Nothing is let go for its age before somebody else has told the time.
+    let _other = TestNode::start("node-1", &[&node], "").await;
     let client = Client::start(&[&node]).await;
     let segment = Segment::new(&owner(), 1, 2 << 20, &network());
     client.store(&node, &segment).await.expect("stored");

@@ -32,6 +32,8 @@ pub enum Event {
         /// The holder was there all the same: its connection is open, or it answered something else since.
         connected: bool,
     },
+    /// The holder was not asked after all: these segments are no duty of it any more, and the rest is to be asked anew.
+    Gone(Vec<SegmentId>),
     /// The holder showed life: it connected, or answered or sent anything.
     Alive,
     /// The segment was dropped, or the holder has released its shard: not its duty any more.
@@ -44,7 +46,7 @@ pub enum Event {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
     /// Challenge the holder for these, with a fresh nonce. Ends with one [`Event::Answered`] or
-    /// [`Event::Unanswered`].
+    /// [`Event::Unanswered`], or with [`Event::Gone`].
     Ask {
         /// At most [`CHALLENGE_MAX`] of at most that many groups together.
         samples: Vec<Sample>,
@@ -167,6 +169,13 @@ impl Containment {
                     self.repeat_or_fail(now, &mut actions);
                 }
             }
+            Event::Gone(segments) if self.state == State::Asked => {
+                segments.iter().for_each(|segment| self.forget(segment));
+                self.unpin_forgotten();
+                if self.state == State::Asked {
+                    self.ask(now, &mut actions);
+                }
+            }
             Event::Alive if self.state == State::Away => self.repeat_or_fail(now, &mut actions),
             Event::Timer => {
                 if let State::Waiting { until } = self.state {
@@ -179,7 +188,7 @@ impl Containment {
                 }
             }
             Event::Forget(segment) => self.forget(&segment),
-            Event::Due(_) | Event::Answered(_) | Event::Unanswered { .. } | Event::Alive => {}
+            Event::Due(_) | Event::Answered(_) | Event::Unanswered { .. } | Event::Gone(_) | Event::Alive => {}
         }
         if self.state == State::Free {
             self.next(now, &mut actions);

@@ -186,9 +186,10 @@ pub(crate) fn refusal() -> impl Strategy<Value = Refusal> {
 
 pub(crate) fn response() -> impl Strategy<Value = Response> {
     prop_oneof![
-        (any::<u64>(), any::<u64>(), any::<bool>(), option::of("[a-z0-9-]{1,64}")).prop_map(
-            |(free_bytes, clock, steward, domain)| Response::About {
+        (any::<u64>(), any::<u64>(), any::<u64>(), any::<bool>(), option::of("[a-z0-9-]{1,64}")).prop_map(
+            |(free_bytes, shards, clock, steward, domain)| Response::About {
                 free_bytes,
+                shards,
                 clock: Timestamp(clock),
                 steward,
                 domain
