@@ -2,7 +2,16 @@
 //! reads everything from the other 7, in bounded time. With 8 dead it says which segments lack how many shards; when
 //! one node comes back, all is there again.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::BTreeSet,
+    net::TcpListener,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    thread,
+    time::Duration,
+};
 
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::SliceRandom};
 
@@ -13,6 +22,9 @@ const SETS: usize = 20;
 /// Recovering, finding and reading take well under a second here when all nodes are alive; each of the 7 dead may
 /// cost a few seconds once, but they are tried at the same time.
 const READ_MAX: Duration = Duration::from_secs(10);
+
+/// Connections that a read of some segments may try at one dead node, together with what the nodes that live try meanwhile.
+const KNOCKS_MAX: usize = 8;
 
 #[test]
 fn any_seven_of_fourteen_nodes_are_enough() {
@@ -45,6 +57,15 @@ fn any_seven_of_fourteen_nodes_are_enough() {
         std::fs::remove_dir_all(&back).unwrap();
     }
     eprintln!("the slowest read took {slowest:?}");
+
+    // Nobody storms those that are dead: they are tried once or twice, however many segments they held.
+    let knocks: Vec<Knocks> = dead.iter().map(|node| Knocks::at(&network.address(*node))).collect();
+    // Who wrote it knows where all of them were.
+    home.get("/x", &network.scratch().join("back-home")).expect_code(0);
+    let counts: Vec<usize> = knocks.iter().map(Knocks::count).collect();
+    eprintln!("the dead were knocked at {counts:?} times");
+    assert!(counts.iter().any(|count| *count > 0), "nobody tried them: this counts nothing");
+    assert!(counts.iter().all(|count| *count <= KNOCKS_MAX), "{counts:?}");
 
     let alive: Vec<usize> = (0..NODES).filter(|node| !dead.contains(node)).collect();
     let reader = network.cold_home("reader", &phrase, &[alive[0]]);
@@ -100,6 +121,28 @@ fn silent_nodes_cost_a_few_seconds_once() {
     eprintln!("{took:?}");
     for (what, took) in took {
         assert!(took < SILENCE_MAX, "{what} took {took:?}");
+    }
+}
+
+/// Counts who comes to the address of a dead node, and turns them away.
+struct Knocks(Arc<AtomicUsize>);
+
+impl Knocks {
+    fn at(address: &str) -> Self {
+        let ["", "ip4", ip, "tcp", port, ..] = address.split('/').collect::<Vec<_>>()[..] else { panic!("{address}") };
+        let listener = TcpListener::bind(format!("{ip}:{port}")).unwrap();
+        let knocks = Arc::new(AtomicUsize::new(0));
+        let counted = knocks.clone();
+        thread::spawn(move || {
+            for _ in listener.incoming() {
+                counted.fetch_add(1, Relaxed);
+            }
+        });
+        Self(knocks)
+    }
+
+    fn count(&self) -> usize {
+        self.0.load(Relaxed)
     }
 }
 

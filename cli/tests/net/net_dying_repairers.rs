@@ -2,14 +2,14 @@
 //! anything is done twice.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     fs,
     time::{Duration, Instant},
 };
 
-use commonhold_protocol::{NodeId, SegmentId};
+use commonhold_protocol::SegmentId;
 
-use super::harness::{Network, Setup, Stored, Tree, Watch, assert_same, noise, poll_until};
+use super::harness::{Counters, Network, Setup, Stored, Tree, Watch, assert_same, noise, poll_until};
 
 /// Enough for n, whoever dies.
 const NODES: usize = 16;
@@ -40,17 +40,18 @@ fn stewards_that_die_while_they_repair_are_replaced() {
     let stored = Stored::in_vault(&home);
     Watch::on(&network).whole_again(&stored, Instant::now(), WHOLE_MAX);
 
-    let before = repaired(&network);
+    // Of who dies, what it had done before: what it sent while it repaired is lost with it.
+    let mut counters = Counters::of(["/audits/bytes_read", "/audits/bytes_sent"]);
+    let before = counters.now(&network);
     let mut losses = Losses { stored: &stored, watch: Watch::on(&network), began: Instant::now(), lost_bytes: 0 };
     losses.kill_holders(&mut network);
     losses.kill_a_repairer(&mut network, true);
     losses.kill_a_repairer(&mut network, false);
     let whole = losses.watch.whole_again(&stored, losses.began, WHOLE_MAX);
 
-    let now = repaired(&network);
-    let done = |at: usize| now.iter().map(|(node, now)| now[at] - before[node][at]).sum::<u64>() as f64;
-    let [read, sent] = [0, 1].map(|at| done(at) / losses.lost_bytes as f64);
+    let now = counters.now(&network);
     let lost_bytes = losses.lost_bytes;
+    let [read, sent] = [0, 1].map(|at| (now[at] - before[at]) as f64 / lost_bytes as f64);
     eprintln!("{lost_bytes} bytes lost: all healthy after {whole:.1?}; for each {read:.3} read and {sent:.3} sent");
     assert!(sent < 1.0 + TWICE_MAX, "{sent:.3} bytes were sent for each one that was lost");
 
@@ -77,7 +78,7 @@ impl Losses<'_> {
         let doomed: Vec<usize> =
             holders.into_iter().filter(|node| !firsts.contains(&Some(*node))).take(HOLDERS).collect();
         assert_eq!(doomed.len(), HOLDERS);
-        self.lose(&doomed);
+        self.lost_bytes += self.watch.lose(&doomed, self.stored);
         self.began = Instant::now();
         doomed.iter().for_each(|node| network.kill(*node));
     }
@@ -108,7 +109,7 @@ impl Losses<'_> {
         network.kill(node);
         eprintln!("node {node} died {:.1?} in, while it repaired {segment}", self.began.elapsed());
         // What it held itself is lost too, whether it was to be repaired already or not.
-        self.lose(&[node]);
+        self.lost_bytes += self.watch.lose(&[node], self.stored);
     }
 
     fn large(&self) -> Vec<Stored> {
@@ -121,23 +122,4 @@ impl Losses<'_> {
         let nearest = self.watch.ids().into_iter().min_by_key(|id| id.distance(segment.as_bytes()));
         nearest.and_then(|id| self.watch.number(id))
     }
-
-    /// Counts what is lost with these.
-    fn lose(&mut self, nodes: &[usize]) {
-        let before = self.watch.ids();
-        nodes.iter().for_each(|node| self.watch.forget(*node));
-        let living = self.watch.ids();
-        let gone: BTreeSet<NodeId> = before.difference(&living).copied().collect();
-        for ((segment, _), holders) in self.watch.claims(self.stored) {
-            if !holders.is_disjoint(&gone) && holders.is_disjoint(&living) {
-                self.lost_bytes += self.stored.iter().find(|stored| stored.id == segment).unwrap().shard_bytes;
-            }
-        }
-    }
-}
-
-/// The bytes that each living node has read and sent for repairs.
-fn repaired(network: &Network) -> BTreeMap<usize, [u64; 2]> {
-    let figures = |node| ["/audits/bytes_read", "/audits/bytes_sent"].map(|figure| network.figure(node, figure));
-    network.running().into_iter().map(|node| (node, figures(node))).collect()
 }

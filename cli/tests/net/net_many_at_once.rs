@@ -2,13 +2,11 @@
 //! Hardly anything is done twice.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     time::{Duration, Instant},
 };
 
-use commonhold_protocol::NodeId;
-
-use super::harness::{Network, Setup, Stored, Tree, Watch, assert_same, noise};
+use super::harness::{Counters, Network, Setup, Stored, Tree, Watch, assert_same, noise};
 
 const NODES: usize = 30;
 const CODING: &str = "10/20";
@@ -41,21 +39,15 @@ fn many_at_once_are_made_good_and_hardly_anything_is_done_twice() {
     let holders: BTreeSet<usize> = claims.into_values().flatten().filter_map(|id| watch.number(id)).collect();
     let doomed: Vec<usize> = holders.into_iter().take(DIE_AT_ONCE).collect();
     assert_eq!(doomed.len(), DIE_AT_ONCE);
-    let before = repaired(&network);
-    let all = watch.ids();
-    doomed.iter().for_each(|node| watch.forget(*node));
-    let living = watch.ids();
-    let gone: BTreeSet<NodeId> = all.difference(&living).copied().collect();
-    let lost = watch.claims(&stored).into_iter().filter(|(_, of)| !of.is_disjoint(&gone) && of.is_disjoint(&living));
-    let bytes = |segment| stored.iter().find(|stored| stored.id == segment).unwrap().shard_bytes;
-    let lost_bytes: u64 = lost.map(|((segment, _), _)| bytes(segment)).sum();
+    let mut counters = Counters::of(["/audits/bytes_read", "/audits/bytes_sent"]);
+    let before = counters.now(&network);
+    let lost_bytes = watch.lose(&doomed, &stored);
 
     let began = Instant::now();
     doomed.iter().for_each(|node| network.kill(*node));
     let whole = watch.whole_again(&stored, began, WHOLE_MAX);
-    let now = repaired(&network);
-    let done = |at: usize| now.iter().map(|(node, now)| now[at] - before[node][at]).sum::<u64>() as f64;
-    let [read, sent] = [0, 1].map(|at| done(at) / lost_bytes as f64);
+    let now = counters.now(&network);
+    let [read, sent] = [0, 1].map(|at| (now[at] - before[at]) as f64 / lost_bytes as f64);
     eprintln!(
         "{DIE_AT_ONCE} nodes died at once, {lost_bytes} bytes lost: all healthy after {whole:.1?}; for each lost byte \
          {read:.3} read and {sent:.3} sent"
@@ -65,10 +57,4 @@ fn many_at_once_are_made_good_and_hardly_anything_is_done_twice() {
     let back = network.scratch().join("back");
     network.cold_home("reader", &phrase, &[network.running()[0]]).get("/x", &back).expect_code(0);
     assert_same(tree.path(), &back);
-}
-
-/// The bytes that each living node has read and sent for repairs.
-fn repaired(network: &Network) -> BTreeMap<usize, [u64; 2]> {
-    let figures = |node| ["/audits/bytes_read", "/audits/bytes_sent"].map(|figure| network.figure(node, figure));
-    network.running().into_iter().map(|node| (node, figures(node))).collect()
 }

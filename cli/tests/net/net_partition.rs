@@ -8,6 +8,7 @@ use std::{
     collections::BTreeMap,
     fs,
     path::PathBuf,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -18,8 +19,9 @@ use super::harness::{Cable, Finished, Side, Sides, TwoSides, assert_same, conten
 const NODES_PER_SIDE: usize = 6;
 /// Each side is a domain, so half of the shards of each segment are on either: one more than is needed.
 const CODING: &str = "2/6";
-const PARTITIONS: usize = 3;
-const WRITES_PER_SIDE: usize = 3;
+const PARTITIONS: usize = 5;
+/// In each of them; in a round both sides write at once.
+const ROUNDS: usize = 10;
 
 #[test]
 fn two_sides_of_a_partition_come_together_again() {
@@ -28,59 +30,69 @@ fn two_sides_of_a_partition_come_together_again() {
         eprintln!("SKIPPED: only root can make network namespaces");
         return;
     };
-    let [ada, bob] = [Side::A, Side::B];
+    let names_of = [(Side::A, "ada"), (Side::B, "bob")];
     let local = lab.scratch().join("local");
     fs::create_dir(&local).unwrap();
-    let phrase = lab.init(ada, CODING);
-    let mut expected = BTreeMap::new();
-    let mut store = |side: Side, path: &str, content: &str| {
-        let file = local.join("file");
+    let put = |side: Side, path: &str, content: &str| {
+        let file = local.join(format!("{side:?}"));
         fs::write(&file, content).unwrap();
         lab.client(side, &["put", file.to_str().unwrap(), &format!("/{path}"), "--overwrite"]).expect_code(0);
-        expected.insert(path.to_owned(), content.to_owned());
     };
+    let phrase = lab.init(Side::A, CODING);
+    let mut expected = BTreeMap::new();
     for path in ["ada's diary", "bob's diary", "untouched"] {
-        store(ada, path, "at first");
+        put(Side::A, path, "at first");
+        expected.insert(path.to_owned(), "at first".to_owned());
     }
-    lab.recover(bob, CODING, &phrase);
+    lab.recover(Side::B, CODING, &phrase);
 
     let mut clashes = Vec::new();
-    for partition in 0..PARTITIONS {
-        lab.pull_the_cable();
-        for (side, name) in [(ada, "ada"), (bob, "bob")] {
-            for write in 0..WRITES_PER_SIDE {
-                store(
-                    side,
-                    &format!("{name}-{partition}-{write}"),
-                    &format!("{name} wrote {write} apart from the other"),
-                );
-            }
-            store(side, &format!("{name}'s diary"), &format!("{name} in partition {partition}"));
-            let file = local.join("clash");
-            fs::write(&file, format!("{name} in partition {partition}")).unwrap();
-            let path = format!("/clash-{partition}");
-            lab.client(side, &["put", file.to_str().unwrap(), &path]).expect_code(0);
+    for round in 0..PARTITIONS * ROUNDS {
+        if round % ROUNDS == 0 {
+            lab.pull_the_cable();
         }
-        clashes.push(format!("clash-{partition}"));
-        // They are apart indeed: neither sees what the other has just written.
-        assert!(!names(&lab, ada).contains(&format!("bob-{partition}-0")));
-        assert!(!names(&lab, bob).contains(&format!("ada-{partition}-0")));
-
-        lab.plug_it_in();
-        eventually("both sides see the same", || {
-            let [ada, bob] = [names(&lab, ada), names(&lab, bob)];
-            ada == bob && ada.contains(&format!("bob-{partition}-0")) && ada.contains(&format!("ada-{partition}-0"))
+        // Mostly files of their own, sometimes the same one, sometimes over what they had.
+        let path = |name: &str| match round % 5 {
+            1 => format!("clash-{round:02}"),
+            3 => format!("{name}'s diary"),
+            _ => format!("{name}-{round:02}"),
+        };
+        thread::scope(|writing| {
+            for (side, name) in names_of {
+                let (path, put) = (path(name), &put);
+                writing.spawn(move || put(side, &path, &format!("{name} in round {round}")));
+            }
         });
+        if round % 5 == 1 {
+            clashes.push(round);
+        } else {
+            expected.extend(names_of.map(|(_, name)| (path(name), format!("{name} in round {round}"))));
+        }
+        if round % ROUNDS == ROUNDS - 1 {
+            // They are apart indeed: neither sees what the other has just written.
+            assert!(!names(&lab, Side::A).contains(&path("bob")) && !names(&lab, Side::B).contains(&path("ada")));
+            lab.plug_it_in();
+            eventually("both sides see the same", || {
+                let [ada, bob] = names_of.map(|(side, _)| names(&lab, side));
+                ada == bob && names_of.iter().all(|(_, name)| ada.contains(&path(name)))
+            });
+        }
     }
 
-    let folders = [(ada, "ada"), (bob, "bob")].map(|(side, name)| fetch(&lab, side, name));
+    let folders = names_of.map(|(side, name)| fetch(&lab, side, name));
     let [mut seen, same] = folders.map(|folder| contents(&folder));
     assert_eq!(seen, same);
-    for (partition, clash) in clashes.iter().enumerate() {
-        let copies: Vec<String> = seen.keys().filter(|name| name.starts_with(clash.as_str())).cloned().collect();
+    for round in clashes {
+        let clash = format!("clash-{round:02}");
+        let copies: Vec<String> = seen.keys().filter(|name| name.starts_with(&clash)).cloned().collect();
         let mut found: Vec<String> = copies.iter().map(|name| seen.remove(name).unwrap()).collect();
         found.sort_unstable();
-        assert_eq!(found, ["ada", "bob"].map(|name| format!("{name} in partition {partition}")), "{copies:?}");
+        assert_eq!(found, ["ada", "bob"].map(|name| format!("{name} in round {round}")), "{copies:?}");
+        let is_plain = |copy: &String| copy.contains("conflict") && copy.contains("device");
+        assert!(
+            copies.contains(&clash) && copies.iter().any(is_plain),
+            "{copies:?}: no name that a person understands"
+        );
     }
     // Nothing else has been kept twice: the diaries were changed on one side each.
     assert_eq!(seen, expected);

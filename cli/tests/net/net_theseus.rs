@@ -46,10 +46,7 @@ fn every_node_is_replaced_twice_and_every_byte_is_still_there() {
         for some in doomed.chunks(die_at_once) {
             let [read_before, sent_before, _] = counters.now(&network);
             let mut watch = Watch::on(&network);
-            some.iter().for_each(|node| watch.forget(*node));
-            let lost = watch.unclaimed(&stored);
-            let bytes_of = |segment| stored.iter().find(|stored| stored.id == segment).unwrap().shard_bytes;
-            let lost_bytes: u64 = lost.iter().map(|(segment, _)| bytes_of(*segment)).sum();
+            let lost_bytes = watch.lose(some, &stored);
 
             let killed = Instant::now();
             some.iter().for_each(|node| network.kill(*node));
@@ -60,9 +57,8 @@ fn every_node_is_replaced_twice_and_every_byte_is_still_there() {
             let (read, sent) = (read - read_before, sent - sent_before);
             let per_lost = |bytes: u64| bytes as f64 / lost_bytes.max(1) as f64;
             eprintln!(
-                "nodes {some:?}: {} shards, {lost_bytes} bytes lost; others joined after {joined:.1?}; all healthy after \
+                "nodes {some:?}: {lost_bytes} bytes lost; others joined after {joined:.1?}; all healthy after \
                  {whole:.1?}; for each lost byte {:.2} read and {:.2} sent",
-                lost.len(),
                 per_lost(read),
                 per_lost(sent),
             );

@@ -60,9 +60,15 @@ impl Watch {
         Self { spy: Spy::on(network), network: network.name().parse().unwrap(), nodes }
     }
 
-    /// A node that was killed is asked nothing more.
-    pub(crate) fn forget(&mut self, node: usize) {
-        self.nodes.remove(&node);
+    /// These nodes die for good: they are asked nothing more. Returns the bytes of the shards that nobody else holds, which
+    /// are lost with them.
+    pub(crate) fn lose(&mut self, dying: &[usize], stored: &[Stored]) -> u64 {
+        let gone: BTreeSet<NodeId> = dying.iter().filter_map(|node| self.nodes.remove(node)).collect();
+        let living = self.ids();
+        let lost = |holders: &BTreeSet<NodeId>| !holders.is_disjoint(&gone) && holders.is_disjoint(&living);
+        let lost = self.claims(stored).into_iter().filter(|(_, holders)| lost(holders));
+        let bytes = |segment| stored.iter().find(|stored| stored.id == segment).unwrap().shard_bytes;
+        lost.map(|((segment, _), _)| bytes(segment)).sum()
     }
 
     /// The ids of the nodes that are watched.
