@@ -16,6 +16,15 @@ pub(crate) fn keep_buffers() {
     set(&[(libc::M_MMAP_THRESHOLD, 32 << 20), (libc::M_TRIM_THRESHOLD, 4 << 20)]);
 }
 
+/// Gives back to the system what is free by now.
+pub(crate) fn trim() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: `malloc_trim` takes the arenas' locks, and touches only what is free.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 /// Keeps what is freed for what comes next: a client moves MiBs at a time through buffers of a few hundred KiB to a few
 /// MiB, and those that go back to the system come again as fresh pages, each one a fault.
 pub(crate) fn keep_freed() {

@@ -65,6 +65,9 @@ fn init(args: NodeInit, output: &Output) -> Result<(), Failure> {
     })
 }
 
+/// Seldom enough that what is freed and taken again costs nothing, often enough that an idle node is small.
+const TRIM_EVERY: Duration = Duration::from_secs(10);
+
 fn serve(path: &Path) -> Result<(), Failure> {
     let config = Config::load(path)?;
     let data_dir = config.data_dir();
@@ -75,7 +78,16 @@ fn serve(path: &Path) -> Result<(), Failure> {
         let stopped = async move {
             // Nobody waits for the end before the node is open.
             crate::allocator::keep_buffers();
-            signals.next().await;
+            let trimming = async {
+                loop {
+                    tokio::time::sleep(TRIM_EVERY).await;
+                    crate::allocator::trim();
+                }
+            };
+            tokio::select! {
+                _ = trimming => {}
+                _ = signals.next() => {}
+            }
             tracing::info!("stopping");
         };
         Ok(node::Node::run(config, data_dir, stopped).await?)
