@@ -8,7 +8,7 @@ use commonhold_network::TransferError;
 use commonhold_protocol::{
     Claim, ClaimLeaf, Coding, DeviceId, Drop, DropKind, Head, Lease, Manifest, NetworkName, NodeId, Record, SegmentId,
     ShardIndex, SigningKey, Timestamp, Unverified, VaultId, Verified, Version,
-    ask::{Refusal, Request},
+    ask::{ClaimStanding, Refusal, Request, Response},
 };
 use commonhold_storage_engine::{
     keys::{VaultKeys, VaultSecret},
@@ -16,7 +16,7 @@ use commonhold_storage_engine::{
 };
 
 use self::forgery::{forge, public_of};
-use super::harness::{Network, Setup, Spy, Tree, assert_same, hex_id, noise, segment_of_noise};
+use super::harness::{Network, Setup, Spy, Tree, assert_same, eventually, hex_id, noise, segment_of_noise};
 
 const NODES: usize = 4;
 
@@ -35,7 +35,12 @@ struct Scene {
 
 impl Scene {
     fn set() -> Self {
-        let network = Network::start(&Setup { nodes: NODES, coding: Some("2/4"), ..Setup::default() });
+        Self::set_with(None)
+    }
+
+    /// The same, where each node has this config too.
+    fn set_with(overlay: Option<&str>) -> Self {
+        let network = Network::start(&Setup { nodes: NODES, coding: Some("2/4"), overlay, ..Setup::default() });
         let spy = Spy::on(&network);
         let nodes: Vec<NodeId> = (0..NODES).map(|node| hex_id(&network.node_id(node))).collect();
         let secret = VaultSecret::from_bytes(rand::random());
@@ -354,6 +359,40 @@ fn drops() {
         scene.tell_all(&Request::KeepDrop { drop: owner_says(1, DropKind::Drop) }, Err(Refusal::Outdated));
         scene.tell_all(&Request::KeepDrop { drop: owner_says(3, DropKind::Undrop) }, Ok(()));
     });
+}
+
+/// Who gives a shard up or says that it is there is known from the connection, so nobody does it for a holder.
+#[test]
+fn releases_and_announcements() {
+    let scene = Scene::set_with(Some("[audit]\nevery = \"4 s\"\n"));
+    let shards: Vec<ClaimLeaf> =
+        (0..4).map(|index| ClaimLeaf { segment: scene.id(), index: ShardIndex(index) }).collect();
+    let ask = |request: &Request| -> Vec<Response> {
+        scene.nodes.iter().map(|node| scene.spy.ask(*node, request.clone())).collect()
+    };
+    let health = Request::FetchHealth { segments: vec![scene.id()] };
+    let is_whole = |said: &Response| match said {
+        Response::Health(reports) => reports[0].is_some_and(|report| report.healthy == 4),
+        _ => false,
+    };
+    eventually("all stewards have had proof of all shards", || ask(&health).iter().all(is_whole));
+    let held = scene.network.figures("/shards/held");
+
+    for _ in 0..3 {
+        scene.unmoved_by(|scene| {
+            // There is nothing of the stranger's to be forgotten.
+            scene.tell_all(&Request::Release { shards: shards.clone() }, Ok(()));
+        });
+        scene.unmoved_by(|_| {
+            let unknown = Response::Standings(vec![ClaimStanding::Lacking; 4]);
+            assert_eq!(ask(&Request::Announce { shards: shards.clone() }), vec![unknown; NODES]);
+        });
+        // No steward misses a shard for that, or has looked for another place for it.
+        let said = ask(&health);
+        assert!(said.iter().all(is_whole), "{said:?}");
+    }
+    assert_eq!(scene.network.figures("/shards/held"), held);
+    assert_eq!(scene.network.figures("/audits/repairs"), 0);
 }
 
 #[test]
