@@ -10,7 +10,11 @@ use std::{
     time::Duration,
 };
 
-use super::harness::{Network, Setup, Tree, assert_same, eventually, noise, poll_until};
+use bytes::Bytes;
+use commonhold_network::TransferError;
+use commonhold_protocol::{Manifest, Unverified, Verified, ask::Refusal};
+
+use super::harness::{HandMadeVault, Network, Setup, Spy, Tree, assert_same, eventually, hex_id, noise, poll_until};
 
 const MIB: u64 = 1 << 20;
 /// A pledge that a few large segments fill.
@@ -123,11 +127,23 @@ fn a_node_whose_disk_is_full_refuses_and_lives() {
     fs::write(&config_path, config.to_string()).unwrap();
     network.start_again(6, 6);
     home.put(before.path(), "/before");
+    let (spy, id) = (Spy::on(&network), hex_id(&network.node_id(6)));
+    let (manifest, shards) = segment(&spy);
+    let offer = |index: u8| spy.store(id, manifest.clone(), index, shards[usize::from(index)].clone());
+    offer(0).unwrap();
     let held = network.figure(6, "/shards/held");
 
-    // Somebody else fills that disk to the last byte.
+    // Somebody else fills that disk to the last byte. From then on it refuses, says why, and hands out what it has.
     let ballast = network.node_dir(6).join("ballast");
     fill(&ballast);
+    for index in [1, 2] {
+        let refused = offer(index).unwrap_err();
+        let polite = |refusal| matches!(refusal, Refusal::DiskFull | Refusal::PledgeFull);
+        assert!(matches!(refused, TransferError::Refused { refusal, .. } if polite(refusal)), "{refused}");
+    }
+    let segment = manifest.clone().verify(&spy.network).unwrap().id();
+    assert_eq!(spy.whole_shard(id, segment, 0).as_ref(), Ok(&shards[0]));
+    assert!(spy.first_group(id, segment, 1).is_err(), "what it refused is there");
     home.run(["put", after.path().to_str().unwrap(), "/after"]).expect_code(0);
     assert!(network.status(6).is_some(), "the node has not survived its full disk");
     read_back(&network, &phrase, &[(&before, "/before"), (&after, "/after")], "full");
@@ -137,12 +153,20 @@ fn a_node_whose_disk_is_full_refuses_and_lives() {
     fs::remove_file(&ballast).unwrap();
     network.start_again(6, 6);
     assert!(network.figure(6, "/shards/held") >= held);
+    offer(1).unwrap();
     let mut later = Tree::new(network.scratch().join("later"), 5);
     later.file("noise", &noise(6, 4 << 20));
     home.put(later.path(), "/later");
     read_back(&network, &phrase, &[(&before, "/before"), (&after, "/after"), (&later, "/later")], "roomy");
     network.kill(6);
     drop(disk);
+}
+
+/// A segment of a vault of our own.
+fn segment(spy: &Spy) -> (Unverified<Manifest>, Vec<Bytes>) {
+    let vault = HandMadeVault::new(spy);
+    let coded = vault.segment(6);
+    (Verified::sign(coded.manifest, vault.keys.signing(), &spy.network).to_unverified(), coded.shards)
 }
 
 fn read_back(network: &Network, phrase: &str, stored: &[(&Tree, &str)], name: &str) {
