@@ -1,6 +1,6 @@
 //! Promise: a client or a node that is killed at any moment leaves nothing half-made behind. A put that is run again
 //! does not send again what was placed, and a node that starts again holds all that it had answered for, even without
-//! its index.
+//! its index, and nothing that it does not answer for.
 
 use std::{fs, path::Path, time::Duration};
 
@@ -8,8 +8,8 @@ use rand::{Rng, SeedableRng, rngs::StdRng};
 use serde_json::Value;
 
 use super::harness::{
-    Finished, Home, Network, PROGRAM, Setup, Spy, Tree, assert_same, claimed_by, hex_id, mortal, noise, poll_until,
-    seed,
+    Finished, Home, Network, PROGRAM, Setup, Spy, Stored, Tree, Watch, assert_same, claimed_by, eventually, hex_id,
+    mortal, noise, poll_until, seed,
 };
 
 const MIB: u64 = 1 << 20;
@@ -167,24 +167,34 @@ fn a_node_that_was_killed_holds_what_it_had_answered_for() {
     assert!(claimed > 0, "it was never caught after it had answered for anything");
 
     // Neither without its index, nor with a broken one, is anything lost.
+    let records = network.figure(victim, "/records/segments");
     for (name, hurt) in [("removed", remove as fn(&Path)), ("garbled", garble)] {
         network.kill(victim);
-        let index = network.node_dir(victim).join("index");
-        assert!(index.is_dir(), "is this still where the index lies?");
-        hurt(&index);
+        for index in ["index", "records/index"].map(|index| network.node_dir(victim).join(index)) {
+            assert!(index.is_dir(), "is this still where the indexes lie?");
+            hurt(&index);
+        }
         let report = fsck(&network, victim).expect_code(0).json();
         let shards = report["shards"].as_u64().unwrap();
         assert!(shards >= claimed as u64, "{name}: {report}");
         assert_eq!(report["damaged"], 0, "{name}: {report}");
         network.start_again(victim, 8);
         assert_eq!(network.figure(victim, "/shards/held"), shards, "{name}");
+        assert!(network.figure(victim, "/records/segments") >= records, "{name}");
         assert_eq!(holds_what_it_claims(&network, &home, victim, &id), claimed, "{name}");
     }
-    // It starts without its index on its own, too.
+    // It starts without its index on its own, too. What it had stored when it was killed, and could not say so any more,
+    // it announces to the stewards: then it answers for all that it holds.
     network.kill(victim);
     remove(&network.node_dir(victim).join("index"));
+    network.configure(victim, "pledge", "announce", "4 s");
     network.start_again(victim, 8);
-    assert_eq!(holds_what_it_claims(&network, &home, victim, &id), claimed);
+    assert!(holds_what_it_claims(&network, &home, victim, &id) >= claimed);
+    let (watch, stored) = (Watch::on(&network), Stored::in_vault(&home));
+    let answered_for = || watch.claims(&stored).into_values().filter(|holders| holders.contains(&hex_id(&id))).count();
+    let held = || network.figure(victim, "/shards/held");
+    eventually("it answers for all that it holds", || answered_for() as u64 == held());
+    eprintln!("{claimed} shards were answered for when it was killed, then all {}", held());
 
     let back = network.scratch().join("back");
     let large = format!("/x-{0}/large-{0}", KILLS - 1);
