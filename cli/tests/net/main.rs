@@ -8,6 +8,7 @@ mod harness;
 
 mod net_announce;
 mod net_cheats;
+mod net_commands;
 mod net_damaged_disks;
 mod net_dead_nodes;
 mod net_drain;
