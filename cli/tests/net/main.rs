@@ -33,6 +33,7 @@ mod net_scrub;
 mod net_secrets;
 mod net_seen;
 mod net_sleepers;
+mod net_small_reads;
 mod net_space;
 mod net_strangers;
 mod net_surplus;
