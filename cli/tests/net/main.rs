@@ -21,6 +21,7 @@ mod net_leases;
 mod net_lying_stewards;
 mod net_many_at_once;
 mod net_membership;
+mod net_memory;
 mod net_missing;
 mod net_mount;
 mod net_partition;

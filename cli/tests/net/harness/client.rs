@@ -10,7 +10,10 @@ use std::{
 
 use serde_json::Value;
 
-use super::{PASSPHRASE, PROGRAM, process};
+use super::{PASSPHRASE, PROGRAM, poll_until, process};
+
+/// No command of a test takes longer.
+const ENDED_MAX: Duration = Duration::from_secs(300);
 
 /// A `COMMONHOLD_HOME`.
 #[derive(Clone)]
@@ -83,6 +86,20 @@ impl Home {
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let (what, started) = (format!("{command:?}"), Instant::now());
         Running { what, started, child: Some(command.spawn().unwrap()) }
+    }
+
+    /// Runs a command that must succeed; gives the most memory that it had, in bytes.
+    pub(crate) fn peak_of<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> u64 {
+        let mut running = self.spawn(arguments);
+        let mut peak = 0;
+        // It only rises, so a look now and then sees nearly all of it.
+        let ended = poll_until(ENDED_MAX, || {
+            peak = running.peak_bytes().unwrap_or(0).max(peak);
+            running.has_ended().then_some(())
+        });
+        assert!(ended.is_some(), "still running after {ENDED_MAX:?}");
+        running.finish().expect_code(0);
+        peak
     }
 
     /// Runs a command that must succeed, and reads its JSON.
@@ -172,6 +189,11 @@ impl Running {
     /// True if it has ended on its own already.
     pub(crate) fn has_ended(&mut self) -> bool {
         self.child.as_mut().unwrap().try_wait().unwrap().is_some()
+    }
+
+    /// The most memory that it has had so far; none if it has ended.
+    fn peak_bytes(&self) -> Option<u64> {
+        process::peak_bytes(self.child.as_ref().unwrap().id())
     }
 
     /// Waits for its end.

@@ -35,6 +35,14 @@ pub(crate) fn has_ended(pid: u32) -> bool {
     dead && threads <= 1
 }
 
+/// The most memory that a running process has had.
+pub(crate) fn peak_bytes(pid: u32) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: u64 = peak.trim().split(' ').next()?.parse().ok()?;
+    Some(kib << 10)
+}
+
 /// Sends a signal by its name.
 pub(crate) fn signal(pid: u32, name: &str) {
     // One that has just ended needs no signal.
