@@ -59,7 +59,7 @@ impl Drop for Point {
 fn fuse_is_missing() -> bool {
     let device = fs::File::options().read(true).write(true).open("/dev/fuse");
     if let Err(error) = &device {
-        eprintln!("skipped: /dev/fuse cannot be opened: {error}");
+        eprintln!("SKIPPED: /dev/fuse cannot be opened: {error}");
     }
     device.is_err()
 }
@@ -238,7 +238,7 @@ fn somebody_who_is_not_root_mounts_too() {
         return;
     }
     if !rustix::process::geteuid().is_root() {
-        eprintln!("skipped: we are not root, so every other test here shows it");
+        eprintln!("SKIPPED: we are not root, so every other test here shows it");
         return;
     }
     let network = Network::start(&Setup { nodes: 4, coding: Some("2/4"), ..Setup::default() });

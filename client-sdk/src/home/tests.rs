@@ -66,7 +66,7 @@ fn a_copy_of_a_home_is_another_device_with_nothing_under_way_and_the_original_st
     let ids = [first.id, second.id];
     drop((first, second));
     if made_at(&fs::File::open(home.dir().join("devices/0")).expect("there")).is_none() {
-        eprintln!("skipped: this file system does not say when a file was made");
+        eprintln!("SKIPPED: this file system does not say when a file was made");
         return;
     }
     fs::create_dir(home.spool_dir()).expect("made");

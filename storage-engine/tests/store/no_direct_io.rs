@@ -19,7 +19,7 @@ impl RamFs {
         match mount("none", &folder, "ramfs", MountFlags::empty(), None) {
             Ok(()) => Some(Self(folder)),
             Err(error) => {
-                eprintln!("skipped: ramfs cannot be mounted: {error}");
+                eprintln!("SKIPPED: ramfs cannot be mounted: {error}");
                 None
             }
         }
