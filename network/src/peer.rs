@@ -26,6 +26,7 @@ use crate::{
     contact::{Contact, node_id, peer_id},
     errors::{AskError, NetworkError, TransferError},
     inbound::Inbound,
+    observer::{NoObserver, Observer, Way},
     pool::Pool,
     routing::kad_protocol,
     serve::RangeReply,
@@ -85,6 +86,11 @@ pub(crate) struct Inner {
 impl Peer {
     /// Starts a peer on the current tokio runtime. Fails if an address cannot be listened on.
     pub fn start(config: PeerConfig) -> Result<(Self, Inbound), NetworkError> {
+        Self::start_observed(config, Arc::new(NoObserver))
+    }
+
+    /// As [`Self::start`], with someone who hears of all that is said.
+    pub fn start_observed(config: PeerConfig, observer: Arc<dyn Observer>) -> Result<(Self, Inbound), NetworkError> {
         if config.network_key.is_some()
             && let Some(address) = config.listen.iter().find(|address| is_quic(address))
         {
@@ -96,7 +102,7 @@ impl Peer {
         let peer = identity.public().to_peer_id();
         let node = node_id(&peer).ok_or(NetworkError::Identity)?;
 
-        let (shared, stats) = (Arc::new(Shared::new()), Arc::new(PeerStats::default()));
+        let (shared, stats) = (Arc::new(Shared::new(observer)), Arc::new(PeerStats::default()));
         let (transport, relay_client) = transport::build(&TransportConfig {
             identity: &identity,
             network: &config.network,
@@ -240,13 +246,17 @@ impl Peer {
 
     /// Asks a node a question, connecting to it if need be.
     pub async fn ask(&self, to: NodeId, request: Request, patience: Duration) -> Result<Response, AskError> {
-        let request = request.to_bytes();
-        if request.len() > ASK_BYTES_MAX {
-            return Err(AskError::TooLong { bytes: request.len(), bytes_max: ASK_BYTES_MAX });
+        let bytes = request.to_bytes();
+        if bytes.len() > ASK_BYTES_MAX {
+            return Err(AskError::TooLong { bytes: bytes.len(), bytes_max: ASK_BYTES_MAX });
         }
-        let asked = self.inner.ask(to, request.into());
+        let observer = &self.inner.shared.observer;
+        observer.request(Way::To(to), &request);
+        let asked = self.inner.ask(to, bytes.into());
         let answer = timeout(patience, asked).await.unwrap_or(Err(AskError::TimedOut { node: to }))?;
-        Response::from_bytes(answer).map_err(|_| AskError::Nonsense { node: to })
+        let response = Response::from_bytes(answer).map_err(|_| AskError::Nonsense { node: to })?;
+        observer.response(Way::From(to), &response);
+        Ok(response)
     }
 
     /// Stores a shard with a node. The claim is not verified, nor is `data` compared with the manifest; a shard that is

@@ -16,6 +16,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
     config::StreamLimits,
+    observer::{Observer, Way},
     shared::Heard,
     stats::PeerStats,
     wire::{Wire, WireError, Written},
@@ -78,6 +79,8 @@ enum Body {
 pub struct StoreBody {
     wire: Wire,
     body: Body,
+    from: NodeId,
+    observer: Arc<dyn Observer>,
 }
 
 impl StoreBody {
@@ -86,7 +89,7 @@ impl StoreBody {
         if !matches!(self.body, Body::Waiting) {
             return Err(BodyError::Order);
         }
-        let sent = self.wire.write_header(&ShardReply::Go.to_bytes()).await;
+        let sent = self.reply(&ShardReply::Go).await;
         self.note(sent)?;
         self.body = Body::Receiving { remaining: shard_length };
         Ok(())
@@ -102,8 +105,14 @@ impl StoreBody {
         };
         let piece = self.wire.read_piece(remaining).await;
         let piece = self.note(piece)?;
+        self.observer.shard_bytes(Way::From(self.from), &piece);
         self.body = Body::Receiving { remaining: remaining - piece.len() as u64 };
         Ok(Some(piece))
+    }
+
+    async fn reply(&mut self, reply: &ShardReply) -> Result<(), WireError> {
+        self.observer.shard_reply(Way::To(self.from), reply);
+        self.wire.write_header(&reply.to_bytes()).await
     }
 
     fn note<T>(&mut self, result: Result<T, WireError>) -> Result<T, BodyError> {
@@ -123,6 +132,7 @@ pub struct InboundStream {
     pub(crate) stream: libp2p::Stream,
     pub(crate) stats: Arc<PeerStats>,
     pub(crate) heard: Arc<Heard>,
+    pub(crate) observer: Arc<dyn Observer>,
     pub(crate) strikes: crate::swarm::Strikes,
     /// The stream's share of the limits; given back when the stream is dropped.
     pub(crate) permits: [OwnedSemaphorePermit; 2],
@@ -168,9 +178,10 @@ pub async fn serve_stream<S: ShardService>(
     service: &S,
     limits: StreamLimits,
 ) -> Result<(), ServeError> {
-    let InboundStream { from, from_addr: _, stream, stats, heard, strikes, permits } = stream;
-    let body = StoreBody { wire: Wire::new(stream, limits.progress, stats, heard), body: Body::Waiting };
-    let served = serve(body, from, service, limits.idle).await;
+    let InboundStream { from, from_addr: _, stream, stats, heard, observer, strikes, permits } = stream;
+    let wire = Wire::new(stream, limits.progress, stats, heard);
+    let body = StoreBody { wire, body: Body::Waiting, from, observer };
+    let served = serve(body, service, limits.idle).await;
     if let Err(ServeError::Nonsense { .. }) = &served {
         strikes.report();
     }
@@ -178,12 +189,8 @@ pub async fn serve_stream<S: ShardService>(
     served
 }
 
-async fn serve<S: ShardService>(
-    mut body: StoreBody,
-    from: NodeId,
-    service: &S,
-    idle: Duration,
-) -> Result<(), ServeError> {
+async fn serve<S: ShardService>(mut body: StoreBody, service: &S, idle: Duration) -> Result<(), ServeError> {
+    let from = body.from;
     let broken = |error: WireError| match error {
         WireError::TimedOut => ServeError::TimedOut { from },
         _ => ServeError::Broken { from },
@@ -197,6 +204,7 @@ async fn serve<S: ShardService>(
             Err(WireError::Broken) => return Err(ServeError::Broken { from }),
         };
         let request = ShardRequest::from_bytes(header).map_err(|reason| ServeError::Nonsense { from, reason })?;
+        body.observer.shard_request(Way::From(from), &request);
         match request {
             ShardRequest::Store { manifest, index, lease } => {
                 body.body = Body::Waiting;
@@ -210,7 +218,7 @@ async fn serve<S: ShardService>(
                     Body::Receiving { remaining } => remaining == 0,
                     Body::Broken => return Err(ServeError::Broken { from }),
                 };
-                body.wire.write_header(&reply.to_bytes()).await.map_err(broken)?;
+                body.reply(&reply).await.map_err(broken)?;
                 if !whole {
                     // What the sender still sends cannot be told from the next header.
                     body.wire.close().await;
@@ -221,19 +229,16 @@ async fn serve<S: ShardService>(
                 match service.read(from, segment, index, ranges, want_manifest).await {
                     Ok(RangeReply { encoded, manifest }) if encoded.len() as u64 <= ENCODED_BYTES_MAX => {
                         let reply = ShardReply::Range { encoded_bytes: encoded.len() as u64, manifest };
+                        body.observer.shard_reply(Way::To(from), &reply);
                         body.wire.queue_header(&reply.to_bytes()).await.map_err(broken)?;
+                        body.observer.shard_bytes(Way::To(from), &encoded);
                         match body.wire.write_raw(&encoded).await.map_err(broken)? {
                             Written::All => {}
                             Written::Interrupted => return Err(ServeError::Broken { from }),
                         }
                     }
-                    Ok(_) => {
-                        let reply = ShardReply::Refused(Refusal::Invalid);
-                        body.wire.write_header(&reply.to_bytes()).await.map_err(broken)?;
-                    }
-                    Err(refusal) => {
-                        body.wire.write_header(&ShardReply::Refused(refusal).to_bytes()).await.map_err(broken)?;
-                    }
+                    Ok(_) => body.reply(&ShardReply::Refused(Refusal::Invalid)).await.map_err(broken)?,
+                    Err(refusal) => body.reply(&ShardReply::Refused(refusal)).await.map_err(broken)?,
                 }
             }
         }

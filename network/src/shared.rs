@@ -14,7 +14,7 @@ use commonhold_protocol::NodeId;
 use libp2p::{Multiaddr, PeerId};
 use tokio::sync::watch;
 
-use crate::book::AddressBook;
+use crate::{book::AddressBook, observer::Observer};
 
 /// When a byte last moved on a shard stream with one peer.
 pub(crate) struct Heard {
@@ -46,6 +46,8 @@ pub(crate) struct Shared {
     hanging: Mutex<BTreeSet<NodeId>>,
     /// Where we listen, without our id.
     pub(crate) listening: watch::Sender<Vec<Multiaddr>>,
+    /// Who hears of all that is said.
+    pub(crate) observer: Arc<dyn Observer>,
 }
 
 /// Locks, whatever happened to the last holder: what lies behind these locks is at worst a hint out of date.
@@ -54,7 +56,7 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Shared {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(observer: Arc<dyn Observer>) -> Self {
         Self {
             book: Mutex::default(),
             connected: Mutex::default(),
@@ -62,6 +64,7 @@ impl Shared {
             heard: Mutex::default(),
             hanging: Mutex::default(),
             listening: watch::Sender::new(Vec::new()),
+            observer,
         }
     }
 

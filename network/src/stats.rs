@@ -13,6 +13,7 @@ pub struct PeerStats {
     pub(crate) streams_accepted: AtomicU64,
     pub(crate) streams_retried: AtomicU64,
     pub(crate) dials_failed: AtomicU64,
+    pub(crate) connections_made: AtomicU64,
 }
 
 /// The counters at one moment. All count from the start of the peer.
@@ -34,6 +35,8 @@ pub struct StatsSnapshot {
     pub streams_retried: u64,
     /// Attempts to connect that failed.
     pub dials_failed: u64,
+    /// Connections that were set up, whoever dialled; those that have ended count too.
+    pub connections_made: u64,
 }
 
 impl PeerStats {
@@ -48,6 +51,7 @@ impl PeerStats {
             streams_accepted: self.streams_accepted.load(Relaxed),
             streams_retried: self.streams_retried.load(Relaxed),
             dials_failed: self.dials_failed.load(Relaxed),
+            connections_made: self.connections_made.load(Relaxed),
         }
     }
 }

@@ -143,6 +143,7 @@ impl Task {
             streams,
             events,
         } = parts;
+        let asks = Asks::new(asks, limits.asks_queued_max, shared.observer.clone());
         Self {
             swarm,
             network_version,
@@ -153,7 +154,7 @@ impl Task {
             commands_weak,
             streams,
             events,
-            asks: Asks::new(asks, limits.asks_queued_max),
+            asks,
             dials: Dials::default(),
             walks: Walks::default(),
             reachability: Reachability::default(),
@@ -273,6 +274,7 @@ impl Task {
             stream,
             stats: self.stats.clone(),
             heard: self.shared.heard(peer),
+            observer: self.shared.observer.clone(),
             strikes: Strikes { peer, commands: self.commands_weak.clone() },
             permits: [own, shared],
         };

@@ -15,6 +15,7 @@ use tokio::{
 
 use crate::{
     errors::TransferError,
+    observer::Way,
     peer::Inner,
     pool::Slot,
     serve::RangeReply,
@@ -104,6 +105,7 @@ impl Inner {
         }
         let peer = self.connect(to).await.ok_or_else(|| self.unreachable(to))?;
         let slot = self.pool.slot(peer).await.ok_or(TransferError::Stopped)?;
+        self.shared.observer.shard_request(Way::To(to), request);
         for attempt in 0..ATTEMPTS {
             if attempt > 0 {
                 add(&self.stats.streams_retried, 1);
@@ -119,8 +121,7 @@ impl Inner {
             };
             match self.request(&mut wire, &header).await {
                 Ok(reply) => {
-                    let reply = ShardReply::from_bytes(reply)
-                        .map_err(|error| TransferError::Nonsense { node: to, reason: error.to_string() })?;
+                    let reply = self.read_reply(to, reply)?;
                     return Ok(Exchange { peer, wire, reply, _slot: slot });
                 }
                 Err(WireError::Closed | WireError::Broken) => self.pool.forget(&peer),
@@ -128,6 +129,13 @@ impl Inner {
             }
         }
         Err(TransferError::Broken { node: to })
+    }
+
+    fn read_reply(&self, from: NodeId, reply: Bytes) -> Result<ShardReply, TransferError> {
+        let nonsense = |error: FormatError| TransferError::Nonsense { node: from, reason: error.to_string() };
+        let reply = ShardReply::from_bytes(reply).map_err(nonsense)?;
+        self.shared.observer.shard_reply(Way::From(from), &reply);
+        Ok(reply)
     }
 
     async fn request(&self, wire: &mut Wire, header: &[u8]) -> Result<Bytes, WireError> {
@@ -197,6 +205,7 @@ impl Inner {
         while written == Written::All
             && let Some(piece) = data.next().await
         {
+            self.shared.observer.shard_bytes(Way::To(to), &piece);
             written = wire.write_raw(&piece).await.map_err(failed)?;
         }
         if data.given_up() {
@@ -204,15 +213,14 @@ impl Inner {
         }
         let patience = self.limits.streams.progress * SYNC_PATIENCE;
         let reply = wire.read_header(patience).await.map_err(failed)?;
-        match ShardReply::from_bytes(reply) {
-            Ok(ShardReply::Stored { claim }) if written == Written::All => {
+        match self.read_reply(to, reply)? {
+            ShardReply::Stored { claim } if written == Written::All => {
                 self.pool.put_back(peer, wire);
                 Ok(claim)
             }
             // The stream may hold bytes of the shard that nobody will read: it is not used again.
-            Ok(ShardReply::Refused(refusal)) => Err(TransferError::Refused { node: to, refusal }),
-            Ok(_) => Err(unexpected(to)),
-            Err(error) => Err(TransferError::Nonsense { node: to, reason: error.to_string() }),
+            ShardReply::Refused(refusal) => Err(TransferError::Refused { node: to, refusal }),
+            _ => Err(unexpected(to)),
         }
     }
 
@@ -233,6 +241,7 @@ impl Inner {
                 let encoded =
                     wire.read_whole(encoded_bytes as usize).await.map_err(|error| self.failed(peer, to, &error))?;
                 self.pool.put_back(peer, wire);
+                self.shared.observer.shard_bytes(Way::From(to), &encoded);
                 Ok(RangeReply { encoded, manifest })
             }
             ShardReply::Refused(refusal) => {

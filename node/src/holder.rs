@@ -42,7 +42,6 @@ use crate::{
     custody::DrainState,
     identity::Identity,
     neighbours::Neighbours,
-    observer::Observer,
     steward::{Holdings, Steward},
     sweep::ServedVaults,
 };
@@ -131,7 +130,6 @@ pub struct Holder {
     given_up: Arc<GivenUp>,
     upload: Option<RateLimit>,
     download: Option<RateLimit>,
-    observer: Arc<dyn Observer>,
     drain: Arc<DrainState>,
     stopping: AtomicBool,
 }
@@ -156,25 +154,13 @@ pub struct HolderParts {
     pub rates: Rates,
     /// Whether the node is to leave.
     pub drain: Arc<DrainState>,
-    /// Who watches.
-    pub observer: Arc<dyn Observer>,
 }
 
 impl Holder {
     /// A holder that signs with `identity`. Runs a task that signs claims on the current runtime.
     pub fn new(identity: &Identity, parts: HolderParts) -> Self {
-        let HolderParts {
-            network,
-            store,
-            steward,
-            neighbours,
-            served,
-            pledge_bytes,
-            vault_bytes_max,
-            rates,
-            drain,
-            observer,
-        } = parts;
+        let HolderParts { network, store, steward, neighbours, served, pledge_bytes, vault_bytes_max, rates, drain } =
+            parts;
         Self {
             key: identity.signing_key(),
             signer: ClaimSigner::start(identity.signing_key(), network.clone(), steward.clock().clone()),
@@ -189,7 +175,6 @@ impl Holder {
             upload: rates.upload.map(RateLimit::new),
             download: rates.download.map(RateLimit::new),
             drain,
-            observer,
             stopping: AtomicBool::new(false),
         }
     }
@@ -264,16 +249,10 @@ impl Holder {
     }
 
     /// Receives the bytes and makes them durable.
-    async fn receive(
-        &self,
-        from: NodeId,
-        mut writer: ShardWriter,
-        shard_length: u64,
-        body: &mut StoreBody,
-    ) -> Result<(), Refusal> {
+    async fn receive(&self, mut writer: ShardWriter, shard_length: u64, body: &mut StoreBody) -> Result<(), Refusal> {
         let mut remaining = shard_length;
         loop {
-            let pieces = match self.next_pieces(from, body, remaining).await {
+            let pieces = match self.next_pieces(body, remaining).await {
                 Ok(pieces) => pieces,
                 Err(refusal) => {
                     // Giving space back touches the disk.
@@ -306,11 +285,10 @@ impl Holder {
 
     /// The next pieces of a shard of which `remaining` bytes are to come, no faster than the pledge allows. As many as
     /// are worth a change to another thread, which hashes and writes them.
-    async fn next_pieces(&self, from: NodeId, body: &mut StoreBody, remaining: u64) -> Result<Vec<Bytes>, Refusal> {
+    async fn next_pieces(&self, body: &mut StoreBody, remaining: u64) -> Result<Vec<Bytes>, Refusal> {
         let (mut pieces, mut bytes) = (Vec::new(), 0);
         while bytes < remaining.min(WRITE_BYTES) {
             let piece = body.next_piece().await.ok().flatten().ok_or(Refusal::Invalid)?;
-            self.observer.received(from, &piece);
             if let Some(rate) = &self.download {
                 rate.take(piece.len() as u64).await;
             }
@@ -334,7 +312,6 @@ impl ShardService for Holder {
         if self.drain.is_closed() {
             return Err(Refusal::PledgeFull);
         }
-        self.observer.offered(from, &manifest, index, lease.as_ref());
         let _permits = self.limits.store(from).await?;
         let (manifest, writer) = self.begin(from, manifest, index, lease).await?;
         let shard_length = manifest.shard_length();
@@ -343,7 +320,7 @@ impl ShardService for Holder {
             if body.go(shard_length).await.is_err() {
                 return Err(Refusal::Invalid);
             }
-            self.receive(from, writer, shard_length, body).await?;
+            self.receive(writer, shard_length, body).await?;
         }
         let leaf = ClaimLeaf { segment: manifest.id(), index };
         self.given_up.forget(&leaf);
@@ -369,7 +346,6 @@ impl ShardService for Holder {
             store.read(segment, index, &ranges).map_err(|error| refusal(&error))
         })
         .await?;
-        self.observer.sent(from, &read.encoded);
         if let Some(rate) = &self.upload {
             rate.take(read.encoded.len() as u64).await;
         }

@@ -12,7 +12,9 @@ use std::{
     time::Duration,
 };
 
-use commonhold_network::{Limits, Multiaddr, NetworkError, Peer, PeerConfig, Role, with_last_ports};
+use commonhold_network::{
+    Limits, Multiaddr, NetworkError, NoObserver, Observer, Peer, PeerConfig, Role, with_last_ports,
+};
 use commonhold_policy::expiry::ClockDoubt;
 use commonhold_protocol::NodeId;
 use commonhold_storage_engine::store::{ShardStore, StoreError, StoreOptions};
@@ -30,7 +32,6 @@ use crate::{
     holder::{HeldShards, Holder, HolderParts, Rates},
     identity::{Identity, IdentityError},
     neighbours::Neighbours,
-    observer::{NoObserver, Observer},
     records::{RecordStore, RecordsError},
     scrub::{Scrub, ScrubFigures},
     service::{NodeService, Service},
@@ -97,7 +98,7 @@ impl Node {
         Self::run_observed(config, data_dir, Arc::new(NoObserver), shutdown).await
     }
 
-    /// As [`Self::run`], with someone who watches all messages.
+    /// As [`Self::run`], with someone who hears of all that the node says and hears: see [`Observer`].
     pub async fn run_observed(
         config: Config,
         data_dir: impl AsRef<Path>,
@@ -154,7 +155,7 @@ async fn run_in<S: Service>(
     let (listener, dashboard_address) =
         dashboard::bind(address).await.map_err(|source| NodeError::Dashboard { address, source })?;
     let limits = Limits::default();
-    let (peer, inbound) = Peer::start(PeerConfig {
+    let peer_config = PeerConfig {
         identity_seed: identity.seed(),
         network: config.network_name().clone(),
         network_key: config.network_key()?,
@@ -163,7 +164,8 @@ async fn run_in<S: Service>(
         local_discovery: config.local_discovery(),
         relay: config.pledge.relay,
         limits: limits.clone(),
-    })?;
+    };
+    let (peer, inbound) = Peer::start_observed(peer_config, observer)?;
     let parts = HolderParts {
         network: config.network_name().clone(),
         store: store.clone(),
@@ -174,7 +176,6 @@ async fn run_in<S: Service>(
         vault_bytes_max: config.pledge.vault_max.0,
         rates: Rates { upload: config.pledge.upload, download: config.pledge.download },
         drain: drain.clone(),
-        observer: observer.clone(),
     };
     let holder = Arc::new(Holder::new(&identity, parts));
     tracing::info!(node = %format!("{:#}", peer.node_id()), network = %config.network_name(), "the node runs");
@@ -211,7 +212,6 @@ async fn run_in<S: Service>(
         holder,
         neighbours: neighbours.clone(),
         auditor,
-        observer,
         news: Arc::new(Notify::new()),
         stop: stop_all,
         tasks,
@@ -317,7 +317,6 @@ struct Running {
     holder: Arc<Holder>,
     neighbours: Arc<Neighbours>,
     auditor: AuditorHandle,
-    observer: Arc<dyn Observer>,
     news: Arc<Notify>,
     stop: CancellationToken,
     tasks: TaskTracker,

@@ -1,5 +1,6 @@
-//! Promise: no plaintext, no name and no key is in any node's folder, nor in any message that a node sees once it is
-//! decrypted. And whoever comes with a wrong passphrase, a wrong phrase, a damaged vault file or an older state is
+//! Promise: no plaintext, no name and no key is in any node's folder, nor in anything that a node hears or says once it
+//! is decrypted: what clients ask and store, and what nodes ask each other when they sweep, audit, announce and hand on.
+//! And whoever comes with a wrong passphrase, a wrong phrase, a damaged vault file or an older state is
 //! told which of these it is.
 
 mod needles;
@@ -10,6 +11,7 @@ use std::{
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
     process::Command,
+    time::Duration,
 };
 
 use commonhold_client_sdk::Phrase;
@@ -19,13 +21,31 @@ use commonhold_storage_engine::{
 };
 
 use self::{needles::Needles, recorder::Recorder};
-use super::harness::{Finished, Network, PASSPHRASE, Setup, Tree, eventually, keys_of, noise, words};
+use super::harness::{
+    Finished, Network, PASSPHRASE, PROGRAM, Setup, Tree, eventually, keys_of, mortal, noise, poll_until, words,
+};
+
+/// Seconds instead of days and hours: in these, nodes ask each other nearly all that they ever ask while nobody dies.
+const TIMES: &str = "[audit]\nevery = \"4 s\"\ngrace = \"60 s\"\n\n[pledge]\nannounce = \"2 s\"\n";
+/// Kinds of messages that a node hears within these times: of clients that write and read, of nodes that meet and sweep, of
+/// stewards that audit, and of holders that announce what they hold.
+const HEARD: &str = "KeepRecords KeepHead FetchHeads FetchRecords Store bytes Read About FetchDigests Digests Audit \
+                     Audited Announce Standings";
+/// The same of those that it says.
+const SAID: &str =
+    "Kept Heads Records Go Stored Range bytes About FetchDigests Digests Audit Audited Announce Standings";
+/// The same of a node that hands on what it holds.
+const HEARD_DRAINING: &str = "Go Stored Records Kept";
+const SAID_DRAINING: &str = "Store FetchRecords KeepRecords Release";
+/// An audit and a round of announcing take seconds; the rest is for a loaded machine.
+const KINDS_MAX: Duration = Duration::from_secs(60);
 
 #[test]
 fn nodes_see_nothing_that_they_should_not() {
-    let network = Network::start(&Setup { nodes: 5, coding: Some("3/6"), ..Setup::default() });
-    // With a sixth node that writes down all that it sees, each segment has a shard there.
-    let recorder = Recorder::join(&network);
+    let mut network =
+        Network::start(&Setup { nodes: 5, coding: Some("3/6"), overlay: Some(TIMES), ..Setup::default() });
+    // With a sixth node that writes down all that it says and hears, each segment has a shard there.
+    let recorder = Recorder::join(&network, TIMES);
     eventually("all nodes know the recorder", || (0..5).all(|node| network.figure(node, "/nodes_known") >= 5));
 
     // Each secret is noise, which no compressor hides: if it lay anywhere unsealed, it would lie there as it is.
@@ -48,9 +68,23 @@ fn nodes_see_nothing_that_they_should_not() {
     home.run(["rm", "/x/text"]).expect_code(0);
     home.names("/x");
     home.run(["segments"]).expect_code(0);
-    let reader = network.cold_home("cold", &phrase, &[1, 3]);
-    reader.get("/x", &network.scratch().join("back")).expect_code(0);
     assert_eq!(home.cat("/moved"), single);
+    // Half of the holders are away, so whoever reads needs what the recorder holds.
+    for node in [2, 3, 4] {
+        network.kill(node);
+    }
+    let reader = network.cold_home("cold", &phrase, &[0, 1]);
+    reader.get("/x", &network.scratch().join("back")).expect_code(0);
+    for node in [2, 3, 4] {
+        network.start_again(node, 5);
+    }
+    records(&recorder, HEARD, SAID);
+    // To a seventh node it hands on all that it holds.
+    network.add(1, None);
+    let mut drain = mortal(PROGRAM);
+    drain.args(["node", "drain", "--config"]).arg(recorder.folder().join("node.toml"));
+    Finished::of(&mut drain).expect_code(0);
+    records(&recorder, HEARD_DRAINING, SAID_DRAINING);
 
     let secret = Phrase::parse(&phrase).unwrap().secret().unwrap();
     let derived = |context| blake3::derive_key(context, secret.as_bytes());
@@ -79,10 +113,10 @@ fn nodes_see_nothing_that_they_should_not() {
     controls.add("the vault's id", keys.vault_id().as_bytes());
     controls.add("a sealed chunk", &sealed.bytes[100..164]);
 
-    let heard = recorder.heard();
-    assert!(heard.len() > 2 << 20, "the recorder heard {} bytes", heard.len());
-    assert_eq!(secrets.in_bytes(&heard), Vec::<&str>::new(), "heard by the recording node");
-    assert!(controls.in_bytes(&heard).contains(&"the vault's id"), "the recorder did not hear what it must have");
+    let recorded = recorder.everything();
+    assert!(recorded.len() > 2 << 20, "the recorder wrote down {} bytes", recorded.len());
+    assert_eq!(secrets.in_bytes(&recorded), Vec::<&str>::new(), "said or heard by the recording node");
+    assert!(controls.in_bytes(&recorded).contains(&"the vault's id"), "the recorder did not hear what it must have");
     let mut control = Vec::new();
     for folder in network.nodes().iter().map(|node| network.node_dir(*node)).chain([recorder.folder().to_owned()]) {
         assert_eq!(secrets.in_folder(&folder), Vec::<String>::new(), "in a node's folder");
@@ -95,6 +129,19 @@ fn nodes_see_nothing_that_they_should_not() {
     for folder in [&home.dir, &reader.dir] {
         assert_eq!(secrets.in_folder(folder), Vec::<String>::new(), "in a client's home");
     }
+}
+
+/// Waits until the recorder has heard and said a message of each of these kinds: who records nothing proves nothing.
+fn records(recorder: &Recorder, heard: &str, said: &str) {
+    let wanted = [("heard", heard), ("said", said)].into_iter();
+    let wanted: Vec<String> =
+        wanted.flat_map(|(way, kinds)| kinds.split(' ').map(move |kind| format!("{way} {kind}"))).collect();
+    let missing = || -> Vec<&String> {
+        let recorded = recorder.kinds();
+        wanted.iter().filter(|kind| !recorded.contains_key(*kind)).collect()
+    };
+    let complete = poll_until(KINDS_MAX, || missing().is_empty().then_some(()));
+    assert!(complete.is_some(), "no {:?} among {:?}", missing(), recorder.kinds());
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Questions on their way out, and questions of others that wait for our answer.
 
-use std::{collections::HashMap, io, pin::Pin};
+use std::{collections::HashMap, io, pin::Pin, sync::Arc};
 
 use bytes::Bytes;
 use commonhold_protocol::{
@@ -18,6 +18,7 @@ use crate::{
     ask::AskCodec,
     behaviour::ASKS_PER_PEER_MAX,
     inbound::{AskReply, InboundAsk},
+    observer::{Observer, Way},
 };
 
 /// Why a question sent to a connected peer has no answer.
@@ -29,13 +30,13 @@ pub(crate) enum AskFailure {
     Nonsense,
 }
 
-/// An answer of ours, and the way back; none if the owner dropped the question.
-pub(crate) type Answer = (ResponseChannel<Bytes>, Option<Response>);
+/// To whom, the way back, and an answer of ours; none if the owner dropped the question.
+pub(crate) type Answer = (NodeId, ResponseChannel<Bytes>, Option<Response>);
 
 /// Who asked, and its share of the questions that one peer may be asked at once.
 pub(crate) type Asker = (oneshot::Sender<Result<Bytes, AskFailure>>, OwnedSemaphorePermit);
 
-type Answering = Pin<Box<dyn Future<Output = (NodeId, Answer)> + Send>>;
+type Answering = Pin<Box<dyn Future<Output = Answer> + Send>>;
 
 /// What became of a question.
 #[derive(Debug)]
@@ -57,10 +58,11 @@ pub(crate) struct Asks {
     answering_max: usize,
     /// Questions that wait for an answer, by asker.
     open: HashMap<NodeId, usize>,
+    observer: Arc<dyn Observer>,
 }
 
 impl Asks {
-    pub(crate) fn new(inbound: mpsc::Sender<InboundAsk>, queued_max: usize) -> Self {
+    pub(crate) fn new(inbound: mpsc::Sender<InboundAsk>, queued_max: usize, observer: Arc<dyn Observer>) -> Self {
         // As many again may be in the owner's hands as in the queue.
         Self {
             asked: HashMap::new(),
@@ -68,6 +70,7 @@ impl Asks {
             answering: FuturesUnordered::new(),
             answering_max: 2 * queued_max,
             open: HashMap::new(),
+            observer,
         }
     }
 
@@ -105,30 +108,32 @@ impl Asks {
         // Before it is decoded: whoever asks too much shall cost little.
         let open = self.open.get(&from).copied().unwrap_or(0);
         if open >= ASKS_PER_PEER_MAX {
-            self.send(behaviour, (channel, Some(Response::Refused(Refusal::Busy))));
+            self.send(behaviour, (from, channel, Some(Response::Refused(Refusal::Busy))));
             return Taken::Excess;
         }
         let request = match Request::from_bytes(request) {
             Ok(request) => request,
             Err(error) => {
-                self.send(behaviour, (channel, Some(Response::Refused(Refusal::Invalid))));
+                self.send(behaviour, (from, channel, Some(Response::Refused(Refusal::Invalid))));
                 return Taken::Nonsense(error);
             }
         };
+        self.observer.request(Way::From(from), &request);
         let (reply, answer) = oneshot::channel();
         let ask = InboundAsk { from, from_addr, request, reply: AskReply(reply) };
         if self.answering.len() >= self.answering_max || self.inbound.try_send(ask).is_err() {
-            self.send(behaviour, (channel, Some(Response::Refused(Refusal::Busy))));
+            self.send(behaviour, (from, channel, Some(Response::Refused(Refusal::Busy))));
             return Taken::Full;
         }
         self.open.insert(from, open + 1);
-        self.answering.push(Box::pin(async move { (from, (channel, answer.await.ok())) }));
+        self.answering.push(Box::pin(async move { (from, channel, answer.await.ok()) }));
         Taken::In
     }
 
     /// The next answer that is ready; none while no question is open.
     pub(crate) async fn answered(&mut self) -> Option<Answer> {
-        let (from, answer) = self.answering.next().await?;
+        let answer = self.answering.next().await?;
+        let from = answer.0;
         if let Some(open) = self.open.get_mut(&from) {
             *open -= 1;
             if *open == 0 {
@@ -139,13 +144,15 @@ impl Asks {
     }
 
     /// Sends an answer. It is lost if the asker has gone.
-    pub(crate) fn send(&mut self, behaviour: &mut Behaviour<AskCodec>, (channel, response): Answer) {
-        let Some(response) = response else { return };
+    pub(crate) fn send(&mut self, behaviour: &mut Behaviour<AskCodec>, (to, channel, response): Answer) {
+        let Some(mut response) = response else { return };
         let mut bytes = response.to_bytes();
         if bytes.len() > ASK_BYTES_MAX {
             tracing::warn!(bytes = bytes.len(), "an answer longer than a message may be: refused instead");
-            bytes = Response::Refused(Refusal::Other).to_bytes();
+            response = Response::Refused(Refusal::Other);
+            bytes = response.to_bytes();
         }
+        self.observer.response(Way::To(to), &response);
         let _ = behaviour.send_response(channel, bytes.into());
     }
 }

@@ -26,6 +26,7 @@ impl Task {
         match event {
             SwarmEvent::Behaviour(event) => self.on_behaviour_event(event),
             SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, num_established, .. } => {
+                add(&self.stats.connections_made, 1);
                 self.dials.established(peer_id, connection_id);
                 let Some(node) = node_id(&peer_id) else {
                     let _ = self.swarm.disconnect_peer_id(peer_id); // not an ed25519 key: no node of ours

@@ -4,6 +4,8 @@ mod asks;
 mod finding;
 mod harness;
 mod hostile;
+mod limits;
+mod observer;
 mod processes;
 mod relays;
 mod separation;

@@ -102,12 +102,9 @@ fn answer<S: Service>(running: &Running, service: Arc<S>, ask: InboundAsk) -> im
     if let Some(address) = &from_addr {
         running.neighbours.connected(from, address);
     }
-    running.observer.asked(from, &request);
     running.auditor.tell(News::Seen(from));
-    let observer = running.observer.clone();
     async move {
         if let Some(response) = service.answer(from, request).await {
-            observer.answered(from, &response);
             reply.send(response);
         }
     }
