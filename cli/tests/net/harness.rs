@@ -17,7 +17,7 @@ use std::{
     fs,
     io::{BufRead, BufReader},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     sync::mpsc::{RecvTimeoutError, sync_channel},
     time::{Duration, Instant},
 };
@@ -30,7 +30,7 @@ pub(crate) use self::{
     compare::{assert_same, contents},
     hand_made::{HandMadeVault, in_ms},
     owner::{Owner, segment_of_noise},
-    process::mortal,
+    process::{has_ended, mortal},
     someone::{NOBODY, Someone},
     spy::{Spy, claimed_by, hex_id, keys_of},
     tree::{Tree, noise, seed, words},
@@ -61,6 +61,8 @@ pub(crate) struct Setup<'a> {
 /// A running network; gone when dropped.
 pub(crate) struct Network {
     folder: tempfile::TempDir,
+    /// How many nodes `dev` has started: it waits for those.
+    founders: usize,
     coding: Option<String>,
     dev: Child,
     started_again: Vec<(usize, Child)>,
@@ -91,6 +93,7 @@ impl Network {
         let lines = BufReader::new(dev.stdout.take().unwrap()).lines();
         let mut network = Self {
             folder,
+            founders: setup.nodes,
             coding: setup.coding.map(str::to_owned),
             dev,
             started_again: Vec::new(),
@@ -256,36 +259,68 @@ impl Network {
         self.end(node, "KILL");
     }
 
-    /// Asks a node to stop, and waits until it has.
+    /// Asks a node to stop, and waits until it has, in order.
+    #[track_caller]
     pub(crate) fn stop(&mut self, node: usize) {
-        self.end(node, "TERM");
+        match self.end(node, "TERM") {
+            Some(how) => assert!(how.success(), "node {node} ended with {how}"),
+            None if node < self.founders => {
+                let ended = format!("node-{node:02} has ended (");
+                let told = || self.log().lines().find_map(|line| Some(line.strip_prefix(&ended)?.to_owned()));
+                let told = poll_until(READY_MAX, told).unwrap_or_else(|| panic!("`dev` does not say how {ended}"));
+                assert!(told.starts_with("exit code 0)"), "{ended}{told}");
+            }
+            // Nobody waits for those that were added; but their last words are known.
+            None => assert!(self.has_stopped(node), "node {node} ended in the middle of something"),
+        }
+    }
+
+    /// Whether a node's last words are that it has stopped.
+    pub(crate) fn has_stopped(&self, node: usize) -> bool {
+        let log = fs::read_to_string(self.node_dir(node).join("log")).unwrap();
+        log.lines().next_back().is_some_and(|line| line.ends_with("the node has stopped"))
+    }
+
+    /// Ends `dev` by a signal; says how it ended.
+    pub(crate) fn end_dev(&mut self, signal: &str) -> ExitStatus {
+        process::signal(self.dev.id(), signal);
+        let ended = poll_until(READY_MAX, || self.dev.try_wait().unwrap());
+        ended.unwrap_or_else(|| panic!("`dev` still runs {READY_MAX:?} after {signal}: {}", self.log()))
+    }
+
+    /// The process of a running node.
+    pub(crate) fn pid(&self, node: usize) -> u32 {
+        process::working_in(&self.node_dir(node)).unwrap_or_else(|| panic!("node {node} does not run"))
     }
 
     /// Freezes a node: it is there, and says nothing any more. Like one whose cable was pulled, and unlike one that was
     /// killed, whose connections the kernel closes.
     pub(crate) fn freeze(&self, node: usize) {
-        let pid = process::working_in(&self.node_dir(node)).unwrap_or_else(|| panic!("node {node} does not run"));
-        process::signal(pid, "STOP");
+        process::signal(self.pid(node), "STOP");
     }
 
     /// Lets a frozen node go on.
     pub(crate) fn thaw(&self, node: usize) {
-        let pid = process::working_in(&self.node_dir(node)).unwrap_or_else(|| panic!("node {node} does not run"));
-        process::signal(pid, "CONT");
+        process::signal(self.pid(node), "CONT");
     }
 
-    fn end(&mut self, node: usize, signal: &str) {
-        let folder = self.node_dir(node);
-        let pid = process::working_in(&folder).unwrap_or_else(|| panic!("node {node} does not run"));
+    /// Ends a node by a signal; how, if it was one of ours, which we have to wait for.
+    #[track_caller]
+    fn end(&mut self, node: usize, signal: &str) -> Option<ExitStatus> {
+        let pid = self.pid(node);
         process::signal(pid, signal);
-        eventually(&format!("node {node} ends on {signal}"), || {
-            // Ours must be waited for; those of `dev` it waits for itself.
-            for (_, child) in self.started_again.iter_mut().filter(|(number, _)| *number == node) {
-                let _ = child.try_wait();
+        eventually(&format!("node {node} ends on {signal}"), || process::has_ended(pid));
+        let all = std::mem::take(&mut self.started_again);
+        let (ended, others): (Vec<_>, Vec<_>) = all.into_iter().partition(|(number, _)| *number == node);
+        self.started_again = others;
+        let mut how = None;
+        for (_, mut child) in ended {
+            let status = child.wait().unwrap();
+            if child.id() == pid {
+                how = Some(status);
             }
-            process::has_ended(pid)
-        });
-        self.started_again.retain(|(number, _)| *number != node);
+        }
+        how
     }
 
     /// Starts a node again that was ended, and returns once it answers and knows `others` other nodes.
