@@ -65,6 +65,10 @@ impl Holdings for HeldShards {
         })
     }
 
+    fn shards(&self) -> u64 {
+        self.store.used().shards
+    }
+
     fn vault_of(&self, segment: &SegmentId) -> Option<VaultId> {
         match held_of(&self.store, segment) {
             Ok(held) => held.first().map(|held| held.vault),

@@ -269,12 +269,13 @@ async fn run_in<S: Service>(
     let expiry =
         ExpiryWatch::new(peer.clone(), store.clone(), steward.clone(), neighbours.clone(), times, expiry_figures);
     running.tasks.spawn(expiry.run(running.stop.clone()));
-    let clock_is_off = {
+    let time_is_doubtful = {
         let steward = steward.clone();
-        move || matches!(steward.clock().doubt(&rules, neighbours.domains(present)), Some(ClockDoubt::Off { .. }))
+        let doubt = move || steward.clock().doubt(&rules, neighbours.domains(present));
+        move || doubt().is_some_and(ClockDoubt::is_of_the_time)
     };
     let trash_ms = config.pledge.trash.as_ms();
-    running.tasks.spawn(background::run(store.clone(), steward, trash_ms, clock_is_off, running.stop.clone()));
+    running.tasks.spawn(background::run(store.clone(), steward, trash_ms, time_is_doubtful, running.stop.clone()));
     let folder = data_dir.path().to_owned();
     running.tasks.spawn(bootstrap::run(peer.clone(), config.bootstrap(), folder, running.stop.clone()));
 
