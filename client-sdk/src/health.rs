@@ -68,8 +68,8 @@ pub struct SegmentHealth {
 /// How well all segments of a vault are kept.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Outlook {
-    /// How many more holders may be lost, whichever they are, and every file can still be read: healthy shards beyond k,
-    /// in the worst segment of which anything is known. None: nothing is known, or some segment has fewer than k.
+    /// How many more holders may be lost, whichever they are, and every file can still be read: healthy shards beyond k
+    /// in the worst segment. None: there is no segment, one of which nothing is known, or one that has fewer than k.
     pub losses_survived: Option<u8>,
     /// Segments of which no steward says anything: all else here is without them.
     pub segments_unknown: u64,
@@ -125,8 +125,8 @@ impl Outlook {
                 worst = worst.max(Some((lost, coding.n())));
             }
         }
-        let readable = outlook.segments_unproven + outlook.segments_unreadable == 0;
-        outlook.losses_survived = survived.filter(|_| readable);
+        let doubtful = outlook.segments_unknown + outlook.segments_unproven + outlook.segments_unreadable;
+        outlook.losses_survived = survived.filter(|_| doubtful == 0);
         outlook.degraded = worst.map(|(lost, n)| Degraded { have: n.saturating_sub(lost), n, segments: resting });
         outlook
     }
@@ -325,7 +325,7 @@ mod tests {
         // Nothing stored, nothing known.
         assert_eq!(Outlook::of([]), Outlook::default());
         let outlook = Outlook::of([(Coding::ONE, None), segment(4, 8, 7, 0)]);
-        assert_eq!((outlook.losses_survived, outlook.segments_unknown), (Some(3), 1));
+        assert_eq!((outlook.losses_survived, outlook.segments_unknown), (None, 1), "of one file nothing is known");
         assert_eq!(Outlook::of([(Coding::ONE, None)]).losses_survived, None);
     }
 
