@@ -46,7 +46,7 @@ mod figures;
 pub use figures::PackFigures;
 
 /// Memory of segments being coded and sent: their bytes and their parity.
-const UNDER_WAY_BYTES_MAX: usize = 128 << 20;
+const UNDER_WAY_BYTES_MAX: usize = 112 << 20;
 /// The unit in which that memory is counted, since a semaphore counts in u32.
 const PERMIT_BYTES: usize = 64 << 10;
 

@@ -5,7 +5,7 @@ use std::{fs, io::Write, path::Path};
 use super::harness::{Network, Setup, Tree, noise};
 
 const MIB: u64 = 1 << 20;
-/// A put has segments of 128 MiB under way at most, and what it codes them with. A small one never comes to that.
+/// A put has segments of 112 MiB under way at most, and what it codes them with. A small one never comes to that.
 const PUT_MORE_MAX: u64 = 192 * MIB;
 /// What a get fetches ahead.
 const GET_MORE_MAX: u64 = 96 * MIB;
