@@ -76,7 +76,10 @@ fn nodes_see_nothing_that_they_should_not() {
     let reader = network.cold_home("cold", &phrase, &[0, 1]);
     reader.get("/x", &network.scratch().join("back")).expect_code(0);
     for node in [2, 3, 4] {
-        network.start_again(node, 5);
+        network.launch(node);
+    }
+    for node in [2, 3, 4] {
+        network.await_node(node, 5);
     }
     records(&recorder, HEARD, SAID);
     // To a seventh node it hands on all that it holds.
