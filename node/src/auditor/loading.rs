@@ -6,12 +6,12 @@ use commonhold_policy::{
     Domain, Standing,
     audit::containment,
     placement::{self, Candidate},
-    segment_health::Source,
+    segment_health::{ShardState, Source},
     stewards,
 };
 use commonhold_protocol::{Coding, NodeId, SegmentId, ShardIndex};
 
-use super::{Auditor, NodeNumber, Stewards, TimerOf, WardNumber, lives::UNSEEN_MAX, ward::Ward};
+use super::{Auditor, NodeNumber, Stewards, TimerOf, WardNumber, holders::Wanted, lives::UNSEEN_MAX, ward::Ward};
 use crate::{records::Kind, steward::Steward};
 
 /// Records read in one go, when all are looked through.
@@ -173,11 +173,12 @@ impl Auditor {
         Some(number)
     }
 
-    /// Counts claims that are new, and has them audited. One by a node that is lost counts as lost.
+    /// Counts claims that are new, and has them audited: at once where a repair waits to hear whether they are true. One by a
+    /// node that is lost counts as lost.
     pub(super) fn take_claims(&mut self, number: WardNumber, claims: Vec<(ShardIndex, NodeId)>, source: Source) {
         let Some(mut health) = self.health(number) else { return };
         let mut changed = false;
-        let mut soon = BTreeSet::new();
+        let (mut at_once, mut soon) = (BTreeSet::new(), BTreeSet::new());
         for (index, node) in claims {
             let Some(node) = self.meet_claimant(node) else {
                 if let Some(ward) = self.wards.get_mut(number) {
@@ -198,6 +199,8 @@ impl Auditor {
                 holder.claims += 1;
                 if holder.is_given_up() {
                     health.lost(node);
+                } else if self.orders.contains_key(&number) && health.state(index) == ShardState::Lost {
+                    at_once.insert(node);
                 } else {
                     soon.insert(node);
                 }
@@ -205,6 +208,9 @@ impl Auditor {
         }
         if changed {
             self.wards.set_claims(number, health.claims());
+        }
+        for node in at_once {
+            self.moment(node, Wanted::Unproven);
         }
         for node in soon {
             self.audit_soon(node);

@@ -16,6 +16,7 @@ use commonhold_protocol::{
 use commonhold_storage_engine::{code::Coder, prove::decode_ranges};
 use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use tokio::{sync::mpsc, task::JoinSet};
+use tokio_util::sync::CancellationToken;
 
 use super::{figures::AuditFigures, repairs::Pace};
 use crate::holder::Holder;
@@ -78,8 +79,9 @@ struct Target {
 }
 
 impl Rebuild {
-    /// Does it.
-    pub(crate) async fn run(mut self) -> Rebuilt {
+    /// Does it; none if it is stopped before all is sent. From then on nothing stops it: what holders have taken by now
+    /// they claim, and a claim that nobody heard of would stand nowhere until they announce it.
+    pub(crate) async fn run(mut self, stop: &CancellationToken) -> Option<Rebuilt> {
         let mut rebuilt = Rebuilt::default();
         // Those that are sent to are given up when this is dropped.
         let mut sending = JoinSet::new();
@@ -89,7 +91,7 @@ impl Rebuild {
             targets.push(Target { index, pieces });
             sending.spawn(self.send(index, node, queued));
         }
-        if self.send_columns(&targets, &mut rebuilt).await.is_none() {
+        if stop.run_until_cancelled(self.send_columns(&targets, &mut rebuilt)).await?.is_none() {
             // A channel that closes without an end gives its shard up.
             drop(targets);
         }
@@ -100,7 +102,7 @@ impl Rebuild {
                 Err(error) => tracing::error!(%error, "sending a rebuilt shard failed"),
             }
         }
-        rebuilt
+        Some(rebuilt)
     }
 
     /// Column by column, to all targets; none if it ends early.

@@ -50,8 +50,8 @@ impl Auditor {
         thinner.then_some(number)
     }
 
-    /// Audits the claims of a segment that nobody has audited yet: it is to be repaired, and reads from healthy shards
-    /// only. By themselves they would have an hour.
+    /// Audits the claims of a segment that nobody has audited yet: it is to be repaired, which reads from healthy shards
+    /// only, and rebuilds none that is offered and proves true. By themselves they would have some minutes.
     pub(super) fn prove_now(&mut self, number: WardNumber) {
         let Some(health) = self.health(number) else { return };
         let unproven = health.claims().iter().filter(|claim| claim.state.is_new());

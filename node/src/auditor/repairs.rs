@@ -354,7 +354,11 @@ impl Auditor {
         if let Some(number) = self.wards.number(&segment)
             && let Some(decision) = self.decide(number, &self.helpers())
         {
-            let busy = busy.or_else(|| self.offers(number));
+            let offers = self.offers(number);
+            if offers.is_some() {
+                self.prove_now(number);
+            }
+            let busy = busy.or(offers);
             self.order(number, order::Event::Looked { decision, busy });
         }
         if matches!(self.repairs.running.get(&segment), Some(Turn::Look)) {
@@ -391,8 +395,8 @@ impl Auditor {
                     let targets = plan.targets.into_iter().map(|(index, place)| (index, place.node)).collect();
                     let sources = plan.sources;
                     let rebuild = Rebuild { peer, network, manifest, lease, sources, targets, own, pace, figures };
-                    // What was sent by then is given up by its holders.
-                    stop.run_until_cancelled(rebuild.run()).await
+                    // What was sent when it is stopped is given up by its holders.
+                    rebuild.run(&stop).await
                 }
                 // Dropped meanwhile.
                 Ok(None) | Err(_) => Some(Rebuilt::default()),
