@@ -32,8 +32,9 @@ use crate::{
 
 /// How long a steward may take to keep records; it syncs a disk.
 const RECORDS_TIMEOUT: Duration = Duration::from_secs(20);
-/// How often a node is told of a drop that does not answer.
-const TELLS_MAX: usize = 3;
+/// How often a node is told of a drop that does not answer or is busy, and how long it is left alone between.
+const TELLS_MAX: usize = 4;
+const TELL_AGAIN: Duration = Duration::from_millis(250);
 /// Nodes that are told of a drop at once.
 const TOLD_AT_ONCE: usize = 64;
 /// Records waiting for one steward.
@@ -251,7 +252,10 @@ pub(crate) async fn tell(session: &Session, drop: &Unverified<Drop>, mut nodes: 
     nodes.sort();
     nodes.dedup();
     let mut kept = 0;
-    for _ in 0..TELLS_MAX {
+    for round in 0..TELLS_MAX {
+        if round > 0 && !nodes.is_empty() {
+            tokio::time::sleep(TELL_AGAIN).await;
+        }
         let mut again = Vec::new();
         for nodes in nodes.chunks(TOLD_AT_ONCE) {
             for (node, answer) in session.ask_all(nodes, &Request::KeepDrop { drop: drop.clone() }).await {

@@ -29,6 +29,11 @@ impl Steward {
         let in_records = drop.segments.iter().map(|segment| self.drop_record(sender, &drop, segment));
         let mut outcomes: Vec<Outcome> = in_records.collect();
         outcomes.extend(self.hear_drop(sender, &drop, &drop.segments));
+        // What another change came between is to be told again, though the rest is kept: a holder whose record heard of an
+        // undrop and whose shard did not would serve it no more.
+        if outcomes.contains(&Err(Refusal::Busy)) {
+            return Err(Refusal::Busy);
+        }
         // Kept if it counts for any of its segments; else the first reason that is more than "not known here".
         match outcomes.iter().find(|outcome| outcome.is_ok()) {
             Some(_) => Ok(()),
