@@ -159,6 +159,9 @@ fn a_flood_stops_nobody_and_takes_bounded_room() {
         eprintln!("node {node}: {} MiB at most", rss >> 20);
         assert!(rss <= RSS_BYTES_MAX, "node {node} took {rss} bytes of memory");
     }
+    for outcome in ["wrong", "refused"] {
+        assert_eq!(network.figures(&format!("/audits/{outcome}")), 0, "honest holders were found {outcome}");
+    }
     // None of the made-up records proves itself.
     let segments = home.json(["segments"])["segments"].as_array().unwrap().len() as u64;
     let forgotten =

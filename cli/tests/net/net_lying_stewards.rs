@@ -242,9 +242,10 @@ fn repaired_by_the_last(lie: Lie) {
     eprintln!(
         "{lie:?}: all proven after {proven:.1?}; a loss seen after {noticed:.1?} and repaired {repaired:.1?} later"
     );
-    // Whoever calls for repairs, and is always at work, does not have it done twice.
+    // Whoever calls for repairs does not have it done again and again: once, and once more if the first try failed.
     let sent = network.figures("/audits/bytes_sent");
-    assert_eq!(sent, lied_about.shard_bytes, "{lie:?}");
+    let once = lied_about.shard_bytes;
+    assert!((once..=2 * once).contains(&sent), "{lie:?}: {sent} bytes were sent for a shard of {once}");
 }
 
 #[test]
