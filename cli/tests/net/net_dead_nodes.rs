@@ -154,7 +154,7 @@ fn change_dead(network: &mut Network, dead: &mut BTreeSet<usize>, shall_be: BTre
     let mut entry = (0..NODES).find(|node| !dead.contains(node) && !shall_be.contains(node));
     let back: Vec<usize> = dead.difference(&shall_be).copied().collect();
     for node in &back {
-        // Every port changes, so one that was away for long would look for the others where nobody is any more.
+        // Those that it knew when it was killed may be dead by now.
         if let Some(entry) = entry {
             network.set_bootstrap(*node, &network.address(entry));
         }

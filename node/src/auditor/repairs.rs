@@ -17,7 +17,7 @@ use commonhold_policy::{
         order::{self, Action},
         plan::{self, Helper, RepairPlan},
     },
-    segment_health::{ClaimState, Claimed, SegmentHealth, Source},
+    segment_health::{ClaimState, Claimed, SegmentHealth, ShardState, Source},
     stewards,
 };
 use commonhold_protocol::{
@@ -370,8 +370,8 @@ impl Auditor {
     /// A node that claims a missing shard and has yet to be audited.
     fn offers(&self, number: WardNumber) -> Option<NodeId> {
         let health = self.health(number)?;
-        let missing: BTreeSet<ShardIndex> = health.missing().collect();
-        let offered = |claim: &&Claimed<_>| claim.state == ClaimState::Offered && missing.contains(&claim.index);
+        let offered =
+            |claim: &&Claimed<_>| claim.state == ClaimState::Offered && health.state(claim.index) == ShardState::Lost;
         health.claims().iter().find(offered).and_then(|claim| self.holders.key(claim.node))
     }
 
