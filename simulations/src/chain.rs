@@ -15,6 +15,8 @@
 mod flow;
 pub mod storj;
 
+use std::sync::LazyLock;
+
 /// The law of the repair time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RepairLaw {
@@ -43,12 +45,45 @@ pub struct Point {
     pub law: RepairLaw,
 }
 
-/// The chance that at least `least` of `count` happen, each with chance `chance`; terms are added from the smallest,
-/// so that no digit of a tiny result is lost.
+/// Logarithms of the factorials of 0 to 255.
+static LN_FACTORIALS: LazyLock<[f64; 256]> =
+    LazyLock::new(|| std::array::from_fn(|number| libm::lgamma(number as f64 + 1.0)));
+
+/// What is smaller than this part of a sum is left out of it.
+const NEGLIGIBLE: f64 = 1e-18;
+
+/// The chance that at least `least` of `count` happen, each with chance `chance`. Only what is smaller than one half is
+/// added up, from its largest term on, so that no digit of a tiny result is lost; below 1e-308 it is 0.
 pub fn binomial_tail(count: u8, least: u8, chance: f64) -> f64 {
-    let mut terms: Vec<f64> = (least..=count).map(|happen| binomial(count, happen, chance)).collect();
-    terms.sort_by(f64::total_cmp);
-    terms.iter().sum::<f64>().min(1.0)
+    if least == 0 {
+        return 1.0;
+    }
+    if least > count || chance <= 0.0 || chance >= 1.0 {
+        return f64::from(chance >= 1.0 && least <= count);
+    }
+    let odds = chance / (1.0 - chance);
+    if f64::from(least) > f64::from(count) * chance {
+        let mut sum = 0.0;
+        let mut term = binomial(count, least, chance);
+        for happen in least..=count {
+            sum += term;
+            if term < sum * NEGLIGIBLE {
+                break;
+            }
+            term *= f64::from(count - happen) / (f64::from(happen) + 1.0) * odds;
+        }
+        return sum.min(1.0);
+    }
+    let mut others = 0.0;
+    let mut term = binomial(count, least - 1, chance);
+    for happen in (0..least).rev() {
+        others += term;
+        if term < others * NEGLIGIBLE {
+            break;
+        }
+        term *= f64::from(happen) / f64::from(count - happen + 1) / odds;
+    }
+    (1.0 - others).max(0.0)
 }
 
 /// The chance that exactly `happen` of `count` happen.
@@ -56,9 +91,9 @@ pub fn binomial(count: u8, happen: u8, chance: f64) -> f64 {
     if chance <= 0.0 || chance >= 1.0 || happen > count {
         return f64::from((chance <= 0.0 && happen == 0) || (chance >= 1.0 && happen == count));
     }
-    let (n, x) = (f64::from(count), f64::from(happen));
-    let ways = libm::lgamma(n + 1.0) - libm::lgamma(x + 1.0) - libm::lgamma(n - x + 1.0);
-    (ways + x * chance.ln() + (n - x) * (-chance).ln_1p()).exp()
+    let others = count - happen;
+    let [all, happening, other] = [count, happen, others].map(|number| LN_FACTORIALS[usize::from(number)]);
+    (all - happening - other + f64::from(happen) * chance.ln() + f64::from(others) * (-chance).ln_1p()).exp()
 }
 
 /// The chance that a segment is lost in a time without repair, in which each holder dies with chance `death`.
@@ -69,8 +104,9 @@ pub fn loss_without_repair(k: u8, n: u8, death: f64) -> f64 {
 /// Up to this chance of overlapping windows the closed form is given: it is off by about as much.
 pub const OVERLAP_MAX: f64 = 0.02;
 
-/// So many steps of uniformization at most; beyond that, the flow around the cycle is as exact and much faster.
-const UNIFORM_STEPS_MAX: f64 = 2e6;
+/// So many steps of uniformization, each of all states, at most; beyond that, the flow around the cycle is as exact and
+/// much faster.
+const UNIFORM_WORK_MAX: f64 = 1e8;
 
 impl Point {
     /// The chance that a segment which is whole at 0 is lost by `time`; none where windows overlap.
@@ -81,13 +117,12 @@ impl Point {
         if time <= 0.0 || !self.mttf.is_finite() || self.detection + self.repair <= 0.0 {
             return Some(0.0);
         }
-        let uniform_steps = (f64::from(self.n) / self.mttf + 1.0 / self.repair) * time;
+        let steps = (f64::from(self.n) / self.mttf + 1.0 / self.repair) * time;
+        let work = steps * f64::from(self.n - self.k + 1);
         let is_chain = self.law == RepairLaw::Exponential && self.detection == 0.0;
-        Some(if is_chain && uniform_steps < UNIFORM_STEPS_MAX {
-            self.chain_loss_by(time)
-        } else {
-            self.flow_loss_by(time)
-        })
+        let lost = if is_chain && work < UNIFORM_WORK_MAX { self.chain_loss_by(time) } else { self.flow_loss_by(time) };
+        // Where all is lost, what was rounded can add up to more.
+        Some(lost.min(1.0))
     }
 
     /// Losses per segment and time in the long run, if each that is lost is replaced by a whole one: what a cycle

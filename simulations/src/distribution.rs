@@ -12,7 +12,7 @@ use crate::quantity::{Positive, Span, above_nothing};
 #[serde(tag = "law", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Distribution {
     /// It never ends.
-    Never,
+    Never {},
     /// Always the same.
     Fixed {
         /// How long.
@@ -64,7 +64,7 @@ impl Distribution {
         // In (0, 1]: no logarithm of 0.
         let uniform = 1.0 - rng.random::<f64>();
         match self {
-            Self::Never => f64::INFINITY,
+            Self::Never {} => f64::INFINITY,
             Self::Fixed { value } => value.ms(),
             Self::Exponential { mean } => -uniform.ln() * mean.ms(),
             Self::Weibull { shape, scale } => scale.ms() * (-uniform.ln()).powf(1.0 / shape.0),
@@ -82,7 +82,7 @@ impl Distribution {
     pub fn survival(&self, ms: f64) -> f64 {
         let ms = ms.max(0.0);
         match self {
-            Self::Never => 1.0,
+            Self::Never {} => 1.0,
             Self::Fixed { value } => f64::from(ms < value.ms()),
             Self::Exponential { mean } => (-ms / mean.ms()).exp(),
             Self::Weibull { shape, scale } => (-(ms / scale.ms()).powf(shape.0)).exp(),
@@ -100,7 +100,7 @@ impl Distribution {
     /// The mean, in milliseconds; infinite if it has none.
     pub fn mean(&self) -> f64 {
         match self {
-            Self::Never => f64::INFINITY,
+            Self::Never {} => f64::INFINITY,
             Self::Fixed { value } => value.ms(),
             Self::Exponential { mean } => mean.ms(),
             Self::Weibull { shape, scale } => scale.ms() * libm::tgamma(1.0 + 1.0 / shape.0),

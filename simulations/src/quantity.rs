@@ -41,6 +41,13 @@ pub(crate) fn above_nothing<'de, D: Deserializer<'de>>(deserializer: D) -> Resul
     }
 }
 
+/// Reads lengths of time, each above 0.
+pub(crate) fn all_above_nothing<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Span>, D::Error> {
+    #[derive(Deserialize)]
+    struct Above(#[serde(deserialize_with = "above_nothing")] Span);
+    Ok(Vec::<Above>::deserialize(deserializer)?.into_iter().map(|above| above.0).collect())
+}
+
 impl Serialize for Span {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let span = std::time::Duration::from_millis(self.as_ms());
@@ -66,6 +73,13 @@ impl<'de> Deserialize<'de> for Positive {
 /// A part of a whole, 0 to 1.
 #[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Serialize)]
 pub struct Share(pub(crate) f64);
+
+impl Share {
+    /// As a number, 0 to 1.
+    pub fn value(self) -> f64 {
+        self.0
+    }
+}
 
 impl<'de> Deserialize<'de> for Share {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

@@ -141,6 +141,8 @@ pub struct Durability {
 /// A distribution over nodes, or over events.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Spread {
+    /// So many were seen; of none, all else is 0.
+    pub count: u64,
     /// Mean.
     pub mean: f64,
     /// One of twenty is below this.
@@ -163,7 +165,7 @@ impl Spread {
             values.iter().copied().map(f64::from).fold(0.0, |sum, value| sum + value) / values.len().max(1) as f64;
         let [p5, p50, p95, p99] = [0.05, 0.5, 0.95, 0.99].map(|part| quantile(values, part));
         let twentieths = std::array::from_fn(|number| quantile(values, number as f64 / 20.0));
-        Self { mean, p5, p50, p95, p99, twentieths }
+        Self { count: values.len() as u64, mean, p5, p50, p95, p99, twentieths }
     }
 }
 
@@ -335,8 +337,9 @@ fn overhead(scenario: &Scenario, all: &Tally, shard_bytes: u64) -> f64 {
 }
 
 fn durability(scenario: &Scenario, all: &Tally, scatter: f64) -> Durability {
-    let years = all.at_risk_ms / DAY_MS / 365.25;
     let trials = all.segments as f64;
+    // What is lost the moment that it is placed was there for a millisecond.
+    let years = all.at_risk_ms.max(trials) / DAY_MS / 365.25;
     let (low, high) = share_interval(all.lost as f64 / scatter, trials / scatter);
     let counted = Estimate { value: all.lost as f64 / trials.max(1.0), low, high };
     let per_year_counted = all.lost as f64 / years.max(f64::MIN_POSITIVE);
@@ -363,9 +366,14 @@ fn durability(scenario: &Scenario, all: &Tally, scatter: f64) -> Durability {
 
 /// Expected losses in these windows, how they were found, and how much of them comes from the rarest hundredth.
 fn extrapolated(scenario: &Scenario, windows: &[Window]) -> (f64, Method, f64) {
+    // What only seems to be there makes the second of two steps shorter.
+    let thin: Vec<f64> = (0..=u8::MAX).map_while(|false_shards| thin_loss(scenario, false_shards)).collect();
     let of = |crossed: bool| -> Vec<f64> {
-        let mut chances: Vec<f64> =
-            windows.iter().filter(|window| window.crossed == crossed).map(|window| window.chance).collect();
+        let chance = |window: &Window| {
+            let step = thin.get(usize::from(window.false_shards)).copied().unwrap_or(1.0);
+            window.chance * if crossed { 1.0 } else { step }
+        };
+        let mut chances: Vec<f64> = windows.iter().filter(|window| window.crossed == crossed).map(chance).collect();
         chances.sort_by(f64::total_cmp);
         chances
     };
@@ -378,13 +386,16 @@ fn extrapolated(scenario: &Scenario, windows: &[Window]) -> (f64, Method, f64) {
     if crossed.len() >= WINDOWS_MIN {
         return (crossed.iter().sum(), Method::Conditional, rarest(&crossed));
     }
-    (dips.iter().sum::<f64>() * thin_loss(scenario), Method::TwoSteps, rarest(&dips))
+    // An empty sum is -0.
+    (dips.iter().fold(0.0, |sum, chance| sum + chance), Method::TwoSteps, rarest(&dips))
 }
 
-/// The chance that a segment at its threshold is lost before its repair ends, in the mean of all nodes.
-fn thin_loss(scenario: &Scenario) -> f64 {
+/// The chance that a segment at its threshold, so many shards of which are false, is lost before its repair ends, in the
+/// mean of all nodes; none where fewer than k are left.
+fn thin_loss(scenario: &Scenario, false_shards: u8) -> Option<f64> {
     let coding = scenario.coding();
-    let (k, m) = (coding.k(), scenario.threshold());
+    let k = coding.k();
+    let m = scenario.threshold().checked_sub(false_shards).filter(|real| *real >= k)?;
     let repair_ms = scenario.repair.time.as_ref().map_or_else(
         || {
             let rates = scenario
@@ -402,5 +413,5 @@ fn thin_loss(scenario: &Scenario) -> f64 {
         let mean = population.lifetime.get_ref().mean();
         population.share.get_ref().0 * if mean.is_finite() { -(-window / mean).exp_m1() } else { 0.0 }
     });
-    crate::chain::binomial_tail(m, m - k + 1, deaths.sum())
+    Some(crate::chain::binomial_tail(m, m - k + 1, deaths.sum()))
 }

@@ -3,6 +3,7 @@
 //! All keys are in `docs/simulations.md`. A key that is missing, unknown or not allowed is an error that names the
 //! file, the line and what is allowed.
 
+mod check;
 mod error;
 mod trace;
 
@@ -16,7 +17,7 @@ use toml::Spanned;
 pub use self::error::ScenarioError;
 use crate::{
     distribution::Distribution,
-    quantity::{Rate, Share, Size, Span, above_nothing},
+    quantity::{Rate, Share, Size, Span, above_nothing, all_above_nothing},
 };
 
 /// The most bytes of a scenario or of a file of measured values.
@@ -183,7 +184,7 @@ pub enum Cheat {
         wrong: bool,
     },
     /// It stores nothing and fetches from k others when it is asked: audits do not find it.
-    FetchOnDemand,
+    FetchOnDemand {},
 }
 
 /// What befalls many at once.
@@ -196,7 +197,7 @@ pub struct Incident {
     pub region: Option<Spanned<String>>,
     /// Whom: nodes of this population.
     pub population: Option<Spanned<String>>,
-    /// So many of them, drawn; instead of `share`.
+    /// So many of them, drawn.
     pub nodes: Option<u32>,
     /// Which part of them: whole operators.
     #[serde(default = "whole")]
@@ -216,6 +217,7 @@ pub struct Sweep {
     /// Grace times.
     pub grace: Vec<Span>,
     /// Mean times between audits.
+    #[serde(deserialize_with = "all_above_nothing")]
     pub every: Vec<Span>,
     /// Top-up times.
     pub top_up: Vec<Span>,
@@ -279,121 +281,14 @@ impl Scenario {
         for population in &mut scenario.population {
             let laws = [Some(&mut population.lifetime), population.online.as_mut(), population.offline.as_mut()];
             for law in laws.into_iter().flatten() {
-                trace::fill(law.get_mut(), folder)?;
+                trace::fill(law.get_mut(), folder, &lines)?;
             }
         }
         scenario.check_laws(&lines)?;
         if let Some(law) = &mut scenario.repair.time {
-            trace::fill(law, folder)?;
+            trace::fill(law, folder, &lines)?;
         }
         Ok(scenario)
-    }
-
-    /// What no single key can show.
-    fn check(&self, lines: &error::Lines<'_>) -> Result<(), ScenarioError> {
-        let network = &self.network;
-        let (nodes, segments) = (*network.nodes.get_ref(), *network.segments.get_ref());
-        lines.allow(
-            (parameters::HOLDERS_MIN as u32..=NODES_MAX).contains(&nodes),
-            &network.nodes,
-            "`[network] nodes`: 4 to 10000000 nodes are allowed",
-        )?;
-        lines.allow(
-            (1..=SEGMENTS_MAX).contains(&segments),
-            &network.segments,
-            "`[network] segments`: 1 to 100000000 segments are allowed",
-        )?;
-        lines.allow((1..=10_000).contains(self.runs.get_ref()), &self.runs, "`runs`: 1 to 10000 runs are allowed")?;
-        let years = self.duration.get_ref().ms() / DAY_MS / 365.25;
-        lines.allow(
-            years > 0.0 && years <= 1000.0,
-            &self.duration,
-            "`duration`: more than 0 and at most 1000 years are allowed",
-        )?;
-        let coding = self.checked_coding(lines)?;
-        if let Some(threshold) = &network.threshold {
-            let allowed = format!(
-                "`[network] threshold`: with coding {coding}, {} to {} are allowed: k shards or more restore a segment, \
-                 and n need no repair",
-                coding.k(),
-                coding.n() - 1
-            );
-            lines.allow((coding.k()..coding.n()).contains(threshold.get_ref()), threshold, &allowed)?;
-        }
-        lines.allow(
-            !self.population.is_empty(),
-            &network.nodes,
-            "`population`: at least one [[population]] is needed",
-        )?;
-        let shares: f64 = self.population.iter().map(|population| population.share.get_ref().0).sum();
-        if let Some(last) = self.population.last() {
-            lines.allow(
-                (shares - 1.0).abs() < 1e-6,
-                &last.share,
-                &format!("`share`: the shares of all populations must add up to 1, not {shares}"),
-            )?;
-        }
-        for population in &self.population {
-            for (key, count) in [("per-domain", &population.per_domain), ("per-operator", &population.per_operator)] {
-                let allowed = format!("`[[population]] {key}`: 1 to {NODES_MAX} nodes are allowed");
-                lines.allow((1..=NODES_MAX).contains(count.get_ref()), count, &allowed)?;
-            }
-            if let Some(online) = &population.online {
-                let allowed = "`[[population]] online`: give `offline` too, and not `night`";
-                lines.allow(population.offline.is_some() && population.night.is_none(), online, allowed)?;
-            }
-            if let (Some(offline), None) = (&population.offline, &population.online) {
-                return Err(lines.not_allowed(offline, "`[[population]] offline`: give `online` too"));
-            }
-            if let Some(night) = &population.night {
-                let sane = night.get_ref().asleep.ms() < 22.0 / 24.0 * DAY_MS && !night.get_ref().zones.is_empty();
-                lines.allow(sane, night, "`[[population]] night`: less than 22 h asleep, in one zone or more")?;
-                let zones = &night.get_ref().zones;
-                let sane = zones.iter().all(|zone| (-12..=14).contains(zone));
-                lines.allow(sane, night, "`[[population]] zones`: -12 to 14 hours from UTC are allowed")?;
-            }
-        }
-        for incident in &self.incident {
-            let ends = self.duration.get_ref().ms();
-            let allowed = "`[[incident]] at`: a time before the end of the simulation is allowed";
-            lines.allow(incident.at.get_ref().ms() < ends, &incident.at, allowed)?;
-            if let Some(name) = &incident.population {
-                let names: Vec<&str> = self.population.iter().map(|population| population.name.as_str()).collect();
-                let allowed = format!("`[[incident]] population`: allowed are {}", names.join(", "));
-                lines.allow(names.contains(&name.get_ref().as_str()), name, &allowed)?;
-            }
-            if let Some(name) = &incident.region {
-                let names: Vec<&str> =
-                    self.population.iter().flat_map(|population| &population.regions).map(String::as_str).collect();
-                let allowed = format!("`[[incident]] region`: allowed are {}", names.join(", "));
-                lines.allow(names.contains(&name.get_ref().as_str()), name, &allowed)?;
-            }
-        }
-        for coding in self.sweep.iter().flat_map(|sweep| &sweep.coding) {
-            parse_coding(coding, nodes, lines)?;
-        }
-        Ok(())
-    }
-
-    /// What is seen of laws once measured values are read: an endless number of lives or sessions in no time.
-    fn check_laws(&self, lines: &error::Lines<'_>) -> Result<(), ScenarioError> {
-        for population in &self.population {
-            let sessions = [("online", &population.online), ("offline", &population.offline)];
-            let laws = sessions.into_iter().filter_map(|(key, law)| law.as_ref().map(|law| (key, law)));
-            for (key, law) in laws.chain([("lifetime", &population.lifetime)]) {
-                let allowed = format!("`[[population]] {key}`: a mean of 1 s or more is allowed");
-                lines.allow(law.get_ref().mean() >= 1_000.0 || key == "offline", law, &allowed)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn checked_coding(&self, lines: &error::Lines<'_>) -> Result<Coding, ScenarioError> {
-        let nodes = *self.network.nodes.get_ref();
-        match &self.network.coding {
-            Some(text) => parse_coding(text, nodes, lines),
-            None => Ok(self.coding()),
-        }
     }
 
     /// The coding: as given, else policy's choice for this many nodes.
@@ -415,17 +310,4 @@ impl Scenario {
         self.network.coding = Some(spanned(coding.to_string()));
         self.network.threshold = threshold.map(spanned);
     }
-}
-
-fn parse_coding(text: &Spanned<String>, nodes: u32, lines: &error::Lines<'_>) -> Result<Coding, ScenarioError> {
-    let coding = text.get_ref().parse::<Coding>();
-    let Ok(coding) = coding.as_ref().copied() else {
-        let told = coding.err().map(|error| error.to_string()).unwrap_or_default();
-        return Err(lines.not_allowed(text, &format!("`coding`: {told}")));
-    };
-    let allowed = format!("`coding`: {coding} needs {} nodes, and there are {nodes}", coding.n());
-    lines.allow(u32::from(coding.n()) <= nodes, text, &allowed)?;
-    let allowed = "`coding`: more shards than restore a segment are needed: k below n, as in 20/40";
-    lines.allow(coding.k() < coding.n(), text, allowed)?;
-    Ok(coding)
 }

@@ -7,6 +7,8 @@ pub(crate) struct Window {
     pub(crate) crossed: bool,
     /// Milliseconds.
     pub(crate) lasted: f64,
+    /// Shards that count and are not there: no audit has found them yet.
+    pub(crate) false_shards: u8,
     /// The chance that it would have been lost in it; if not `crossed`, that it would have come down to the threshold.
     pub(crate) chance: f64,
 }

@@ -8,13 +8,20 @@ use std::collections::BTreeMap;
 
 use super::{Point, RepairLaw, binomial, binomial_tail};
 
-/// So many steps while one of n holders dies, ...
-const STEPS_PER_DEATH: f64 = 40.0;
-/// ... but so many in all, at least and at most.
+/// So many steps in the standard deviation of the way down to the threshold, ...
+const STEPS_PER_WAY: f64 = 40.0;
+/// ... but so many in all, at least and at most, ...
 const STEPS_MIN: f64 = 1_000.0;
 const STEPS_MAX: f64 = 100_000.0;
-/// An exponential repair time is followed in these parts of its mean where losses are added up, which come late, ...
-const LOSS_PARTS: (f64, f64) = (1.0 / 25.0, 40.0);
+/// ... and no more than that many moves from one number of dead to another.
+const MOVES_MAX: f64 = 5e8;
+/// A window is looked at in so many steps while one of its holders dies.
+const STEPS_PER_DEATH: f64 = 40.0;
+/// What is whole again with less than this chance matters nowhere: nothing rare depends on it.
+const WHOLE_MIN: f64 = 1e-25;
+/// An exponential repair time is followed in these parts of its mean where losses are added up. Where many have to die,
+/// all of the loss is in repairs that take as many means: see [`Point::loss_means`].
+const LOSS_PART: f64 = 1.0 / 25.0;
 /// ... and in these where those are that are whole again.
 const WHOLE_PARTS: (f64, f64) = (1.0 / 12.0, 20.0);
 
@@ -95,16 +102,29 @@ impl Point {
         for died in 0..=m - k {
             let left = m - died;
             let chance = chance * binomial(m, died, early);
+            if chance < WHOLE_MIN {
+                continue;
+            }
             for unnoticed in 0..=(left - k) {
+                let part = binomial(left, unnoticed, late);
+                if part < WHOLE_MIN && f64::from(unnoticed) > f64::from(left) * late {
+                    break;
+                }
                 let place = usize::from(unnoticed).min(whole.len() - 1);
-                whole[place] += chance * binomial(left, unnoticed, late);
+                whole[place] += chance * part;
             }
         }
     }
 
+    /// Up to so many means of an exponential repair losses are added up: that x have died by t has the weight t^x e^-t.
+    fn loss_means(&self) -> f64 {
+        let die = f64::from(self.threshold - self.k);
+        40.0 + die + 12.0 * die.sqrt()
+    }
+
     /// A window in pieces, up to `until`: multiples of `step`, and finer ones while an exponential repair runs.
     fn pieces(&self, step: f64, until: f64) -> Vec<(f64, f64)> {
-        let (part, means) = LOSS_PARTS;
+        let (part, means) = (LOSS_PART, self.loss_means());
         let end = match self.law {
             RepairLaw::Fixed => self.detection + self.repair,
             RepairLaw::Exponential => self.detection + means * self.repair,
@@ -146,8 +166,11 @@ impl Point {
             }
             let mut ended = vec![0.0; up];
             self.add_whole(&mut ended, at, chance);
+            // Without a detection time nobody dies unnoticed.
+            ended.truncate(ended.iter().rposition(|chance| *chance > 0.0).map_or(0, |last| last + 1));
             for (number, part) in [(lower as usize, lower + 1.0 - place), (lower as usize + 1, place - lower)] {
-                let sums = whole.entry(number).or_insert_with(|| vec![0.0; up]);
+                let sums: &mut Vec<f64> = whole.entry(number).or_default();
+                sums.resize(sums.len().max(ended.len()), 0.0);
                 for (sum, chance) in sums.iter_mut().zip(&ended) {
                     *sum += part * chance;
                 }
@@ -158,8 +181,21 @@ impl Point {
 
     /// The chance that a segment which is whole at 0 is lost by `time`.
     pub(super) fn flow_loss_by(&self, time: f64) -> f64 {
-        let per_death = self.mttf / f64::from(self.n) / STEPS_PER_DEATH;
-        let steps = (time / per_death).clamp(STEPS_MIN, STEPS_MAX).ceil() as usize;
+        let (n, m) = (f64::from(self.n), f64::from(self.threshold));
+        let way = self.mttf * (1.0 / m - 1.0 / n).sqrt();
+        let step = way / STEPS_PER_WAY;
+        let steps_max = STEPS_MAX.min(MOVES_MAX / ((n - m) * (n - m)));
+        if time <= steps_max * step {
+            return self.flow_in_steps(time, (time / step).max(STEPS_MIN).ceil() as usize);
+        }
+        // After so many cycles nothing remembers the start, and losses come at their rate.
+        let early = steps_max * step;
+        let lost = self.flow_in_steps(early, steps_max as usize);
+        let rate = self.loss_rate().unwrap_or_default();
+        lost - (1.0 - lost) * (-rate * (time - early)).exp_m1()
+    }
+
+    fn flow_in_steps(&self, time: f64, steps: usize) -> f64 {
         let step = time / steps as f64;
         let window = self.window(step, steps);
 

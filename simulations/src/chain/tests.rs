@@ -1,5 +1,7 @@
 #![allow(clippy::excessive_precision, reason = "digits as they are printed")]
 
+mod transform;
+
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -89,6 +91,69 @@ fn the_flow_around_the_cycle_is_the_chain() {
     }
 }
 
+/// Any points, small and large: one shard restores all, or all but one; the threshold at k, or right below n; repairs from
+/// a moment to three lives; from one cycle to a thousand of them. Each has a loss that is a number, and that of the
+/// transform.
+#[test]
+fn any_point_is_that_of_the_transform() {
+    let mut rng = ChaCha8Rng::seed_from_u64(23);
+    let (mut said, mut rare, mut bad) = (0, 0, Vec::new());
+    for number in 0..POINTS {
+        let (point, time) = any_point(&mut rng, number);
+        let (found, rate) = (point.loss_by(time), point.loss_rate());
+        assert_eq!(found.is_some(), point.overlap() <= OVERLAP_MAX, "{point:?}");
+        let (Some(found), Some(rate)) = (found, rate) else { continue };
+        let expected = transform::loss_by(&point, time);
+        let apart = found / expected - 1.0;
+        let told = format!("{point:?} {time:e}: {found:e} against {expected:e}, {apart:+.1e}; {rate:e}");
+        println!("{told}");
+        let is_sane = (0.0..=1.0).contains(&found) && rate >= 0.0 && rate.is_finite();
+        let is_right = expected < LEAST || apart.abs() < apart_max(point.law) + point.overlap();
+        said += u32::from(expected > LEAST);
+        rare += u32::from(expected > LEAST && expected < 1e-12);
+        if !(is_sane && is_right) {
+            bad.push(told);
+        }
+    }
+    assert!(bad.is_empty(), "{bad:#?}");
+    assert!(said > POINTS / 2 && rare > 10, "{said} {rare}");
+}
+
+const POINTS: u32 = 160;
+/// Below this a double has fewer digits, and then none.
+const LEAST: f64 = 1e-300;
+
+/// Both methods have steps of a kind; where windows always take the same, losses come in steps themselves.
+fn apart_max(law: RepairLaw) -> f64 {
+    if law == RepairLaw::Fixed { 3e-2 } else { 1e-2 }
+}
+
+fn any_point(rng: &mut ChaCha8Rng, number: u32) -> (Point, f64) {
+    let most = if number.is_multiple_of(20) { 255 } else { [8, 16, 40, 80][number as usize % 4] };
+    let n = rng.random_range(2..=most);
+    let k = match rng.random_range(0..4) {
+        0 => 1,
+        1 => n - 1,
+        _ => rng.random_range(1..n),
+    };
+    let threshold = match rng.random_range(0..4) {
+        0 => k,
+        1 => n - 1,
+        _ => rng.random_range(k..n),
+    };
+    let mut power = |from: f64, to: f64| 10f64.powf(rng.random_range(from..to));
+    let mttf = power(0.0, 4.0);
+    let repair = mttf * power(-4.0, 0.5);
+    let detection = if number.is_multiple_of(2) { 0.0 } else { mttf * power(-5.0, -1.0) };
+    let cycles = power(0.0, 3.0);
+    let law = if number.is_multiple_of(3) { RepairLaw::Fixed } else { RepairLaw::Exponential };
+    let point = point(k, n, threshold, mttf, detection, repair, law);
+    // Before the first repair that may take long enough, the transform has no digits.
+    let long = if law == RepairLaw::Exponential { repair * f64::from(threshold - k) } else { 0.0 };
+    let cycle = point.time_above_threshold(0) + detection + repair + long;
+    (point, cycle * cycles)
+}
+
 /// A segment by itself, death by death, with no closed form, no steps and no policy: the oracle for what no chain
 /// answers. Lost by `time`?
 fn is_lost(point: &Point, time: f64, rng: &mut ChaCha8Rng) -> bool {
@@ -133,7 +198,7 @@ fn played(point: &Point, time: f64, count: u32, seed: u64) -> f64 {
 /// With a detection time and with either law, against segments that are played one by one.
 #[test]
 fn the_flow_is_that_of_segments_played_by_themselves() {
-    const COUNT: u32 = 60_000;
+    const COUNT: u32 = 40_000;
     for law in [RepairLaw::Exponential, RepairLaw::Fixed] {
         for (number, (k, n, m, mttf, detection, repair, time)) in [
             (1, 2, 1, 30.0, 1.0, 2.0, 300.0),

@@ -55,7 +55,7 @@ pub(super) fn point(scenario: &Scenario) -> Result<Point, NoClosedForm> {
     let mut mttf = None;
     for population in &scenario.population {
         let mean = match *population.lifetime.get_ref() {
-            Distribution::Never => f64::INFINITY,
+            Distribution::Never {} => f64::INFINITY,
             Distribution::Exponential { mean } => mean.ms() / DAY_MS,
             _ => return Err(NoClosedForm::Lives),
         };

@@ -3,6 +3,7 @@
 use plotters::prelude::*;
 
 const SIZE: (u32, u32) = (720, 340);
+const DOTS_SIZE: (u32, u32) = (900, 560);
 const BLUE_INK: RGBColor = RGBColor(0x1f, 0x5f, 0x8b);
 const RED_INK: RGBColor = RGBColor(0xb0, 0x3a, 0x2e);
 
@@ -24,6 +25,8 @@ pub(crate) fn bars(title: &str, x: &str, y: &str, values: &[(f64, f64)], width: 
     {
         let root = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
         let (low, high) = bounds(values.iter().map(|(at, _)| *at));
+        // A label a whole number, and no more than fit.
+        let labels = (high - low + 2.0 * width) as usize + 1;
         let top = values.iter().map(|(_, value)| *value).fold(0.0, f64::max).max(f64::MIN_POSITIVE) * 1.08;
         let mut chart = ChartBuilder::on(&root)
             .caption(title, ("sans-serif", 19))
@@ -41,6 +44,7 @@ pub(crate) fn bars(title: &str, x: &str, y: &str, values: &[(f64, f64)], width: 
             .bold_line_style(GRID_INK)
             .label_style(LABELS)
             .axis_desc_style(LABELS)
+            .x_labels(labels.min(20))
             .x_label_formatter(&|at| format!("{at:.0}"))
             .y_label_formatter(&|count| format!("{count:.0}"))
             .draw()
@@ -99,7 +103,7 @@ pub(crate) struct Dot {
 pub(crate) fn dots(title: &str, x: &str, y: &str, dots: &[Dot]) -> Result<String, PlotError> {
     let mut svg = String::new();
     {
-        let root = SVGBackend::with_string(&mut svg, (900, 560)).into_drawing_area();
+        let root = SVGBackend::with_string(&mut svg, DOTS_SIZE).into_drawing_area();
         let (left, right) = bounds(dots.iter().map(|dot| dot.x));
         let (low, high) = bounds(dots.iter().map(|dot| dot.y));
         let (wide, tall) = (((right - left) * 0.08).max(0.01), ((high - low) * 0.08).max(0.1));
@@ -124,15 +128,51 @@ pub(crate) fn dots(title: &str, x: &str, y: &str, dots: &[Dot]) -> Result<String
         chart.draw_series(dots.iter().map(|dot| Circle::new((dot.x, dot.y), 4, ink(dot).filled()))).map_err(failed)?;
         let default = dots.iter().filter(|dot| dot.is_default);
         chart.draw_series(default.map(|dot| Circle::new((dot.x, dot.y), 9, BLACK.stroke_width(2)))).map_err(failed)?;
-        let labelled = dots.iter().filter(|dot| dot.on_frontier || dot.is_default);
-        chart
-            .draw_series(labelled.map(|dot| {
-                EmptyElement::at((dot.x, dot.y)) + Text::new(dot.label.clone(), (9, -5), ("sans-serif", 12))
-            }))
-            .map_err(failed)?;
+        let at: Vec<(i32, i32)> = dots.iter().map(|dot| chart.backend_coord(&(dot.x, dot.y))).collect();
+        let mut taken: Vec<Area> = at.iter().map(|(x, y)| Area(x - 4, y - 4, x + 4, y + 4)).collect();
+        // The default's label is not to be crowded out by others.
+        let mut labelled: Vec<(&Dot, (i32, i32))> = dots.iter().zip(at).collect();
+        labelled.retain(|(dot, _)| dot.on_frontier || dot.is_default);
+        labelled.sort_by_key(|(dot, _)| !dot.is_default);
+        for (dot, at) in labelled {
+            if let Some(place) = free_place(at, &dot.label, &taken) {
+                taken.push(place);
+                root.draw(&Text::new(dot.label.clone(), (place.0, place.1), ("sans-serif", 12))).map_err(failed)?;
+            }
+        }
         root.present().map_err(failed)?;
     }
     Ok(svg)
+}
+
+/// Left, top, right, bottom, in pixels.
+#[derive(Clone, Copy)]
+struct Area(i32, i32, i32, i32);
+
+impl Area {
+    fn meets(self, other: Self) -> bool {
+        self.0 < other.2 && other.0 < self.2 && self.1 < other.3 && other.1 < self.3
+    }
+}
+
+/// Where the label of a dot meets nothing: beside it, above it or below it; nowhere where dots crowd. All points are in
+/// the table.
+fn free_place((x, y): (i32, i32), label: &str, taken: &[Area]) -> Option<Area> {
+    let (wide, tall) = (label.len() as i32 * 6, 12);
+    let places = [
+        (9, -6),
+        (-9 - wide, -6),
+        (-wide / 2, -21),
+        (-wide / 2, 10),
+        (6, -20),
+        (6, 9),
+        (-6 - wide, -20),
+        (-6 - wide, 9),
+    ];
+    let areas = places.map(|(right, down)| Area(x + right, y + down, x + right + wide, y + down + tall));
+    let fits =
+        |area: &Area| area.0 > 75 && area.2 < DOTS_SIZE.0 as i32 && !taken.iter().any(|other| area.meets(*other));
+    areas.into_iter().find(fits)
 }
 
 fn bounds(values: impl Iterator<Item = f64>) -> (f64, f64) {

@@ -18,6 +18,9 @@ fn span(days: f64) -> String {
 }
 
 fn spread(spread: &Spread, show: impl Fn(f64) -> String) -> String {
+    if spread.count == 0 {
+        return "none seen".to_owned();
+    }
     format!("mean {}, median {}, 95% below {}", show(spread.mean), show(spread.p50), show(spread.p95))
 }
 

@@ -35,21 +35,74 @@ pub enum ScenarioError {
     },
 }
 
-/// What to say of a key that is missing.
-const MISSING: [(&str, &str); 12] = [
+const SPAN: &str = "a length of time, as in \"180 d\", \"12 h\" or \"500 ms\"";
+const RATE: &str = "a data rate, as in \"20 Mbit/s\"";
+const SIZE: &str = "a size, as in \"200 GiB\"";
+const SHARE: &str = "a share from 0 to 1, as in 0.25";
+const COUNT: &str = "a whole number, 1 or more";
+const LAW: &str = "a law, as in { law = \"exponential\", mean = \"180 d\" }";
+const YES_OR_NO: &str = "true or false";
+
+/// What each key may be, to be said where it is missing or of another type. A key that stands in two sections is here
+/// for both.
+const ALLOWED: [(&str, &str); 52] = [
     ("name", "a text, as in \"home volunteers\""),
     ("source", "a text that says where the figures come from, each seen, remembered or assumed"),
+    ("seed", "a whole number from 0"),
+    ("runs", "1 to 10000"),
     ("duration", "a length of time, as in \"1 year\""),
     ("network", "a section [network] with `nodes` and `segments`"),
-    ("nodes", "4 to 10000000 nodes"),
+    ("audit", "a section [audit] with `every` and `grace`"),
+    ("repair", "a section [repair] with `top-up`, `time` and `rate`"),
+    ("sweep", "a section [sweep] with lists of values"),
+    ("nodes", "4 to 10000000 nodes; in [[incident]], 1 or more of them"),
     ("segments", "1 to 100000000 segments"),
+    ("segment-size", SIZE),
+    ("coding", "k/n with 1 <= k < n <= 255, as in \"20/40\"; in [sweep] a list of them"),
+    ("threshold", "k to n - 1 shards; in [sweep] a list of shares of n - k, as in [0.3, 0.5]"),
+    ("renew-lost", YES_OR_NO),
+    ("every", "a length of time, as in \"7 d\"; in [sweep] a list of them"),
+    ("grace", "a length of time, as in \"12 h\"; in [sweep] a list of them"),
+    ("top-up", "a length of time, as in \"7 d\"; in [sweep] a list of them"),
+    ("time", LAW),
+    ("rate", RATE),
     ("population", "one or more sections [[population]] with `name` and `lifetime`"),
-    ("lifetime", "a law, as in { law = \"exponential\", mean = \"180 d\" }"),
+    ("share", SHARE),
+    ("lifetime", LAW),
+    ("online", LAW),
+    ("offline", LAW),
     ("law", "one of never, fixed, exponential, weibull, log-normal, pareto, empirical"),
-    ("mean", "a length of time, as in \"180 d\""),
+    ("value", SPAN),
+    ("mean", SPAN),
+    ("shape", "a number above 0, as in 0.6"),
+    ("scale", SPAN),
+    ("median", SPAN),
+    ("sigma", "a number above 0, as in 1.0"),
+    ("minimum", SPAN),
+    ("file", "a text file with one number of hours a line, ascending"),
+    ("night", "{ asleep = \"8 h\", share = 0.5, zones = [-5, 0] }"),
     ("asleep", "a length of time below 22 h, as in \"8 h\""),
+    ("zones", "a list of hours from UTC, -12 to 14"),
+    ("upload", RATE),
+    ("download", RATE),
+    ("disk", SIZE),
+    ("per-domain", COUNT),
+    ("per-operator", COUNT),
+    ("regions", "a list of names, as in [\"east\", \"west\"]"),
+    ("one-disk", YES_OR_NO),
+    ("cheat", "{ kind = \"drop\", lost = 0.05 } or { kind = \"fetch-on-demand\" }"),
+    ("kind", "drop or fetch-on-demand"),
+    ("lost", SHARE),
+    ("wrong", YES_OR_NO),
+    ("incident", "sections [[incident]] with `at`"),
     ("at", "a length of time from the start, as in \"90 d\""),
+    ("lasts", SPAN),
+    ("region", "the name of a region"),
 ];
+
+fn is_of_key(c: char) -> bool {
+    c.is_ascii_alphanumeric() || c == '-'
+}
 
 /// A scenario's text, to find lines in.
 pub(super) struct Lines<'t> {
@@ -65,12 +118,39 @@ impl<'t> Lines<'t> {
     /// What the parser refuses.
     pub(super) fn refused(&self, error: &toml::de::Error) -> ScenarioError {
         let message = error.message().trim_end();
-        let missing = MISSING.iter().find(|(key, _)| message == format!("missing field `{key}`"));
-        let allowed = match missing {
-            Some((key, allowed)) => format!("`{key}` is missing: {allowed}"),
-            None => message.to_owned(),
+        let at = error.span().map_or(0, |span| span.start);
+        let key = self.key_before(at);
+        let known = |wanted: &str| ALLOWED.iter().find(|(key, _)| *key == wanted);
+        let told =
+            if let Some(missing) = message.strip_prefix("missing field `").and_then(|rest| rest.strip_suffix('`')) {
+                match known(missing) {
+                    Some((key, allowed)) => format!("`{key}` is missing: {allowed}"),
+                    None => message.to_owned(),
+                }
+            } else if let (true, Some((key, allowed))) = (message.starts_with("invalid "), known(key)) {
+                format!("`{key}`: {}: allowed is {allowed}", message.split(", expected").next().unwrap_or(message))
+            } else if key.is_empty() || message.starts_with("unknown ") {
+                message.to_owned()
+            } else {
+                format!("`{key}`: {message}")
+            };
+        self.at(at, told)
+    }
+
+    /// The key whose value begins at `at`, or that begins there itself; nothing if there is none in the line before.
+    fn key_before(&self, at: usize) -> &'t str {
+        let before = self.text.get(..at).unwrap_or_default();
+        let line = before.rsplit('\n').next().unwrap_or_default();
+        let Some((until, _)) = line.rsplit_once('=') else {
+            let here = self.text.get(at..).unwrap_or_default();
+            return here.split(|c: char| !is_of_key(c)).next().unwrap_or_default();
         };
-        self.at(error.span().map_or(0, |span| span.start), allowed)
+        until.trim_end().rsplit(|c: char| !is_of_key(c)).next().unwrap_or_default()
+    }
+
+    /// An error in the line in which `value` stands in quotes, the first of all if it stands nowhere.
+    pub(super) fn where_it_says(&self, value: &str, allowed: String) -> ScenarioError {
+        self.at(self.text.find(&format!("\"{value}\"")).unwrap_or_default(), allowed)
     }
 
     /// An error at `value` unless it `is_allowed`.

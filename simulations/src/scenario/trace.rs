@@ -2,7 +2,7 @@
 
 use std::{fs::File, io::Read, path::Path, sync::Arc};
 
-use super::{FILE_BYTES_MAX, ScenarioError};
+use super::{FILE_BYTES_MAX, ScenarioError, error::Lines};
 use crate::distribution::Distribution;
 
 /// Reads a text file of a bounded size.
@@ -17,11 +17,13 @@ pub(super) fn read_text(path: &Path) -> Result<String, ScenarioError> {
     Ok(text)
 }
 
-/// Fills in the measured values of `law`, if it has any.
-pub(super) fn fill(law: &mut Distribution, folder: &Path) -> Result<(), ScenarioError> {
+/// Fills in the measured values of `law`, if it has any; a file that is not there is an error of the scenario's line.
+pub(super) fn fill(law: &mut Distribution, folder: &Path, lines: &Lines<'_>) -> Result<(), ScenarioError> {
     let Distribution::Empirical { file, values } = law else { return Ok(()) };
-    let path = folder.join(file);
-    let text = read_text(&path)?;
+    let path = folder.join(&*file);
+    let text = read_text(&path).map_err(|error| {
+        lines.where_it_says(&file.to_string_lossy(), format!("`file`: {error}; allowed is a text file, hours a line"))
+    })?;
     *values = Arc::new(parse(&text, &path)?);
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! What is truly there, which no node knows; and what is learned of losses too rare to be seen.
 
-use super::{GONE, World};
+use super::{GONE, LIAR, World};
 use crate::{chain, distribution::Distribution, tally::Window};
 
 impl World<'_> {
@@ -68,16 +68,28 @@ impl World<'_> {
         let since = if crossed.is_nan() { self.segments[at].dipped_at } else { crossed };
         let lasted = self.now as f64 - since;
         let death = self.mean_death_chance(segment, since, lasted);
-        let window = if crossed.is_nan() {
+        let false_shards = self.false_shards(segment);
+        let chance = if crossed.is_nan() {
             // From the first that died: how likely would it have come down to the threshold?
-            Window { crossed: false, lasted, chance: chain::binomial_tail(n - 1, n - m - 1, death) }
+            chain::binomial_tail(n - 1, n - m - 1, death)
         } else {
-            Window { crossed: true, lasted, chance: chain::binomial_tail(m, m - k + 1, death) }
+            chain::binomial_tail(m, m - k + 1, death)
         };
+        let window = Window { crossed: !crossed.is_nan(), lasted, false_shards, chance };
         self.tally.windows.push(window);
         // A window is counted once, though a repair that finds too little room may leave the segment thin.
         self.segments[at].dipped_at = f64::NAN;
         self.segments[at].crossed_at = f64::NAN;
+    }
+
+    /// Shards of a segment that count, and that their holders do not have.
+    fn false_shards(&self, segment: u32) -> u8 {
+        if self.scenario.population.iter().all(|population| population.cheat.is_none()) {
+            return 0;
+        }
+        let claims = self.segments[segment as usize].health.claims().iter();
+        let lies = claims.filter(|claim| claim.state.stands() && self.nodes.flags[claim.node as usize] & LIAR != 0);
+        lies.count().min(u8::MAX.into()) as u8
     }
 
     /// The chance that a holder leaves within `ms` from `since`, over the holders that there are now.

@@ -1,0 +1,149 @@
+//! What no single key can show: keys that do not go together, and what depends on the size of the network.
+
+use commonhold_policy::parameters;
+use commonhold_protocol::Coding;
+use toml::Spanned;
+
+use super::{DAY_MS, Incident, NODES_MAX, Population, SEGMENTS_MAX, Scenario, ScenarioError, error::Lines};
+
+impl Scenario {
+    /// Checks all that can be checked before measured values are read.
+    pub(super) fn check(&self, lines: &Lines<'_>) -> Result<(), ScenarioError> {
+        self.check_sizes(lines)?;
+        self.check_coding(lines)?;
+        lines.allow(
+            !self.population.is_empty(),
+            &self.network.nodes,
+            "`population`: at least one [[population]] is needed",
+        )?;
+        let shares: f64 = self.population.iter().map(|population| population.share.get_ref().0).sum();
+        if let Some(last) = self.population.last() {
+            lines.allow(
+                (shares - 1.0).abs() < 1e-6,
+                &last.share,
+                &format!("`share`: the shares of all populations must add up to 1, not {shares}"),
+            )?;
+        }
+        for population in &self.population {
+            population.check(lines)?;
+        }
+        for incident in &self.incident {
+            self.check_incident(incident, lines)?;
+        }
+        let nodes = *self.network.nodes.get_ref();
+        for coding in self.sweep.iter().flat_map(|sweep| &sweep.coding) {
+            parse_coding(coding, nodes, lines)?;
+        }
+        Ok(())
+    }
+
+    fn check_sizes(&self, lines: &Lines<'_>) -> Result<(), ScenarioError> {
+        let network = &self.network;
+        lines.allow(
+            (parameters::HOLDERS_MIN as u32..=NODES_MAX).contains(network.nodes.get_ref()),
+            &network.nodes,
+            "`[network] nodes`: 4 to 10000000 nodes are allowed",
+        )?;
+        lines.allow(
+            (1..=SEGMENTS_MAX).contains(network.segments.get_ref()),
+            &network.segments,
+            "`[network] segments`: 1 to 100000000 segments are allowed",
+        )?;
+        lines.allow((1..=10_000).contains(self.runs.get_ref()), &self.runs, "`runs`: 1 to 10000 runs are allowed")?;
+        let years = self.duration.get_ref().ms() / DAY_MS / 365.25;
+        lines.allow(
+            years > 0.0 && years <= 1000.0,
+            &self.duration,
+            "`duration`: more than 0 and at most 1000 years are allowed",
+        )
+    }
+
+    fn check_coding(&self, lines: &Lines<'_>) -> Result<(), ScenarioError> {
+        let network = &self.network;
+        let (coding, whose) = match &network.coding {
+            Some(text) => (parse_coding(text, *network.nodes.get_ref(), lines)?, "given"),
+            None => (self.coding(), "policy's choice, since none is given"),
+        };
+        let Some(threshold) = &network.threshold else { return Ok(()) };
+        let allowed = format!(
+            "`[network] threshold`: with coding {coding} ({whose}), {} to {} are allowed: k shards or more restore a \
+             segment, and n need no repair",
+            coding.k(),
+            coding.n() - 1
+        );
+        lines.allow((coding.k()..coding.n()).contains(threshold.get_ref()), threshold, &allowed)
+    }
+
+    fn check_incident(&self, incident: &Incident, lines: &Lines<'_>) -> Result<(), ScenarioError> {
+        let ends = self.duration.get_ref().ms();
+        let allowed = "`[[incident]] at`: a time before the end of the simulation is allowed";
+        lines.allow(incident.at.get_ref().ms() < ends, &incident.at, allowed)?;
+        if let Some(name) = &incident.population {
+            let names: Vec<&str> = self.population.iter().map(|population| population.name.as_str()).collect();
+            let allowed = format!("`[[incident]] population`: allowed are {}", names.join(", "));
+            lines.allow(names.contains(&name.get_ref().as_str()), name, &allowed)?;
+        }
+        if let Some(name) = &incident.region {
+            let names: Vec<&str> =
+                self.population.iter().flat_map(|population| &population.regions).map(String::as_str).collect();
+            let allowed = match names.as_slice() {
+                [] => "none is allowed, since no population has `regions`".to_owned(),
+                names => format!("allowed are {}", names.join(", ")),
+            };
+            let allowed = format!("`[[incident]] region`: {allowed}");
+            lines.allow(names.contains(&name.get_ref().as_str()), name, &allowed)?;
+        }
+        let nodes = *self.network.nodes.get_ref();
+        let allowed = format!("`[[incident]] nodes`: 1 to {nodes} are allowed, as many as there are");
+        lines.allow(incident.nodes.is_none_or(|struck| (1..=nodes).contains(&struck)), &incident.at, &allowed)
+    }
+
+    /// What is seen of laws once measured values are read: an endless number of lives or sessions in no time.
+    pub(super) fn check_laws(&self, lines: &Lines<'_>) -> Result<(), ScenarioError> {
+        for population in &self.population {
+            let sessions = [("online", &population.online), ("offline", &population.offline)];
+            let laws = sessions.into_iter().filter_map(|(key, law)| law.as_ref().map(|law| (key, law)));
+            for (key, law) in laws.chain([("lifetime", &population.lifetime)]) {
+                let allowed = format!("`[[population]] {key}`: a mean of 1 s or more is allowed");
+                lines.allow(law.get_ref().mean() >= 1_000.0 || key == "offline", law, &allowed)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Population {
+    fn check(&self, lines: &Lines<'_>) -> Result<(), ScenarioError> {
+        for (key, count) in [("per-domain", &self.per_domain), ("per-operator", &self.per_operator)] {
+            let allowed = format!("`[[population]] {key}`: 1 to {NODES_MAX} nodes are allowed");
+            lines.allow((1..=NODES_MAX).contains(count.get_ref()), count, &allowed)?;
+        }
+        if let Some(online) = &self.online {
+            let allowed = "`[[population]] online`: give `offline` too, and not `night`";
+            lines.allow(self.offline.is_some() && self.night.is_none(), online, allowed)?;
+        }
+        if let (Some(offline), None) = (&self.offline, &self.online) {
+            return Err(lines.not_allowed(offline, "`[[population]] offline`: give `online` too"));
+        }
+        if let Some(night) = &self.night {
+            let sane = night.get_ref().asleep.ms() < 22.0 / 24.0 * DAY_MS && !night.get_ref().zones.is_empty();
+            lines.allow(sane, night, "`[[population]] night`: less than 22 h asleep, in one zone or more")?;
+            let sane = night.get_ref().zones.iter().all(|zone| (-12..=14).contains(zone));
+            lines.allow(sane, night, "`[[population]] zones`: -12 to 14 hours from UTC are allowed")?;
+        }
+        Ok(())
+    }
+}
+
+fn parse_coding(text: &Spanned<String>, nodes: u32, lines: &Lines<'_>) -> Result<Coding, ScenarioError> {
+    let coding = text.get_ref().parse::<Coding>();
+    let Ok(coding) = coding.as_ref().copied() else {
+        let told = coding.err().map(|error| error.to_string()).unwrap_or_default();
+        return Err(lines.not_allowed(text, &format!("`coding`: {told}")));
+    };
+    let allowed = format!("`coding`: {coding} needs {} nodes, and there are {nodes}", coding.n());
+    lines.allow(u32::from(coding.n()) <= nodes, text, &allowed)?;
+    let allowed = "`coding`: more shards than restore a segment are needed: k below n, as in 20/40";
+    lines.allow(coding.k() < coding.n(), text, allowed)?;
+    Ok(coding)
+}
