@@ -12,19 +12,35 @@ use commonhold_simulations::{
 };
 
 /// In the order of the page.
-const SCENARIOS: [&str; 9] = [
+const SCENARIOS: [&str; 21] = [
     "home-volunteers",
     "campus",
     "servers",
-    "ipfs-sessions",
-    "weibull-lives",
     "corporate-pcs",
+    "seti-hosts",
+    "skype-supernodes",
+    "ipfs-sessions",
+    "ipfs-trautwein",
+    "ipfs-classes",
+    "ipfs-stable-2021",
+    "ipfs-stable-2023",
+    "kad-sessions",
+    "bittorrent-sessions",
+    "rhea-hours",
+    "rhea-minutes",
+    "weibull-lives",
     "storj-churn",
+    "storj-month",
     "flash",
+    "glacier",
     "cheats",
 ];
-/// Whose settings are swept.
+/// Whose settings are swept: codings, thresholds and top-up times, ...
 const SWEPT: &str = "home-volunteers";
+/// ... and grace times and audit rates.
+const SWEPT_TIMES: &str = "grace-and-audits";
+/// A border is where so many of all segments are lost at once.
+const BORDER: f64 = 1e-6;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let target = std::env::args().nth(1).ok_or("the folder to write into is missing")?;
@@ -39,12 +55,20 @@ fn main() -> Result<(), Box<dyn Error>> {
     losses(&mut page, &reports)?;
     costs(&mut page, &reports)?;
     borders(&mut page)?;
-    let swept = Scenario::load(&folder.join(SWEPT).with_extension("toml"))?;
-    eprintln!("the sweep of {SWEPT} ...");
-    let points = sweep::run(&swept, swept.seed)?;
-    sweeps(&mut page, &points)?;
+    writeln!(page, "## The choice of policy among others\n")?;
+    let about = [
+        (SWEPT, include_str!("durability/sweep.md"), "durability.svg"),
+        (SWEPT_TIMES, include_str!("durability/times.md"), "durability-times.svg"),
+    ];
+    for (name, about, plot) in about {
+        let swept = Scenario::load(&folder.join(name).with_extension("toml"))?;
+        eprintln!("the sweep of {name} ...");
+        let points = sweep::run(&swept, swept.seed)?;
+        writeln!(page, "{}", about.replace("SWEPT", name))?;
+        sweeps(&mut page, &points, plot)?;
+        std::fs::write(Path::new(&target).join(plot), sweep::plot(&points)?)?;
+    }
     mathematics(&mut page)?;
-    std::fs::write(Path::new(&target).join("durability.svg"), sweep::plot(&points)?)?;
     std::fs::write(Path::new(&target).join("durability.md"), page)?;
     Ok(())
 }
@@ -133,12 +157,23 @@ fn borders(page: &mut String) -> std::fmt::Result {
         let [a, b, c] = [(7, 14), (10, 20), (20, 40)].map(|(k, n)| binomial_tail(n, n - k + 1, part));
         writeln!(page, "| {:.0}% | {a:.1e} | {b:.1e} | {c:.1e} |", part * 100.0)?;
     }
-    writeln!(page)
+    let [a, b, c] = [(7, 14), (10, 20), (20, 40)].map(|(k, n)| border(|part| binomial_tail(n, n - k + 1, part)));
+    writeln!(page, "| **border: one of a million from** | **{a:.1}%** | **{b:.1}%** | **{c:.1}%** |")?;
+    let [a, b, c] = [(7, 14), (10, 20), (20, 40)].map(|(k, n)| {
+        // Of so many candidates fewer than k are others.
+        let looked_at = n + n / 2 + 4;
+        border(|part| binomial_tail(looked_at, looked_at - k + 1, part))
+    });
+    writeln!(page, "| the same, if all of them are in one domain | {a:.1}% | {b:.1}% | {c:.1}% |\n")
 }
 
-fn sweeps(page: &mut String, points: &[sweep::Point]) -> std::fmt::Result {
-    writeln!(page, "## The choice of policy among others\n")?;
-    writeln!(page, "{}", include_str!("durability/sweep.md").replace("SWEPT", SWEPT))?;
+/// From which percentage of the nodes on more than [`BORDER`] is lost.
+fn border(lost: impl Fn(f64) -> f64) -> f64 {
+    let tenths = (1..1000).find(|tenths| lost(f64::from(*tenths) / 1000.0) > BORDER);
+    f64::from(tenths.unwrap_or(1000)) / 10.0
+}
+
+fn sweeps(page: &mut String, points: &[sweep::Point], plot: &str) -> std::fmt::Result {
     let table = sweep::table(points);
     let mut kept: Vec<&Vec<String>> = table
         .iter()
@@ -155,7 +190,7 @@ fn sweeps(page: &mut String, points: &[sweep::Point]) -> std::fmt::Result {
         writeln!(page, "| {} |", row.join(" | "))?;
     }
     let count = points.len();
-    writeln!(page, "\n![All {count} combinations that were simulated](durability.svg)\n")
+    writeln!(page, "\n![All {count} combinations that were simulated]({plot})\n")
 }
 
 fn mathematics(page: &mut String) -> std::fmt::Result {

@@ -300,9 +300,12 @@ impl Scenario {
         })
     }
 
-    /// The threshold: as given, else the coding's own.
+    /// The threshold: as given, else the coding's own. Where that is n, as with one shard of parity, it is the first
+    /// death at which a segment is repaired.
     pub fn threshold(&self) -> u8 {
-        self.network.threshold.as_ref().map_or(self.coding().threshold(), |threshold| *threshold.get_ref())
+        let coding = self.coding();
+        let own = coding.threshold().min(coding.n() - 1);
+        self.network.threshold.as_ref().map_or(own, |threshold| *threshold.get_ref())
     }
 
     /// The same scenario with another coding; its threshold is the coding's own unless one is set again.

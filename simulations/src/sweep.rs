@@ -180,7 +180,7 @@ pub fn plot(points: &[Point]) -> Result<String, PlotError> {
         })
         .collect();
     plots::dots(
-        "Durability against bandwidth (ring: policy's own choice; red: nothing is better)",
+        "Durability against bandwidth (ring: policy's own choice; red: nothing is better; labels where there is room)",
         "bytes of repair and audits per byte stored and month",
         "nines of durability a year",
         &dots,

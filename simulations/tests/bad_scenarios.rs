@@ -117,3 +117,89 @@ fn a_trace_that_is_not_sorted_is_refused_by_its_line() {
     assert!(told.contains("lives.txt, line 2: \"-2\": a number of hours is allowed, 0 or more"), "{told}");
     assert!(parse("# nothing\n").is_err());
 }
+
+/// All keys there are.
+const EVERY_KEY: &str = "name = \"n\"
+source = \"s\"
+duration = \"30 d\"
+seed = 1
+runs = 1
+[network]
+nodes = 100
+segments = 10
+segment-size = \"16 MiB\"
+coding = \"7/14\"
+threshold = 10
+renew-lost = false
+[audit]
+every = \"7 d\"
+grace = \"12 h\"
+[repair]
+top-up = \"7 d\"
+time = { law = \"log-normal\", median = \"1 h\", sigma = 1.0 }
+rate = \"10 Mbit/s\"
+[[population]]
+name = \"all\"
+share = 0.5
+lifetime = { law = \"weibull\", shape = 0.6, scale = \"180 d\" }
+online = { law = \"pareto\", shape = 2.0, minimum = \"1 h\" }
+offline = { law = \"fixed\", value = \"1 h\" }
+disk = \"200 GiB\"
+upload = \"20 Mbit/s\"
+download = \"100 Mbit/s\"
+per-domain = 1
+per-operator = 1
+regions = [\"east\"]
+one-disk = false
+[[population]]
+name = \"cheats\"
+share = 0.5
+lifetime = { law = \"never\" }
+night = { asleep = \"8 h\", share = 0.5, zones = [0] }
+cheat = { kind = \"drop\", lost = 0.1, wrong = true }
+[[incident]]
+at = \"5 d\"
+region = \"east\"
+population = \"all\"
+nodes = 2
+share = 1.0
+lasts = \"1 d\"
+[sweep]
+coding = [\"3/6\"]
+threshold = [0.5]
+grace = [\"1 h\"]
+every = [\"1 d\"]
+top-up = [\"1 d\"]
+";
+
+/// Each key by itself is left out, misspelt, or given what it cannot be: what follows is either a good scenario or told
+/// with a line that there is, and with what is allowed.
+#[test]
+fn whatever_is_wrong_is_told_with_its_line_and_what_is_allowed() {
+    let parse = |text: &str| Scenario::parse(text, Path::new("bad.toml"), Path::new("."));
+    parse(EVERY_KEY).unwrap_or_else(|error| panic!("{error}"));
+    let lines: Vec<&str> = EVERY_KEY.lines().collect();
+    let mut refused = 0;
+    for (number, line) in lines.iter().enumerate() {
+        let Some((key, _)) = line.split_once(" = ") else { continue };
+        let wrong = ["-1", "0", "1.5", "true", "\"\"", "\"-5 d\"", "\"x\"", "[]", "[-1]", "{}", "nan", "1e400"];
+        let wrong = wrong.iter().map(|value| format!("{key} = {value}"));
+        let others = [String::new(), key.to_owned(), format!("{key}y = 1"), format!("{line}\n{line}")];
+        for instead in wrong.chain(others) {
+            let mut changed: Vec<&str> = lines.clone();
+            changed[number] = &instead;
+            let Err(error) = parse(&changed.join("\n")) else { continue };
+            refused += 1;
+            let told = error.to_string();
+            let rest = told.strip_prefix("bad.toml, line ").unwrap_or_else(|| panic!("{instead:?}: {told}"));
+            let (at, said) = rest.split_once(": ").expect("a line and what is said");
+            assert!((1..=lines.len() + 1).contains(&at.parse::<usize>().expect("a number")), "{instead:?}: {told}");
+            let says =
+                ["allowed", "expected", "missing", "must add up", "duplicate key", "give `", "needs", "in one zone"];
+            assert!(says.iter().any(|word| said.contains(word)), "{instead:?}: {told}");
+            let inside = ["enum ", "struct ", "u32", "f64", "internally"];
+            assert!(!inside.iter().any(|word| said.contains(word)), "{instead:?}: {told}");
+        }
+    }
+    assert!(refused > 400, "{refused}");
+}

@@ -185,3 +185,15 @@ fn the_extrapolation_agrees_with_the_count() {
     let expected = point.loss_rate().expect("no overlap") * 365.25;
     assert!((few.per_year / expected - 1.0).abs() < 0.35, "{} against {expected}", few.per_year);
 }
+
+/// With one shard of parity the coding's own threshold is n: it is the first death that opens a window.
+#[test]
+fn one_shard_of_parity_has_a_closed_form_too() {
+    let text = std::fs::read_to_string("scenarios/closed-form.toml").expect("it ships");
+    let text = text.replace("coding = \"7/14\"\nthreshold = 9", "coding = \"2/3\"").replace("12 h", "0 s");
+    let text = text.replace("nodes = 100000", "nodes = 3000").replace("segments = 7000", "segments = 1000");
+    let report = run(&Scenario::parse(&text, Path::new("p.toml"), Path::new(".")).expect("a good scenario"), 1);
+    let found = report.closed_form.unwrap_or_else(|| panic!("{:?}", report.no_closed_form));
+    assert_eq!(report.settings.threshold, 2);
+    assert!(found.standard_errors.is_some_and(|apart| apart.abs() < 4.0), "{found:?} {:?}", report.durability);
+}

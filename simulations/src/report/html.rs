@@ -5,7 +5,7 @@ use super::{Report, Spread, plots};
 
 const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}\
     table{border-collapse:collapse}td,th{padding:.2rem .8rem .2rem 0;vertical-align:top;text-align:left;\
-    border-bottom:1px solid #ddd}th{white-space:nowrap}svg{max-width:100%;height:auto;margin:.5rem 0;display:block}\
+    border-bottom:1px solid #ddd}th,td:first-child{white-space:nowrap}svg{max-width:100%;height:auto;margin:.5rem 0;display:block}\
     @media(prefers-color-scheme:dark){body{background:#fff}}";
 
 /// Text that is not markup.

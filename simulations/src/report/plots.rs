@@ -158,7 +158,7 @@ impl Area {
 /// Where the label of a dot meets nothing: beside it, above it or below it; nowhere where dots crowd. All points are in
 /// the table.
 fn free_place((x, y): (i32, i32), label: &str, taken: &[Area]) -> Option<Area> {
-    let (wide, tall) = (label.len() as i32 * 6, 12);
+    let (wide, tall) = (label.len() as i32 * 5, 12);
     let places = [
         (9, -6),
         (-9 - wide, -6),

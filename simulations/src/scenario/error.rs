@@ -120,20 +120,22 @@ impl<'t> Lines<'t> {
         let message = error.message().trim_end();
         let at = error.span().map_or(0, |span| span.start);
         let key = self.key_before(at);
-        let known = |wanted: &str| ALLOWED.iter().find(|(key, _)| *key == wanted);
-        let told =
-            if let Some(missing) = message.strip_prefix("missing field `").and_then(|rest| rest.strip_suffix('`')) {
-                match known(missing) {
-                    Some((key, allowed)) => format!("`{key}` is missing: {allowed}"),
-                    None => message.to_owned(),
-                }
-            } else if let (true, Some((key, allowed))) = (message.starts_with("invalid "), known(key)) {
-                format!("`{key}`: {}: allowed is {allowed}", message.split(", expected").next().unwrap_or(message))
-            } else if key.is_empty() || message.starts_with("unknown ") {
-                message.to_owned()
-            } else {
-                format!("`{key}`: {message}")
-            };
+        let known = |wanted: &str| ALLOWED.iter().find(|(key, _)| *key == wanted).map(|(_, allowed)| *allowed);
+        let told = match (message.strip_prefix("missing field `"), known(key)) {
+            (Some(missing), _) => {
+                let missing = missing.trim_end_matches('`');
+                let allowed = known(missing).unwrap_or("it is needed");
+                format!("`{missing}` is missing: {allowed}")
+            }
+            // What it says is allowed, or what keys there are.
+            _ if message.contains("allowed") || message.starts_with("unknown ") || key.is_empty() => message.to_owned(),
+            (None, Some(allowed)) => {
+                // What the parser would have is said in its own words.
+                let found = message.split(", expected").next().unwrap_or(message);
+                format!("`{key}`: {found}: allowed is {allowed}")
+            }
+            (None, None) => format!("`{key}`: {message}"),
+        };
         self.at(at, told)
     }
 

@@ -1,0 +1,67 @@
+//! Compares what real processes did with what the simulator says of the same config: reads the output of the tests
+//! `net_repair` and `net_cheats` (with `--no-capture`) and prints both figures side by side. Fails if they are more than
+//! 20% apart. `docs/simulations.md` has the command.
+
+use std::{error::Error, io::Read, path::Path, process::ExitCode};
+
+use commonhold_simulations::{Report, Scenario, run};
+
+/// How far apart they may be.
+const APART_MAX: f64 = 0.2;
+
+fn main() -> Result<ExitCode, Box<dyn Error>> {
+    let mut output = String::new();
+    std::io::stdin().read_to_string(&mut output)?;
+    let (repairs, cheats) = (simulated("process-repairs")?, simulated("process-tests")?);
+    let first = cheats.cheats.ok_or("the scenario has a cheat")?.first_days.mean * 86_400.0;
+
+    let seconds = |text: &str| text.trim().trim_end_matches('s').parse::<f64>().ok();
+    let after = |line: &str, before: &str| line.split_once(before).map(|(_, rest)| rest.to_owned());
+    let rounds: Vec<f64> = output.lines().filter_map(|line| seconds(&after(line, "held again after ")?)).collect();
+    let moved: Vec<[f64; 2]> = output.lines().filter_map(rebuilt_and_bytes).collect();
+    let [rebuilt, bytes] = moved.iter().fold([0.0, 0.0], |sum, one| [sum[0] + one[0], sum[1] + one[1]]);
+    let refusals: Vec<f64> = output
+        .lines()
+        .filter(|line| line.trim_start().starts_with("refuses "))
+        .filter_map(|line| seconds(after(line, " after ")?.split(' ').next()?))
+        .collect();
+
+    let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
+    let mut good = true;
+    for (name, count, measured, simulated) in [
+        (
+            "seconds until lost shards are held again",
+            rounds.len(),
+            mean(&rounds),
+            repairs.repair.thin_hours.mean * 3600.0,
+        ),
+        (
+            "bytes moved for each shard rebuilt",
+            moved.len(),
+            bytes / rebuilt,
+            repairs.repair.bytes as f64 / repairs.repair.shards_rebuilt as f64,
+        ),
+        ("seconds until a refusal is found", refusals.len(), mean(&refusals), first),
+    ] {
+        if count == 0 {
+            println!("{name}: not in the output; simulated {simulated:.2}");
+            continue;
+        }
+        let apart = measured / simulated - 1.0;
+        good &= apart.abs() <= APART_MAX;
+        println!("{name}: {measured:.2} in {count} rounds, simulated {simulated:.2}, {:+.1}%", apart * 100.0);
+    }
+    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn simulated(name: &str) -> Result<Report, Box<dyn Error>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios");
+    let scenario = Scenario::load(&folder.join(name).with_extension("toml"))?;
+    Ok(run(&scenario, scenario.seed))
+}
+
+/// Of a line as `3 repairs rebuilt 4 shards and moved 5 bytes`.
+fn rebuilt_and_bytes(line: &str) -> Option<[f64; 2]> {
+    let (rebuilt, rest) = line.split_once(" repairs rebuilt ")?.1.split_once(" shards and moved ")?;
+    Some([rebuilt.parse().ok()?, rest.strip_suffix(" bytes")?.parse().ok()?])
+}
