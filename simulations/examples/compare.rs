@@ -8,6 +8,8 @@ use commonhold_simulations::{Report, Scenario, run};
 
 /// How far apart they may be.
 const APART_MAX: f64 = 0.2;
+/// Shards that restore a segment of `net_repair`.
+const K: u8 = 3;
 
 fn main() -> Result<ExitCode, Box<dyn Error>> {
     let mut output = String::new();
@@ -18,8 +20,10 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     let seconds = |text: &str| text.trim().trim_end_matches('s').parse::<f64>().ok();
     let after = |line: &str, before: &str| line.split_once(before).map(|(_, rest)| rest.to_owned());
     let rounds: Vec<f64> = output.lines().filter_map(|line| seconds(&after(line, "held again after ")?)).collect();
-    let moved: Vec<[f64; 2]> = output.lines().filter_map(rebuilt_and_bytes).collect();
-    let [rebuilt, bytes] = moved.iter().fold([0.0, 0.0], |sum, one| [sum[0] + one[0], sum[1] + one[1]]);
+    let done: Vec<[f64; 2]> = output.lines().filter_map(repairs_and_rebuilt).collect();
+    let [begun, rebuilt] = done.iter().fold([0.0, 0.0], |sum, one| [sum[0] + one[0], sum[1] + one[1]]);
+    // A repair reads k shards, and sends what it rebuilds. In shards, since the test's segments are not alike in size.
+    let moved = |repairs: f64, rebuilt: f64| (f64::from(K) * repairs + rebuilt) / rebuilt;
     let refusals: Vec<f64> = output
         .lines()
         .filter(|line| line.trim_start().starts_with("refuses "))
@@ -36,10 +40,10 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
             repairs.repair.thin_hours.mean * 3600.0,
         ),
         (
-            "bytes moved for each shard rebuilt",
-            moved.len(),
-            bytes / rebuilt,
-            repairs.repair.bytes as f64 / repairs.repair.shards_rebuilt as f64,
+            "shards moved for each that is rebuilt",
+            done.len(),
+            moved(begun, rebuilt),
+            moved(repairs.repair.repairs as f64, repairs.repair.shards_rebuilt as f64),
         ),
         ("seconds until a refusal is found", refusals.len(), mean(&refusals), first),
     ] {
@@ -61,7 +65,8 @@ fn simulated(name: &str) -> Result<Report, Box<dyn Error>> {
 }
 
 /// Of a line as `3 repairs rebuilt 4 shards and moved 5 bytes`.
-fn rebuilt_and_bytes(line: &str) -> Option<[f64; 2]> {
-    let (rebuilt, rest) = line.split_once(" repairs rebuilt ")?.1.split_once(" shards and moved ")?;
-    Some([rebuilt.parse().ok()?, rest.strip_suffix(" bytes")?.parse().ok()?])
+fn repairs_and_rebuilt(line: &str) -> Option<[f64; 2]> {
+    let (repairs, rest) = line.split_once(" repairs rebuilt ")?;
+    let (rebuilt, _) = rest.split_once(" shards and moved ")?;
+    Some([repairs.trim().parse().ok()?, rebuilt.parse().ok()?])
 }

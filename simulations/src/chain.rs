@@ -137,7 +137,7 @@ impl Point {
         let lost = self.window_loss();
         // A cycle begins with those missing that died unnoticed at the end of the last.
         let mut up = lost * self.time_above_threshold(0);
-        for (unnoticed, chance) in (0..).zip(self.window_ends(self.n - self.threshold)) {
+        for (unnoticed, chance) in (0..=u8::MAX).zip(self.window_ends(self.n - self.threshold)) {
             up += chance * self.time_above_threshold(unnoticed);
         }
         Some(lost / (up + self.window_time()))

@@ -154,6 +154,21 @@ fn any_point(rng: &mut ChaCha8Rng, number: u32) -> (Point, f64) {
     (point, cycle * cycles)
 }
 
+/// As many shards as there can be, the threshold at both ends, and horizons of no time and of many lives: each answers.
+#[test]
+fn the_largest_codings_have_a_closed_form() {
+    for law in [RepairLaw::Exponential, RepairLaw::Fixed] {
+        for (k, m) in [(1, 1), (1, 254), (128, 128), (128, 192), (254, 254)] {
+            for (detection, time) in [(0.0, 3650.0), (1e-4, 1.0)] {
+                let point = point(k, 255, m, 60.0, detection, 0.5, law);
+                let (lost, rate) = (point.loss_by(time), point.loss_rate());
+                assert!(lost.is_some_and(|lost| (0.0..=1.0).contains(&lost)), "{point:?}: {lost:?}");
+                assert!(rate.is_some_and(|rate| rate >= 0.0 && rate.is_finite()), "{point:?}: {rate:?}");
+            }
+        }
+    }
+}
+
 /// A segment by itself, death by death, with no closed form, no steps and no policy: the oracle for what no chain
 /// answers. Lost by `time`?
 fn is_lost(point: &Point, time: f64, rng: &mut ChaCha8Rng) -> bool {
