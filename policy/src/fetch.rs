@@ -193,6 +193,7 @@ pub struct Fetch {
     mode: Mode,
     stewards: Stewards,
     retry: Retry,
+    /// How long the answers took, in order.
     answer_ms: Vec<u64>,
     failures: Vec<(ShardIndex, NodeId, Failure)>,
     slow_marked_at: Option<Timestamp>,
@@ -228,7 +229,12 @@ impl Fetch {
             return actions;
         }
         match event {
-            Event::Got { index, node } => self.answer_ms.extend(self.sources.answered(index, node, now)),
+            Event::Got { index, node } => {
+                if let Some(took_ms) = self.sources.answered(index, node, now) {
+                    let place = self.answer_ms.partition_point(|other_ms| *other_ms < took_ms);
+                    self.answer_ms.insert(place, took_ms);
+                }
+            }
             Event::Failed { index, node, failure } => {
                 if self.sources.failed(index, node, failure) {
                     self.failures.push((index, node, failure));
@@ -246,7 +252,7 @@ impl Fetch {
 
     fn settle(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
         self.mark_slow(now);
-        if self.missing().is_empty() {
+        if self.missing().next().is_none() {
             return self.end(Action::Complete(Complete::Direct), actions);
         }
         if let Mode::Direct = self.mode {
@@ -261,17 +267,16 @@ impl Fetch {
     }
 
     /// Wanted shards of which the wanted columns are not here.
-    fn missing(&self) -> Vec<(ShardIndex, Columns)> {
+    fn missing(&self) -> impl Iterator<Item = (ShardIndex, Columns)> {
         let wanted = self.want.shards.iter().map(|(index, columns)| (*index, *columns));
-        wanted.filter(|(index, columns)| !self.sources.has(*index, *columns)).collect()
+        wanted.filter(|(index, columns)| !self.sources.has(*index, *columns))
     }
 
     /// Asks for each missing shard, unless one has no good holder and decoding is the better way.
     fn read_directly(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
-        let missing = self.missing();
         let mut asks = Vec::new();
         let (mut only_bad, mut no_holder) = (false, false);
-        for &(index, columns) in &missing {
+        for (index, columns) in self.missing() {
             if self.sources.is_coming(index, columns) {
                 continue;
             }
@@ -284,7 +289,7 @@ impl Fetch {
             }
         }
         if only_bad || no_holder {
-            let Some(columns) = missing.iter().map(|(_, columns)| *columns).reduce(Columns::join) else { return };
+            let Some(columns) = self.missing().map(|(_, columns)| columns).reduce(Columns::join) else { return };
             let k = usize::from(self.want.coding.k());
             let (good, all) = self.usable(columns);
             if good >= k || (no_holder && (all >= k || self.stewards == Stewards::Answered)) {
@@ -320,7 +325,7 @@ impl Fetch {
     /// Asks for the same columns of as many shards as restore the missing ones.
     fn gather(&mut self, columns: Columns, now: Timestamp, actions: &mut Vec<Action>) {
         let k = usize::from(self.want.coding.k());
-        let missing: Vec<ShardIndex> = self.missing().into_iter().map(|(index, _)| index).collect();
+        let missing: Vec<ShardIndex> = self.missing().map(|(index, _)| index).collect();
         let (mut have, mut coming, mut askable) = (Vec::new(), 0, Vec::new());
         for index in self.sources.indices() {
             if self.sources.has(index, columns) {
@@ -393,31 +398,26 @@ impl Fetch {
 
     /// How long an ask may run before others are asked as well.
     fn patience_ms(&self, columns: Columns) -> u64 {
-        let mut sorted = self.answer_ms.clone();
-        sorted.sort_unstable();
-        match sorted.get(sorted.len() / 2) {
+        match self.answer_ms.get(self.answer_ms.len() / 2) {
             Some(median_ms) => SLOW_MS.max(median_ms.saturating_mul(2)),
             None => SLOW_FIRST_MS + columns.bytes() / SLOW_BYTES_PER_MS,
         }
     }
 
-    /// When each ask that runs becomes slow, soonest first.
-    fn slow_from(&self) -> Vec<(Timestamp, ShardIndex, NodeId)> {
-        let running = self.sources.running().filter(|ask| !ask.slow);
-        let mut slow_from: Vec<_> = running
-            .map(|ask| {
-                let patience_ms = self.patience_ms(ask.columns);
-                let again = self.slow_marked_at.map_or(Timestamp(0), |at| at.after_ms(patience_ms));
-                (ask.since.after_ms(patience_ms).max(again), ask.index, ask.node)
-            })
-            .collect();
-        slow_from.sort_unstable();
-        slow_from
+    /// When each ask that runs becomes slow.
+    fn slow_from(&self) -> impl Iterator<Item = (Timestamp, ShardIndex, NodeId)> {
+        self.sources.running().filter(|ask| !ask.slow).map(|ask| {
+            let patience_ms = self.patience_ms(ask.columns);
+            let again = self.slow_marked_at.map_or(Timestamp(0), |at| at.after_ms(patience_ms));
+            (ask.since.after_ms(patience_ms).max(again), ask.index, ask.node)
+        })
     }
 
     fn mark_slow(&mut self, now: Timestamp) {
-        let due = self.slow_from().into_iter().filter(|(at, ..)| *at <= now).take(SLOW_AT_ONCE);
-        for (_, index, node) in due {
+        let mut due: Vec<_> = self.slow_from().filter(|(at, ..)| *at <= now).collect();
+        // The slowest first.
+        due.sort_unstable();
+        for (_, index, node) in due.into_iter().take(SLOW_AT_ONCE) {
             self.sources.mark_slow(index, node);
             self.slow_marked_at = Some(now);
         }
@@ -426,7 +426,7 @@ impl Fetch {
     fn set_timer(&mut self, actions: &mut Vec<Action>) {
         let next = match self.retry {
             Retry::At(at) if self.sources.running().next().is_none() => Some(at),
-            Retry::At(_) | Retry::NotNeeded | Retry::Done => self.slow_from().first().map(|(at, ..)| *at),
+            Retry::At(_) | Retry::NotNeeded | Retry::Done => self.slow_from().map(|(at, ..)| at).min(),
         };
         if next != self.timer_at
             && let Some(at) = next
