@@ -82,6 +82,10 @@ fn nines(report: &Report) -> String {
     };
     let bound = if found.from_the_rarest > 0.5 { ", at least" } else { "" };
     match found.nines {
+        Some(nines) if found.is_extrapolation && found.per_year_at_once > 0.0 => {
+            let at_once = found.per_year_at_once;
+            format!("{:.1e} ({nines:.1} nines; {how}{bound}), and at once {at_once:.0e}", found.per_year)
+        }
         Some(nines) => format!("{:.1e} ({nines:.1} nines; {how}{bound})", found.per_year),
         None => "none seen, nothing to extrapolate from".to_owned(),
     }
@@ -117,7 +121,7 @@ fn losses(page: &mut String, reports: &[(&str, Report)]) -> std::fmt::Result {
     for (name, report) in reports {
         writeln!(page, "- **{name}**: {}.", report.source)?;
     }
-    writeln!(page)
+    writeln!(page, "\n{}", include_str!("durability/reads.md"))
 }
 
 fn costs(page: &mut String, reports: &[(&str, Report)]) -> std::fmt::Result {

@@ -130,8 +130,11 @@ pub struct Durability {
     pub per_year: f64,
     /// How `per_year` was found.
     pub method: Method,
-    /// It is no count, and what strikes many at once is in it only as far as it was seen.
+    /// It is no count, and what strikes many at once is in it only as far as it was seen: that is in `per_year_at_once`.
     pub is_extrapolation: bool,
+    /// Losses per segment and year that were to be expected of incidents in which many leave for good at once, each
+    /// holder as likely as any other. A few thin segments make up most of it: runs differ by a factor of ten to a hundred.
+    pub per_year_at_once: f64,
     /// -log10 of `per_year`; none if nothing was lost and nothing can be said.
     pub nines: Option<f64>,
     /// The part of the estimate that comes from its largest hundredth of windows: above one half it is a lower bound.
@@ -359,6 +362,7 @@ fn durability(scenario: &Scenario, all: &Tally, scatter: f64) -> Durability {
         per_year: expected,
         method,
         is_extrapolation: method != Method::Counted,
+        per_year_at_once: all.lost_at_once / (years * all.watched as f64 / trials.max(1.0)).max(f64::MIN_POSITIVE),
         nines: (expected > 0.0).then(|| -expected.log10()),
         from_the_rarest,
     }

@@ -43,6 +43,8 @@ pub(crate) struct Tally {
     /// Milliseconds from leaving to being given up.
     pub(crate) detections: Vec<f32>,
     pub(crate) windows: Vec<Window>,
+    /// Watched segments that were to be expected to be lost with the many that left at once.
+    pub(crate) lost_at_once: f64,
     /// Segments whose windows are watched.
     pub(crate) watched: u64,
     /// Bytes of repair traffic per node and day.
@@ -81,6 +83,7 @@ impl Default for Tally {
             cheat_delays: Vec::new(),
             detections: Vec::new(),
             windows: Vec::new(),
+            lost_at_once: 0.0,
             watched: 0,
             traffic: Vec::new(),
             alive_at_end: vec![0; 256],
@@ -128,6 +131,7 @@ impl Tally {
         self.cheats_found += other.cheats_found;
         self.detections.extend(other.detections);
         self.windows.extend(other.windows);
+        self.lost_at_once += other.lost_at_once;
         self.watched += other.watched;
         self.traffic.extend(other.traffic);
         for (sum, count) in self.alive_at_end.iter_mut().zip(other.alive_at_end) {

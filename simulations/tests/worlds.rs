@@ -93,6 +93,18 @@ fn dropped_shards_are_found_and_rebuilt() {
     assert!(report.repair.shards_rebuilt > 300 && report.durability.lost == 0, "{:?}", report.repair);
 }
 
+/// A fifth of all nodes goes at once: no segment is lost, and how likely each was to be is told.
+#[test]
+fn what_strikes_many_is_expected_to_lose_what_chance_says_though_nothing_was_lost() {
+    let rest =
+        "[[population]]\nname = \"a\"\nlifetime = { law = \"never\" }\n[[incident]]\nat = \"5 d\"\nshare = 0.2\n";
+    let found = network(2000, 200, "10/20", 10, rest).durability;
+    let expected = commonhold_simulations::chain::binomial_tail(20, 11, 0.2) * 365.25 / 10.0;
+    assert!(found.lost == 0 && found.is_extrapolation, "{found:?}");
+    let told = found.per_year_at_once;
+    assert!((0.5..2.0).contains(&(told / expected)), "{told} against {expected}");
+}
+
 /// With fewer nodes than n a segment rests at what can be had, and is not repaired again and again.
 #[test]
 fn without_room_a_segment_rests() {

@@ -141,5 +141,10 @@ fn loss_per_year(report: &Report) -> String {
     };
     let bound =
         if lost.from_the_rarest > 0.5 { "; a few windows make up most of it: take it as a lower bound" } else { "" };
-    format!("{:.3e} of segments{nines} ({method}{bound})", lost.per_year)
+    let at_once = match lost.per_year_at_once {
+        nothing if nothing <= 0.0 => String::new(),
+        expected => format!("; and {expected:.3e} were to be expected where many left at once"),
+    };
+    let at_once = if lost.is_extrapolation { at_once } else { String::new() };
+    format!("{:.3e} of segments{nines} ({method}{bound}){at_once}", lost.per_year)
 }

@@ -3,6 +3,7 @@
 use rand::{Rng, seq::IndexedRandom};
 
 use super::World;
+use crate::chain;
 
 impl World<'_> {
     pub(super) fn incident(&mut self, number: usize) {
@@ -15,12 +16,34 @@ impl World<'_> {
             struck = struck.choose_multiple(&mut self.rng, count as usize).copied().collect();
         }
         let until = incident.lasts.map(|lasts| self.later(lasts.ms()));
+        if until.is_none() {
+            self.expect_losses(struck.len() as f64 / self.members.len().max(1) as f64);
+        }
         for node in struck {
             match until {
                 Some(until) => self.outage(node, until),
                 None => self.leaves_alone(node),
             }
         }
+    }
+
+    /// The part `share` of all nodes is about to go for good: how likely is each watched segment lost with them? Far too
+    /// seldom to be seen, mostly.
+    fn expect_losses(&mut self, share: f64) {
+        let k = self.coding.k();
+        let watched = (0..self.segments.len() as u32).filter(|segment| self.is_watched(*segment));
+        let standing = watched.map(|segment| self.count_alive(segment)).filter(|alive| *alive >= k);
+        let lost: f64 = standing.map(|alive| chain::binomial_tail(alive, alive - k + 1, share)).sum();
+        self.tally.lost_at_once += lost;
+    }
+
+    /// Indices of which a real copy is on a disk that is there; of a lost segment there is none.
+    fn count_alive(&self, segment: u32) -> u8 {
+        let claims = self.segments[segment as usize].health.claims().iter();
+        let mut alive: Vec<u8> = claims.filter(|claim| self.is_real(claim.node)).map(|claim| claim.index.0).collect();
+        alive.sort_unstable();
+        alive.dedup();
+        alive.len() as u8
     }
 
     fn is_struck(&self, number: usize, node: u32, salt: u64) -> bool {
