@@ -154,11 +154,12 @@ pub(crate) fn order_beside<'a, N: Copy + 'a, D: Clone + Ord + 'a>(
     is_taken: impl Fn(&D) -> bool,
 ) -> impl Iterator<Item = Place<N, D>> {
     let mut drawn = draw(rng, candidates);
+    // Asked once of each: a sort would ask again with each comparison.
+    for drawn in &mut drawn {
+        drawn.shares = drawn.in_domain > 1 || is_taken(&drawn.candidate.domain);
+    }
     // Stable, so the draw decides among equals.
-    drawn.sort_by_key(|drawn| {
-        let shares = drawn.in_domain > 1 || is_taken(&drawn.candidate.domain);
-        (shares, drawn.failed, drawn.in_domain)
-    });
+    drawn.sort_by_key(|drawn| (drawn.shares, drawn.failed, drawn.in_domain));
     drawn.into_iter().map(|drawn| place(drawn.candidate))
 }
 
@@ -199,6 +200,8 @@ fn spread<N, D>(mut drawn: Vec<Drawn<'_, N, D>>) -> Vec<&Candidate<N, D>> {
 /// A candidate as it was drawn.
 struct Drawn<'a, N, D> {
     failed: bool,
+    /// Its domain has a shard already.
+    shares: bool,
     /// Its place among those of its domain, from 1.
     in_domain: u32,
     key: f64,
@@ -216,7 +219,13 @@ fn draw<'a, N, D: Ord>(
         .map(|candidate| {
             let uniform: f64 = rng.random();
             let key = -(1.0 - uniform).ln() / candidate.free_bytes.max(1) as f64;
-            Drawn { failed: candidate.standing == Standing::RecentlyFailed, in_domain: 1, key, candidate }
+            Drawn {
+                failed: candidate.standing == Standing::RecentlyFailed,
+                shares: false,
+                in_domain: 1,
+                key,
+                candidate,
+            }
         })
         .collect();
     drawn.sort_by(|a, b| a.failed.cmp(&b.failed).then(a.key.total_cmp(&b.key)));

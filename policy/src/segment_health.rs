@@ -163,8 +163,7 @@ impl<N: Copy + Eq> SegmentHealth<N> {
 
     /// The state of a shard.
     pub fn state(&self, index: ShardIndex) -> ShardState {
-        let claims = &self.claims[self.range(index)];
-        claims.iter().map(|claim| claim.state.shard()).min().unwrap_or(ShardState::Unclaimed)
+        best(&self.claims[self.range(index)])
     }
 
     /// Shards that are lost with as many claims as a record holds, lost ones among them: one of these has to leave it
@@ -225,10 +224,12 @@ impl<N: Copy + Eq> SegmentHealth<N> {
             Outcome::Unreachable => return false,
         };
         let range = self.range(index);
-        let Some(claim) = self.claims[range].iter().position(|claim| claim.node == node) else { return false };
-        let (before, at) = (self.state(index), self.range(index).start + claim);
-        self.claims[at].state = state;
-        self.recount(index, before)
+        let claims = &mut self.claims[range];
+        let Some(at) = claims.iter().position(|claim| claim.node == node) else { return false };
+        let before = best(claims);
+        claims[at].state = state;
+        let after = best(claims);
+        self.count(before, after)
     }
 
     /// A holder is silent; true if the counters changed.
@@ -254,9 +255,10 @@ impl<N: Copy + Eq> SegmentHealth<N> {
     pub fn release(&mut self, index: ShardIndex, node: N) -> bool {
         let range = self.range(index);
         let Some(at) = self.claims[range.clone()].iter().position(|claim| claim.node == node) else { return false };
-        let before = self.state(index);
+        let before = best(&self.claims[range.clone()]);
         self.claims.remove(range.start + at);
-        self.recount(index, before)
+        let after = best(&self.claims[range.start..range.end - 1]);
+        self.count(before, after)
     }
 
     fn each_of(&mut self, node: N, next: impl Fn(ClaimState) -> ClaimState) -> bool {
@@ -273,13 +275,23 @@ impl<N: Copy + Eq> SegmentHealth<N> {
     }
 
     fn range(&self, index: ShardIndex) -> std::ops::Range<usize> {
-        let start = self.claims.partition_point(|claim| claim.index < index);
+        // Most indices have one claim, so it lies where its number says, or some before that.
+        let mut start = self.claims.len().min(index.0.into());
+        while start > 0 && self.claims[start - 1].index >= index {
+            start -= 1;
+        }
+        let before = self.claims[start..].iter().take_while(|claim| claim.index < index).count();
+        let start = start + before;
         let count = self.claims[start..].iter().take_while(|claim| claim.index == index).count();
         start..start + count
     }
 
     fn recount(&mut self, index: ShardIndex, before: ShardState) -> bool {
         let after = self.state(index);
+        self.count(before, after)
+    }
+
+    fn count(&mut self, before: ShardState, after: ShardState) -> bool {
         *self.counter(before) -= 1;
         *self.counter(after) += 1;
         before != after
@@ -293,4 +305,9 @@ impl<N: Copy + Eq> SegmentHealth<N> {
             ShardState::Unclaimed => &mut self.counters.unclaimed,
         }
     }
+}
+
+/// The state of a shard that these claim.
+fn best<N>(claims: &[Claimed<N>]) -> ShardState {
+    claims.iter().map(|claim| claim.state.shard()).min().unwrap_or(ShardState::Unclaimed)
 }

@@ -1,6 +1,6 @@
-//! Simulated time on one core: the time for each event in networks of 10^4 to 10^6 nodes, ten segments of 20/40 a node.
-//! `year 1000000` goes up to a million nodes (12 GiB); the default is what takes seconds. Up to 100,000 nodes it is a
-//! year, in larger networks a part of one with about as many events.
+//! Simulated time on one core: the time for each event in networks of 10^4 to 10^6 nodes, ten segments of 20/40 a node,
+//! two in the largest. `year 1000000` plays them all, `year 1000000 300000` those from 300,000 nodes; the default is
+//! what takes seconds. Up to 100,000 nodes it is a year, in larger networks a part of one.
 //!
 //! Processor time counts, since other processes may want the core too. That of an event is without what it takes to
 //! place all segments at the start.
@@ -10,19 +10,22 @@ use std::{path::Path, time::Instant};
 use commonhold_simulations::{Report, Scenario, run};
 
 const SPEED: &str = include_str!("../scenarios/speed.toml");
-const YEAR_NODES: u32 = 100_000;
+/// Nodes, segments of each node, and days.
+const SIZES: [(u32, u32, u32); 5] =
+    [(10_000, 10, 365), (30_000, 10, 365), (100_000, 10, 365), (300_000, 10, 60), (1_000_000, 2, 60)];
 
 fn main() {
-    let most = std::env::args().skip(1).find_map(|argument| argument.parse::<u32>().ok()).unwrap_or(10_000);
+    let mut bounds = std::env::args().skip(1).filter_map(|argument| argument.parse::<u32>().ok());
+    let (most, least) = (bounds.next().unwrap_or(10_000), bounds.next().unwrap_or(0));
     let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("a thread");
-    for nodes in [10_000, 30_000, 100_000, 300_000, 1_000_000].into_iter().filter(|nodes| *nodes <= most) {
-        let days = 365 * YEAR_NODES / nodes.max(YEAR_NODES);
-        let (_, placing, _) = pool.install(|| play(nodes, "1 ms"));
-        let (report, processor, wall) = pool.install(|| play(nodes, &format!("{days} d")));
+    for (nodes, each_holds, days) in SIZES.into_iter().filter(|(nodes, ..)| (least..=most).contains(nodes)) {
+        let segments = nodes * each_holds;
+        let (_, placing, _) = pool.install(|| play(nodes, segments, "1 ms"));
+        let (report, processor, wall) = pool.install(|| play(nodes, segments, &format!("{days} d")));
         let each = (processor - placing).max(0.0) / report.events as f64 * 1e6;
         println!(
-            "{nodes:>8} nodes, {days:>3} d: {wall:>6.1} s, {processor:>6.1} s of processor time, {placing:.1} of them to \
-             place; {:>9} events, {each:.2} µs each; {} MiB at most",
+            "{nodes:>8} nodes, {segments:>8} segments, {days:>3} d: {wall:>6.1} s, {processor:>6.1} s of processor time, \
+             {placing:.1} of them to place; {:>9} events, {each:.2} µs each; {} MiB at most",
             report.events,
             resident_mib()
         );
@@ -30,10 +33,10 @@ fn main() {
 }
 
 /// The report, and the seconds of processor time and of the clock that it took.
-fn play(nodes: u32, duration: &str) -> (Report, f64, f64) {
+fn play(nodes: u32, segments: u32, duration: &str) -> (Report, f64, f64) {
     let text = SPEED
         .replace("nodes = 100000", &format!("nodes = {nodes}"))
-        .replace("segments = 1000000", &format!("segments = {}", nodes * 10))
+        .replace("segments = 1000000", &format!("segments = {segments}"))
         .replace("duration = \"1 year\"", &format!("duration = \"{duration}\""));
     let scenario = Scenario::parse(&text, Path::new("speed.toml"), Path::new(".")).expect("a good scenario");
     let (begun, used) = (Instant::now(), processor_seconds());

@@ -10,6 +10,7 @@ mod holders;
 mod incidents;
 mod losses;
 mod repairs;
+mod shards;
 
 use commonhold_policy::{
     audit::schedule::Rate,
@@ -20,6 +21,7 @@ use commonhold_policy::{
 use commonhold_protocol::{Coding, Timestamp};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use shards::{Held, List, Pool};
 
 use crate::{
     distribution::Distribution,
@@ -54,13 +56,6 @@ pub(crate) enum What {
     Sample,
 }
 
-/// A shard on a node's disk.
-#[derive(Debug, Clone, Copy)]
-struct Held {
-    segment: u32,
-    index: u8,
-}
-
 const ON: u8 = 1;
 const OUTAGE: u8 = 2;
 const GONE: u8 = 4;
@@ -80,12 +75,18 @@ struct Nodes {
     born: Vec<f64>,
     gone_at: Vec<u64>,
     life: Vec<NodeLife>,
-    free_bytes: Vec<u64>,
-    sent: Vec<u64>,
-    received: Vec<u64>,
-    held: Vec<Vec<Held>>,
+    disk: Vec<Disk>,
     /// Where it stands among the members.
     place: Vec<u32>,
+}
+
+/// A node's disk and link: what a repair touches of a node that it may move bytes to lies together.
+#[derive(Debug)]
+struct Disk {
+    free_bytes: u64,
+    sent: u64,
+    received: u64,
+    held: List,
 }
 
 /// A segment: what is touched together lies together.
@@ -97,14 +98,30 @@ struct Segment {
     timer_at: u64,
     /// The one repair that counts.
     repair: u16,
+}
+
+/// What is truly there of a segment. By itself, since all that is held by a node that dies is counted down at once: a
+/// segment is hundreds of bytes somewhere in gigabytes, this is two in a few megabytes.
+#[derive(Debug, Clone, Copy)]
+struct Truth {
     /// Indices of which a real shard is on the disk of a node that has not left for good.
     alive: u8,
     lost: bool,
-    placed_at: u64,
-    /// Since when fewer than n are alive, if it is watched; not a number if all are.
+    /// Some index may have more than one claim.
+    doubled: bool,
+}
+
+/// Since when a segment that is watched is thin, in milliseconds.
+#[derive(Debug, Clone, Copy)]
+struct Thin {
+    /// Since when fewer than n are alive; not a number if all are.
     dipped_at: f64,
     /// Since when no more than the threshold are alive.
     crossed_at: f64,
+}
+
+impl Thin {
+    const NEVER: Self = Self { dipped_at: f64::NAN, crossed_at: f64::NAN };
 }
 
 /// One run.
@@ -122,6 +139,13 @@ pub(crate) struct World<'s> {
     nodes: Nodes,
     members: Vec<u32>,
     segments: Vec<Segment>,
+    truth: Vec<Truth>,
+    placed_at: Vec<u64>,
+    /// Of those that are watched: one of `watch_each`.
+    thin: Vec<Thin>,
+    pool: Pool,
+    /// No two nodes share a domain.
+    apart: bool,
     /// There are so many nodes and domains that each repair finds room.
     ample: bool,
     /// Segments that wait for room, where it is not ample.
@@ -156,6 +180,11 @@ impl<'s> World<'s> {
             nodes: Nodes::default(),
             members: Vec::new(),
             segments: Vec::with_capacity(segment_count as usize),
+            truth: Vec::with_capacity(segment_count as usize),
+            placed_at: Vec::with_capacity(segment_count as usize),
+            thin: Vec::new(),
+            pool: Pool::with_capacity(node_count as usize, segment_count as usize * usize::from(coding.n())),
+            apart: scenario.population.iter().all(|population| *population.per_domain.get_ref() <= 1),
             ample: false,
             resting: std::collections::BTreeSet::new(),
             watch_each: (segment_count / WATCHED).max(1),
@@ -248,8 +277,17 @@ impl<'s> World<'s> {
         segment.is_multiple_of(self.watch_each)
     }
 
+    fn watched(&mut self, segment: u32) -> Option<&mut Thin> {
+        self.is_watched(segment).then(|| &mut self.thin[(segment / self.watch_each) as usize])
+    }
+
+    /// A node's failure domain.
+    fn domain(&self, node: u32) -> u32 {
+        if self.apart { own_domain(node) } else { self.nodes.domain[node as usize] }
+    }
+
     fn domain_count(&self) -> usize {
-        let mut domains: Vec<u32> = self.members.iter().map(|node| self.nodes.domain[*node as usize]).collect();
+        let mut domains: Vec<u32> = self.members.iter().map(|node| self.domain(*node)).collect();
         domains.sort_unstable();
         domains.dedup();
         domains.len()
@@ -282,8 +320,7 @@ impl<'s> World<'s> {
             let groups = ((peers / f64::from(size)).ceil() as u32).max(1);
             (u32::from(number) << 24) | rng.random_range(0..groups)
         };
-        // Above all groups' numbers, so that a node of its own shares with nobody.
-        let own = u32::MAX - node;
+        let own = own_domain(node);
         let (per_domain, per_operator) = (*population.per_domain.get_ref(), *population.per_operator.get_ref());
         let domain = if per_domain > 1 { group(&mut self.rng, per_domain) } else { own };
         let operator = if per_operator > 1 { group(&mut self.rng, per_operator) } else { own };
@@ -305,10 +342,7 @@ impl<'s> World<'s> {
         self.nodes.born.push(self.now as f64 - age);
         self.nodes.gone_at.push(u64::MAX);
         self.nodes.life.push(NodeLife::new(self.scenario.audit.grace.as_ms()));
-        self.nodes.free_bytes.push(population.disk.0);
-        self.nodes.sent.push(0);
-        self.nodes.received.push(0);
-        self.nodes.held.push(Vec::new());
+        self.nodes.disk.push(Disk { free_bytes: population.disk.0, sent: 0, received: 0, held: List::EMPTY });
         self.nodes.place.push(self.members.len() as u32);
         self.members.push(node);
         self.queue.push(self.later(rest), What::Leaves { node });
@@ -363,7 +397,7 @@ impl<'s> World<'s> {
         let count = self.segments.len() as u32;
         for _ in 0..SAMPLED_SEGMENTS.min(count) {
             let segment = self.rng.random_range(0..count);
-            if self.segments[segment as usize].lost {
+            if self.truth[segment as usize].lost {
                 continue;
             }
             self.tally.reads += 1;
@@ -386,6 +420,11 @@ impl<'s> World<'s> {
         }
         count
     }
+}
+
+/// The domain of a node that shares with nobody: above all groups' numbers.
+fn own_domain(node: u32) -> u32 {
+    u32::MAX - node
 }
 
 /// Lives of one population, to meet nodes in the middle of: long lives are met more often.

@@ -14,7 +14,7 @@ use commonhold_policy::{
 use commonhold_protocol::ShardIndex;
 use rand::Rng;
 
-use super::{GONE, What, World};
+use super::{GONE, LIAR, What, World};
 use crate::scenario::Cheat;
 
 /// What is remembered of cheats, to say how long they went unnoticed.
@@ -33,8 +33,7 @@ impl World<'_> {
         for place in 0..self.members.len() {
             let node = self.members[place];
             if let Some(Cheat::Drop { .. }) = self.population(node).cheat {
-                for shard in 0..self.nodes.held[node as usize].len() {
-                    let held = self.nodes.held[node as usize][shard];
+                for held in self.held(node) {
                     self.draw_detection(held.segment, held.index, node);
                 }
             }
@@ -43,6 +42,9 @@ impl World<'_> {
 
     /// Draws when it is found that a shard is not what it should be, if its holder cheats and audits can find it.
     pub(super) fn draw_detection(&mut self, segment: u32, index: u8, node: u32) {
+        if self.nodes.flags[node as usize] & LIAR == 0 {
+            return;
+        }
         let Some(Cheat::Drop { lost, wrong }) = self.population(node).cheat else { return };
         self.cheats.since.entry(node).or_insert(Some(self.now));
         self.cheats.taken.insert((node, segment, index), self.now);
@@ -53,7 +55,7 @@ impl World<'_> {
             stewards: STEWARDS,
             shards: 1,
             auditors: STEWARDS as u64,
-            groups_asked: self.rate.groups(self.nodes.held[node as usize].len() as u64),
+            groups_asked: self.rate.groups(self.nodes.disk[node as usize].held.len().into()),
             shard_groups: schedule::shard_groups(self.shard_bytes),
             lost: lost.0,
             contained_ms: if wrong { 0 } else { detection::contained_ms(self.rate) },
@@ -75,8 +77,8 @@ impl World<'_> {
         let Some(Cheat::Drop { lost, .. }) = self.population(node).cheat else { return };
         // The steward that found it keeps the record of another of its shards with this chance.
         let known = (STEWARDS as f64 / self.members.len() as f64).min(1.0);
-        let held = self.nodes.held[at].len();
-        let asked = self.rate.groups(held as u64);
+        let held = self.held(node);
+        let asked = self.rate.groups(held.len() as u64);
         let finds = detection::detection_chance(lost.0, u64::from(asked)) * known;
         if finds <= 0.0 {
             return;
@@ -88,7 +90,7 @@ impl World<'_> {
             // The cast saturates.
             let passed = if finds < 1.0 { (uniform.ln() / (-finds).ln_1p()) as usize } else { 0 };
             next = next.saturating_add(passed);
-            let Some(shard) = self.nodes.held[at].get(next).copied() else { return };
+            let Some(shard) = held.get(next).copied() else { return };
             self.is_found(shard.segment, node, shard.index);
             next += 1;
         }
@@ -96,8 +98,8 @@ impl World<'_> {
 
     /// Counts a shard as lost; false if it was already, or is held no more.
     fn is_found(&mut self, segment: u32, node: u32, index: u8) -> bool {
-        let here = &mut self.segments[segment as usize];
-        if here.lost || !here.health.audited(ShardIndex(index), node, Outcome::Refused) {
+        let health = &mut self.segments[segment as usize].health;
+        if self.truth[segment as usize].lost || !health.audited(ShardIndex(index), node, Outcome::Refused) {
             return false;
         }
         self.tally.cheats_found += 1;

@@ -3,7 +3,7 @@
 use commonhold_policy::life::{Action, Event, Life};
 use commonhold_protocol::ShardIndex;
 
-use super::{AHEAD, GONE, ON, OUTAGE, What, World};
+use super::{AHEAD, GONE, Held, ON, OUTAGE, What, World};
 
 impl World<'_> {
     /// A node leaves for good, its disk with it; a newcomer takes its place in the network, not its shards.
@@ -27,26 +27,19 @@ impl World<'_> {
         self.nodes.flags[at] |= GONE;
         self.nodes.gone_at[at] = self.now;
         self.tally.left += 1;
-        self.tally.node_traffic(
-            self.nodes.sent[at] + self.nodes.received[at],
-            self.now as f64 - self.nodes.born[at].max(0.0),
-        );
+        let disk = &self.nodes.disk[at];
+        self.tally.node_traffic(disk.sent + disk.received, self.now as f64 - self.nodes.born[at].max(0.0));
         let place = self.nodes.place[at] as usize;
         self.members.swap_remove(place);
         if let Some(moved) = self.members.get(place) {
             self.nodes.place[*moved as usize] = place as u32;
         }
 
-        let held = std::mem::take(&mut self.nodes.held[at]);
         if self.population(node).cheat.is_none() {
-            for shards in held.chunks(AHEAD) {
-                self.touch(shards.iter().map(|shard| shard.segment));
-                for shard in shards {
-                    self.shard_died(shard.segment, shard.index);
-                }
+            for shard in self.held(node) {
+                self.shard_died(shard.segment, shard.index);
             }
         }
-        self.nodes.held[at] = held;
         match self.nodes.life[at].life() {
             Life::Up => self.live(node, Event::Silent, u64::MAX),
             // Its timer may not have been set, since it was to return before.
@@ -145,13 +138,16 @@ impl World<'_> {
     fn shards_lost(&mut self, node: u32) {
         let at = node as usize;
         let gone = self.nodes.flags[at] & GONE != 0;
-        let held = std::mem::take(&mut self.nodes.held[at]);
+        let held = self.held(node);
+        if gone {
+            self.pool.clear(&mut self.nodes.disk[at].held);
+        }
         for (number, shard) in held.iter().enumerate() {
             if number.is_multiple_of(AHEAD) {
                 self.touch(held[number..].iter().take(AHEAD).map(|shard| shard.segment));
             }
             let segment = shard.segment as usize;
-            if self.segments[segment].lost {
+            if self.truth[segment].lost {
                 continue;
             }
             if gone {
@@ -162,28 +158,30 @@ impl World<'_> {
             }
             self.assess(shard.segment);
         }
-        if !gone {
-            self.nodes.held[at] = held;
-        }
     }
 
     /// A node is back that was counted as lost: what was not rebuilt meanwhile counts again, the rest is surplus.
     fn returned(&mut self, node: u32) {
-        let held = std::mem::take(&mut self.nodes.held[node as usize]);
+        let held = self.held(node);
         let mut kept = Vec::with_capacity(held.len());
         for shard in held {
-            if self.segments[shard.segment as usize].lost {
+            if self.truth[shard.segment as usize].lost {
                 continue;
             }
             if self.counts_again(shard.segment, shard.index, node) {
                 kept.push(shard);
             } else {
                 self.tally.surplus_shards += 1;
-                self.nodes.free_bytes[node as usize] += self.shard_bytes;
+                self.nodes.disk[node as usize].free_bytes += self.shard_bytes;
             }
             self.assess(shard.segment);
         }
-        self.nodes.held[node as usize] = kept;
+        self.pool.replace(&mut self.nodes.disk[node as usize].held, &kept);
         self.room_grew(node);
+    }
+
+    /// All shards on a node's disk.
+    pub(super) fn held(&self, node: u32) -> Vec<Held> {
+        self.pool.shards(self.nodes.disk[node as usize].held)
     }
 }

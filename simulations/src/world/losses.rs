@@ -1,6 +1,6 @@
 //! What is truly there, which no node knows; and what is learned of losses too rare to be seen.
 
-use super::{GONE, LIAR, World};
+use super::{GONE, LIAR, Thin, World, repairs::claimed};
 use crate::{chain, distribution::Distribution, tally::Window};
 
 impl World<'_> {
@@ -13,24 +13,27 @@ impl World<'_> {
     /// A real shard is gone with its node.
     pub(super) fn shard_died(&mut self, segment: u32, index: u8) {
         let at = segment as usize;
-        if self.segments[at].lost {
+        if self.truth[at].lost {
             return;
         }
         // Where each index has one claim there is no other copy, and the claims need not be looked through.
-        let health = &self.segments[at].health;
-        let claimed = usize::from(self.coding.n() - health.counters().unclaimed);
-        if health.claims().len() > claimed && self.is_alive(segment, index) {
-            return;
-        }
-        self.segments[at].alive -= 1;
-        self.tally.shards_died += 1;
-        let alive = self.segments[at].alive;
-        if self.is_watched(segment) {
-            if self.segments[at].dipped_at.is_nan() {
-                self.segments[at].dipped_at = self.now as f64;
+        if self.truth[at].doubled {
+            let health = &self.segments[at].health;
+            self.truth[at].doubled = health.claims().len() > claimed(self.coding, health.counters());
+            if self.is_alive(segment, index) {
+                return;
             }
-            if alive <= self.threshold && self.segments[at].crossed_at.is_nan() {
-                self.segments[at].crossed_at = self.now as f64;
+        }
+        self.truth[at].alive -= 1;
+        self.tally.shards_died += 1;
+        let alive = self.truth[at].alive;
+        let (now, threshold) = (self.now as f64, self.threshold);
+        if let Some(thin) = self.watched(segment) {
+            if thin.dipped_at.is_nan() {
+                thin.dipped_at = now;
+            }
+            if alive <= threshold && thin.crossed_at.is_nan() {
+                thin.crossed_at = now;
             }
         }
         if alive < self.coding.k() {
@@ -40,16 +43,16 @@ impl World<'_> {
 
     pub(super) fn segment_lost(&mut self, segment: u32) {
         let at = segment as usize;
-        self.segments[at].lost = true;
+        self.truth[at].lost = true;
         self.tally.lost += 1;
-        self.tally.at_risk_ms += (self.now - self.segments[at].placed_at) as f64;
+        self.tally.at_risk_ms += (self.now - self.placed_at[at]) as f64;
         let claims = std::mem::replace(
             &mut self.segments[at].health,
             commonhold_policy::segment_health::SegmentHealth::new(self.coding),
         );
         for claim in claims.claims() {
             if self.nodes.flags[claim.node as usize] & GONE == 0 {
-                self.nodes.free_bytes[claim.node as usize] += self.shard_bytes;
+                self.nodes.disk[claim.node as usize].free_bytes += self.shard_bytes;
             }
         }
         if self.scenario.network.renew_lost {
@@ -59,13 +62,13 @@ impl World<'_> {
 
     /// A repair ends the time in which a watched segment was thin: how likely would it have been lost in it?
     pub(super) fn window_ends(&mut self, segment: u32) {
-        let at = segment as usize;
-        if !self.is_watched(segment) || self.segments[at].dipped_at.is_nan() {
+        // A window is counted once, though a repair that finds too little room may leave the segment thin.
+        let thin = self.watched(segment).map(|thin| std::mem::replace(thin, Thin::NEVER));
+        let Some(Thin { dipped_at, crossed_at: crossed }) = thin.filter(|thin| !thin.dipped_at.is_nan()) else {
             return;
-        }
+        };
         let (n, k, m) = (self.coding.n(), self.coding.k(), self.threshold);
-        let crossed = self.segments[at].crossed_at;
-        let since = if crossed.is_nan() { self.segments[at].dipped_at } else { crossed };
+        let since = if crossed.is_nan() { dipped_at } else { crossed };
         let lasted = self.now as f64 - since;
         let death = self.mean_death_chance(segment, since, lasted);
         let false_shards = self.false_shards(segment);
@@ -77,9 +80,6 @@ impl World<'_> {
         };
         let window = Window { crossed: !crossed.is_nan(), lasted, false_shards, chance };
         self.tally.windows.push(window);
-        // A window is counted once, though a repair that finds too little room may leave the segment thin.
-        self.segments[at].dipped_at = f64::NAN;
-        self.segments[at].crossed_at = f64::NAN;
     }
 
     /// Shards of a segment that count, and that their holders do not have.
@@ -115,20 +115,21 @@ impl World<'_> {
         let end = self.end as f64;
         for at in 0..self.segments.len() {
             self.tally.segments += 1;
-            if !self.segments[at].lost {
+            if !self.truth[at].lost {
                 let holders =
                     self.segments[at].health.claims().iter().map(|claim| self.nodes.flags[claim.node as usize]);
                 self.tally.shards_on_disks += holders.filter(|flags| flags & GONE == 0).count() as u64;
-                self.tally.at_risk_ms += end - self.segments[at].placed_at as f64;
-                self.tally.alive_at_end[usize::from(self.segments[at].alive)] += 1;
+                self.tally.at_risk_ms += end - self.placed_at[at] as f64;
+                self.tally.alive_at_end[usize::from(self.truth[at].alive)] += 1;
                 self.tally.standing_at_end += u64::from(self.segments[at].health.counters().standing());
             }
         }
         for place in 0..self.members.len() {
             let at = self.members[place] as usize;
             let here = end - self.nodes.born[at].max(0.0);
-            self.tally.node_traffic(self.nodes.sent[at] + self.nodes.received[at], here);
-            self.tally.shards_held += self.nodes.held[at].len() as u64;
+            let disk = &self.nodes.disk[at];
+            self.tally.node_traffic(disk.sent + disk.received, here);
+            self.tally.shards_held += u64::from(disk.held.len());
         }
         self.tally.nodes_at_end = self.members.len() as u64;
         self.tally.watched = u64::from(self.segments.len() as u32).div_ceil(u64::from(self.watch_each));

@@ -10,13 +10,13 @@ use commonhold_policy::{
         plan::{self, Helper, RepairPlan},
     },
     reputation::Trust,
-    segment_health::{ClaimState, Claimed, SegmentHealth, Source},
+    segment_health::{ClaimState, Claimed, Counters, SegmentHealth, ShardState, Source},
     surplus,
 };
-use commonhold_protocol::{NodeId, ShardIndex, Timestamp};
+use commonhold_protocol::{Coding, NodeId, ShardIndex, Timestamp};
 use rand::Rng;
 
-use super::{Held, Segment, What, World};
+use super::{Held, Segment, Thin, Truth, What, World, own_domain};
 
 /// So many candidates are looked at for each shard that is missing, and some more: what a node finds by walking a few
 /// random keys.
@@ -28,8 +28,11 @@ impl World<'_> {
     pub(super) fn place_segment(&mut self) {
         let segment = self.segments.len() as u32;
         let n = usize::from(self.coding.n());
-        let candidates: Vec<Candidate<u32, u32>> =
-            self.sample_online(n + n / 2 + HELPERS_MORE).into_iter().map(|node| self.candidate(node)).collect();
+        let mut nodes = self.sample_online(n + n / 2 + HELPERS_MORE);
+        // Policy goes by them in order, and finds them in order faster than it sorts them.
+        nodes.sort_unstable();
+        let candidates: Vec<Candidate<u32, u32>> = nodes.iter().map(|node| self.candidate(*node)).collect();
+        self.touch_ends(nodes.iter().copied());
         let placed = placement::plan(&mut self.rng, self.coding, self.shard_bytes, &candidates);
         let slots = placed.map(|plan| plan.slots).unwrap_or_default();
         self.tally.unplaced += u64::from(slots.is_empty());
@@ -47,12 +50,12 @@ impl World<'_> {
             order: RepairOrder::new(self.times),
             timer_at: u64::MAX,
             repair: 0,
-            alive: real,
-            lost: unplaced,
-            placed_at: self.now,
-            dipped_at: f64::NAN,
-            crossed_at: f64::NAN,
         });
+        self.truth.push(Truth { alive: real, lost: unplaced, doubled: false });
+        self.placed_at.push(self.now);
+        if self.is_watched(segment) {
+            self.thin.push(Thin::NEVER);
+        }
         for at in 0..self.segments[segment as usize].health.claims().len() {
             let claim = self.segments[segment as usize].health.claims()[at];
             self.store(segment, claim.index, claim.node);
@@ -67,19 +70,26 @@ impl World<'_> {
     /// A node takes a shard, or says so.
     fn store(&mut self, segment: u32, index: ShardIndex, node: u32) {
         let at = node as usize;
-        self.nodes.held[at].push(Held { segment, index: index.0 });
-        self.nodes.free_bytes[at] = self.nodes.free_bytes[at].saturating_sub(self.shard_bytes);
+        let disk = &mut self.nodes.disk[at];
+        self.pool.push(&mut disk.held, Held { segment, index: index.0 });
+        disk.free_bytes = disk.free_bytes.saturating_sub(self.shard_bytes);
         // Those of the start are drawn when all are placed: how much is asked depends on how much is held.
         if self.is_placed {
             self.draw_detection(segment, index.0, node);
         }
     }
 
+    /// Touches where these nodes' lists of shards end, see [`World::look_ahead`].
+    fn touch_ends(&self, nodes: impl Iterator<Item = u32>) {
+        let ends = nodes.map(|node| self.pool.end(self.nodes.disk[node as usize].held));
+        std::hint::black_box(ends.fold(0, |all, end| all ^ end));
+    }
+
     fn candidate(&self, node: u32) -> Candidate<u32, u32> {
         Candidate {
             node,
-            domain: self.nodes.domain[node as usize],
-            free_bytes: self.nodes.free_bytes[node as usize],
+            domain: self.domain(node),
+            free_bytes: self.nodes.disk[node as usize].free_bytes,
             standing: Standing::KnownGood,
         }
     }
@@ -90,18 +100,26 @@ impl World<'_> {
         if members <= 3 * count {
             return self.members.iter().copied().filter(|node| self.is_online(*node)).collect();
         }
-        let mut drawn = Vec::with_capacity(count);
+        let mut sampled: Vec<u32> = Vec::with_capacity(count);
+        let mut drawn: Vec<u32> = Vec::with_capacity(count);
         // In a network that sleeps, most that are drawn are off.
-        for _ in 0..20 * count {
-            let node = self.members[self.rng.random_range(0..members)];
-            if self.is_online(node) && !drawn.contains(&node) {
-                drawn.push(node);
-                if drawn.len() == count {
-                    break;
+        let mut left = 20 * count;
+        while sampled.len() < count && left > 0 {
+            // As many at once as are needed at least: then memory is waited for once and not for each.
+            let needed = (count - sampled.len()).min(left);
+            left -= needed;
+            drawn.clear();
+            drawn.extend((0..needed).map(|_| self.rng.random_range(0..members) as u32));
+            drawn.iter_mut().for_each(|node| *node = self.members[*node as usize]);
+            for node in &drawn {
+                // To the end, several at a time, is faster than up to the first.
+                let is_sampled = sampled.iter().fold(false, |found, other| found | (other == node));
+                if self.is_online(*node) && !is_sampled {
+                    sampled.push(*node);
                 }
             }
         }
-        drawn
+        sampled
     }
 
     fn helpers(&mut self, missing: usize) -> Vec<Helper<u32, u32>> {
@@ -119,14 +137,14 @@ impl World<'_> {
         } else {
             let helpers = self.helpers(self.members.len());
             let health = &self.segments[segment as usize].health;
-            plan::room(health, self.shard_bytes, &helpers, |node| Some(self.nodes.domain[*node as usize]))
+            plan::room(health, self.shard_bytes, &helpers, |node| Some(self.domain(*node)))
         };
         repair::decide_at(self.coding, self.threshold, counters, room)
     }
 
     /// The counters of a segment have changed.
     pub(super) fn assess(&mut self, segment: u32) {
-        if self.segments[segment as usize].lost {
+        if self.truth[segment as usize].lost {
             return;
         }
         let decision = self.decide(segment);
@@ -144,10 +162,10 @@ impl World<'_> {
         if self.resting.is_empty() {
             return;
         }
-        let domain = self.nodes.domain[node as usize];
+        let domain = self.domain(node);
         let may_use = |segment: &u32| {
             let health = &self.segments[*segment as usize].health;
-            let holds = |claim: &Claimed<u32>| claim.state.stands() && self.nodes.domain[claim.node as usize] == domain;
+            let holds = |claim: &Claimed<u32>| claim.state.stands() && self.domain(claim.node) == domain;
             health.counters().standing() <= self.coding.threshold() || !health.claims().iter().any(holds)
         };
         let waiting: Vec<u32> = self.resting.iter().copied().filter(may_use).collect();
@@ -159,7 +177,7 @@ impl World<'_> {
 
     pub(super) fn repair_timer(&mut self, segment: u32) {
         let at = segment as usize;
-        if self.segments[at].timer_at == self.now && !self.segments[at].lost {
+        if self.segments[at].timer_at == self.now && !self.truth[at].lost {
             self.segments[at].timer_at = u64::MAX;
             self.order(segment, Event::Timer);
         }
@@ -204,21 +222,25 @@ impl World<'_> {
 
     pub(super) fn repaired(&mut self, segment: u32, number: u16) {
         let at = segment as usize;
-        if self.segments[at].repair != number || self.segments[at].lost {
+        if self.segments[at].repair != number || self.truth[at].lost {
             return;
         }
         let missing = self.coding.n().saturating_sub(self.segments[at].health.counters().standing());
         // Where room is scarce, what a few random walks find would seldom be what there is room at.
         let helpers = self.helpers(if self.ample { missing.into() } else { self.members.len() });
-        let domains = &self.nodes.domain;
+        let (apart, domains) = (self.apart, &self.nodes.domain);
         let health = &self.segments[at].health;
-        let domain_of = |node: &u32| Some(domains[*node as usize]);
+        let domain_of = |node: &u32| Some(if apart { own_domain(*node) } else { domains[*node as usize] });
         let plan = plan::plan(&mut self.rng, self.coding, health, self.shard_bytes, &helpers, domain_of);
         // Which of the sources are on is seen when they are asked.
         let k = usize::from(self.coding.k());
         let plan = plan.and_then(|mut plan| {
-            plan.sources.retain(|(_, node)| self.is_online(*node) && self.is_real(*node));
-            plan.sources.truncate(k);
+            let mut asked = 0;
+            plan.sources.retain(|(_, node)| {
+                let answers = asked < k && self.is_online(*node) && self.is_real(*node);
+                asked += usize::from(answers);
+                answers
+            });
             (plan.sources.len() == k).then_some(plan)
         });
         let Some(plan) = plan else {
@@ -237,34 +259,42 @@ impl World<'_> {
         let bytes = self.shard_bytes;
         self.window_ends(segment);
         for (_, source) in &plan.sources {
-            self.nodes.sent[*source as usize] += bytes;
+            self.nodes.disk[*source as usize].sent += bytes;
         }
         let steward = self.members[self.rng.random_range(0..self.members.len())] as usize;
-        self.nodes.received[steward] += bytes * plan.sources.len() as u64;
-        self.nodes.sent[steward] += bytes * plan.targets.len() as u64;
+        self.nodes.disk[steward].received += bytes * plan.sources.len() as u64;
+        self.nodes.disk[steward].sent += bytes * plan.targets.len() as u64;
+        self.touch_ends(plan.targets.values().map(|place| place.node));
         for (index, place) in &plan.targets {
-            let was_alive = self.is_alive(segment, index.0);
+            let is_unclaimed = self.segments[at].health.state(*index) == ShardState::Unclaimed;
+            let was_alive = !is_unclaimed && self.is_alive(segment, index.0);
             let mut evicted = None;
             let health = &mut self.segments[at].health;
             if !health.claim(*index, place.node, Source::Own, &mut evicted) {
                 continue;
             }
             health.audited(*index, place.node, Outcome::Held);
+            self.truth[at].doubled |= health.claims().len() > claimed(self.coding, health.counters());
             if let Some(node) = evicted {
                 // No record knows of its copy any more.
-                self.nodes.held[node as usize].retain(|held| held.segment != segment || held.index != index.0);
+                let mut held = self.held(node);
+                held.retain(|held| held.segment != segment || held.index != index.0);
+                self.pool.replace(&mut self.nodes.disk[node as usize].held, &held);
             }
-            self.nodes.received[place.node as usize] += bytes;
+            self.nodes.disk[place.node as usize].received += bytes;
             self.store(segment, *index, place.node);
             if !was_alive && self.is_real(place.node) {
-                self.segments[at].alive += 1;
+                self.truth[at].alive += 1;
             }
         }
-        if self.segments[at].alive > self.threshold {
-            self.segments[at].crossed_at = f64::NAN;
-        }
-        if self.segments[at].alive == self.coding.n() {
-            self.segments[at].dipped_at = f64::NAN;
+        let (alive, n, threshold) = (self.truth[at].alive, self.coding.n(), self.threshold);
+        if let Some(thin) = self.watched(segment) {
+            if alive > threshold {
+                thin.crossed_at = f64::NAN;
+            }
+            if alive == n {
+                thin.dipped_at = f64::NAN;
+            }
         }
         self.tally.repairs += 1;
         self.tally.shards_rebuilt += plan.targets.len() as u64;
@@ -293,6 +323,11 @@ impl World<'_> {
         }
         true
     }
+}
+
+/// Indices that somebody claims.
+pub(super) fn claimed(coding: Coding, counters: Counters) -> usize {
+    usize::from(coding.n() - counters.unclaimed)
 }
 
 fn node_id(node: u32) -> NodeId {
