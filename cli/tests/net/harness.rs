@@ -3,6 +3,7 @@
 
 mod client;
 mod compare;
+mod disk;
 mod hand_made;
 mod owner;
 mod process;
@@ -28,9 +29,10 @@ use serde_json::Value;
 pub(crate) use self::{
     client::{Finished, Home, Running, bytes_placed},
     compare::{assert_same, contents},
+    disk::live_bytes,
     hand_made::{HandMadeVault, in_ms},
-    owner::{Owner, segment_of_noise},
-    process::{has_ended, mortal},
+    owner::{Owner, salted_segment_of_noise, segment_of_noise},
+    process::{has_ended, mortal, peak_bytes},
     someone::{NOBODY, Someone},
     spy::{Spy, claimed_by, hex_id, keys_of},
     tree::{Tree, noise, seed, words},
@@ -217,14 +219,17 @@ impl Network {
         nodes.iter().map(|node| self.figure(*node, path)).sum()
     }
 
-    /// Bytes that the volumes of all nodes take on the disk, of those that do not run too.
+    /// The files of all volumes, of nodes that do not run too.
+    fn volumes(&self) -> Vec<PathBuf> {
+        let folders = self.nodes().into_iter().map(|node| self.node_dir(node).join("volumes"));
+        folders.filter_map(|folder| fs::read_dir(folder).ok()).flatten().flatten().map(|entry| entry.path()).collect()
+    }
+
+    /// Bytes that they take on the disk, with what is reserved for shards to come.
     pub(crate) fn volume_bytes(&self) -> u64 {
         use std::os::unix::fs::MetadataExt;
-        let under = |node: usize| {
-            let Ok(entries) = fs::read_dir(self.node_dir(node).join("volumes")) else { return 0 };
-            entries.flatten().map(|entry| entry.metadata().map_or(0, |found| found.blocks() * 512)).sum::<u64>()
-        };
-        self.nodes().into_iter().map(under).sum()
+        let taken = |path: PathBuf| fs::metadata(path).map_or(0, |found| found.blocks() * 512);
+        self.volumes().into_iter().map(taken).sum()
     }
 
     /// `node drain`, not yet run.

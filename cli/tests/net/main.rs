@@ -31,6 +31,7 @@ mod net_power_cut;
 mod net_private;
 mod net_prune;
 mod net_repair;
+mod net_repair_limits;
 mod net_round_trip;
 mod net_scrub;
 mod net_secrets;

@@ -3,7 +3,7 @@
 
 use std::{ffi::OsStr, path::Path};
 
-use super::harness::{Home, Network, Setup, Tree, assert_same, bytes_placed, eventually, noise};
+use super::harness::{Home, Network, Setup, Stored, Tree, assert_same, bytes_placed, eventually, live_bytes, noise};
 
 const NODES: usize = 8;
 const TIMES: &str = "[audit]\nevery = \"2 s\"\ngrace = \"20 s\"\n\n[pledge]\ntrash = \"2 s\"\nannounce = \"2 s\"\n";
@@ -64,6 +64,7 @@ fn what_is_pruned_gives_its_space_back_and_nothing_else_is_gone() {
     eventually("what is on disk is what is live, within a tenth of that", || {
         full.saturating_sub(network.volume_bytes()) >= given_back - live / 10
     });
+    network.holds_no_more_than(live_bytes(&Stored::in_vault(&home)));
     assert!(network.figures("/shards/held") < shards_full);
     read_cold(&network, &phrase, "/small", small.path());
     home.run(["prune"]).expect_code(0);

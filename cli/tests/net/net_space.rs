@@ -7,7 +7,9 @@ use commonhold_protocol::{
 };
 use serde_json::Value;
 
-use super::harness::{Home, Network, Setup, Spy, Tree, assert_same, eventually, hex_id, keys_of, noise};
+use super::harness::{
+    Home, Network, Setup, Spy, Stored, Tree, assert_same, eventually, hex_id, keys_of, live_bytes, noise,
+};
 
 const NODES: usize = 8;
 const TIMES: &str = "[audit]\nevery = \"10 s\"\ngrace = \"20 s\"\n\n[pledge]\ntrash = \"2 s\"\nannounce = \"2 s\"\n";
@@ -72,6 +74,7 @@ fn what_is_dropped_gives_its_space_back_and_an_old_drop_destroys_nothing() {
     eventually("nine tenths of the dropped bytes are back on disk", || {
         before.saturating_sub(network.volume_bytes()) >= bytes / 10 * 9
     });
+    network.holds_no_more_than(live_bytes(&Stored::in_vault(&kept_home)));
     let back = network.scratch().join("back");
     kept_home.get("/x", &back).expect_code(0);
     assert_same(kept.path(), &back);

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::harness::{Network, Setup, Tree, assert_same, eventually, noise, poll_until};
+use super::harness::{Network, Setup, Stored, Tree, assert_same, eventually, live_bytes, noise, poll_until};
 
 const NODES: usize = 10;
 /// Seconds instead of days and hours.
@@ -51,6 +51,7 @@ fn who_comes_back_after_it_was_given_up_gives_up_what_others_hold_by_now() {
         "{lost} of {shards} shards held twice; {released} given up, {surplus} bytes; on disk {twice}, then {once}"
     );
     assert!(twice.saturating_sub(once) >= surplus / 10 * 9, "{twice} - {once} bytes on disk, {surplus} were given up");
+    network.holds_no_more_than(live_bytes(&Stored::in_vault(&home)));
     for outcome in ["wrong", "refused"] {
         assert_eq!(network.figures(&format!("/audits/{outcome}")), 0, "honest holders were found {outcome}");
     }

@@ -26,7 +26,18 @@ const CHUNK_BYTES: usize = 256 << 10;
 
 /// One segment with `bytes` of noise in it, of the vault with these keys.
 pub(crate) fn segment_of_noise(keys: &VaultKeys, seed: u64, bytes: usize, coding: Coding) -> CodedSegment {
-    let mut builder = SegmentBuilder::new(keys.vault_id(), rand::random());
+    salted_segment_of_noise(keys, rand::random(), seed, bytes, coding)
+}
+
+/// The same with a salt, which with the vault makes the segment's id.
+pub(crate) fn salted_segment_of_noise(
+    keys: &VaultKeys,
+    salt: [u8; 16],
+    seed: u64,
+    bytes: usize,
+    coding: Coding,
+) -> CodedSegment {
+    let mut builder = SegmentBuilder::new(keys.vault_id(), salt);
     for chunk in noise(seed, bytes).chunks(CHUNK_BYTES) {
         let frame = Compressor::new(DEFAULT_LEVEL).unwrap().frame(chunk);
         let sealed = seal(frame, u32::try_from(chunk.len()).unwrap(), keys.convergence());

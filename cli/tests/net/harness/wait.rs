@@ -6,7 +6,7 @@ use std::{
 };
 
 /// How long any state may take to come on a loaded machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 const POLL_EVERY: Duration = Duration::from_millis(20);
 
 /// Looks until there is something to see; none if that takes longer than `patience`.
