@@ -4,7 +4,7 @@
 //! done.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     io::{Read, Write},
     net::TcpStream,
@@ -44,10 +44,8 @@ fn with_fewer_nodes_than_shards_it_rests_and_says_so_until_there_are_more() {
 
     // What the owner knows comes from the stewards: a machine with nothing but the phrase sees the same, and of a path
     // what lies on it.
-    let cold = network.cold_home("cold", &phrase, &[0]);
-    let ids = |segments: &[Value]| segments.iter().map(|of| of["id"].as_str().unwrap().to_owned()).collect::<Vec<_>>();
-    let seen = settled(&cold, "the cold home sees it too", |segment| segment["healthy"] == segment["n"]);
-    assert_eq!(ids(&seen), ids(&whole));
+    let cold = network.cold_home("cold", &phrase, &[7]);
+    sees_the_same(&cold, &whole);
     let of_file = cold.json(["segments", "/small"]);
     let of_file = of_file["segments"].as_array().unwrap();
     assert!(!of_file.is_empty() && of_file.len() < whole.len(), "{of_file:?}");
@@ -59,8 +57,10 @@ fn with_fewer_nodes_than_shards_it_rests_and_says_so_until_there_are_more() {
     let most = |segment: &Value| segment["n"].as_u64().unwrap().min(NODES as u64 - 2);
     let few = settled(&home, "it rests at what can be had", |segment| {
         let rests = segment["n"].as_u64().unwrap() > most(segment);
-        segment["healthy"] == most(segment) && segment["resting"] == rests && segment["repairing"] == false
+        let rests = segment["resting"] == rests && segment["repairing"] == false;
+        rests && segment["healthy"] == most(segment) && segment["suspect"] == 0 && segment["stewards"] == NODES - 2
     });
+    sees_the_same(&cold, &few);
     assert!(few.iter().filter(|segment| segment["n"] == 8).all(|segment| segment["lost"] == 2), "{few:?}");
     says(&home, &["every file survives any 2 more losses", "degraded: 6 of 8, no more nodes"]);
     let status = home.json(["status"]);
@@ -92,6 +92,27 @@ fn with_fewer_nodes_than_shards_it_rests_and_says_so_until_there_are_more() {
     assert_same(tree.path(), &back);
 
     figures_are_of_what_was_done(&network, &few);
+    // Of peers one sees those that are there, and what they have room for.
+    let peers = home.json(["peers"]);
+    let there = peers.as_array().unwrap().iter().filter(|peer| peer["free_bytes"].as_u64() > Some(0));
+    let there: BTreeSet<String> = there.map(|peer| peer["node"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(there, network.running().into_iter().map(|node| network.node_id(node)).collect(), "{peers}");
+}
+
+/// A home without any memory of it sees these very counts of each segment.
+fn sees_the_same(cold: &Home, expected: &[Value]) {
+    let counts = |segments: &[Value]| -> Vec<Vec<Value>> {
+        let of = |segment: &Value| {
+            ["id", "k", "n", "healthy", "suspect", "lost", "stewards"].map(|key| segment[key].clone())
+        };
+        segments.iter().map(|segment| of(segment).to_vec()).collect()
+    };
+    let (expected, mut seen) = (counts(expected), Vec::new());
+    let same = poll_until(SETTLED_MAX, || {
+        seen = counts(cold.json(["segments"])["segments"].as_array().unwrap());
+        (seen == expected).then_some(())
+    });
+    assert!(same.is_some(), "with the phrase alone one sees {seen:?}, not {expected:?}");
 }
 
 /// What the nodes tell Prometheus and people is what happened: as many shards placed as were missing, as many bytes.
@@ -110,6 +131,8 @@ fn figures_are_of_what_was_done(network: &Network, few: &[Value]) {
         }
         let used = network.figure(node, "/pledge/used_bytes");
         assert!(page.contains(&format!("commonhold_shards {}\n", network.figure(node, "/shards/held"))), "{page}");
+        let records = network.figure(node, "/records/segments");
+        assert!(records > 0 && page.contains(&format!("commonhold_segment_records {records}\n")), "{page}");
         assert!(used > 0 && page.contains(&format!("commonhold_pledge_used_bytes {used}\n")), "{page}");
     }
     let of = |name: &str| *all.get(&format!("commonhold_{name}")).unwrap_or_else(|| panic!("no {name} in {all:?}"));
@@ -117,11 +140,30 @@ fn figures_are_of_what_was_done(network: &Network, few: &[Value]) {
     assert!(of("repair_sent_bytes_total") >= missing_bytes, "{missing_bytes} were missing: {all:?}");
     assert!(of("repair_read_bytes_total") > 0 && of("repairs_total") > 0);
     assert!(of("audits_total{outcome=\"held\"}") > 0 && of("lost_holders_total") > 0);
-    assert_eq!((of("audits_total{outcome=\"wrong\"}"), of("audits_total{outcome=\"refused\"}")), (0, 0));
+    assert!(of("audits_total{outcome=\"unreachable\"}") > 0, "some were killed");
+    for outcome in ["wrong", "refused", "contradicted"] {
+        assert_eq!(of(&format!("audits_total{{outcome=\"{outcome}\"}}")), 0, "{outcome}");
+    }
     assert_eq!(of("shards"), network.figures("/shards/held"));
     // The person's words have the same figures.
     let repairer = network.running().into_iter().find(|node| network.figure(*node, "/audits/repairs") > 0).unwrap();
     let config = network.node_dir(repairer).join("node.toml");
+    let told = network.dev_home().json(["node", "status", "--config", config.to_str().unwrap()]);
+    for figure in ["repairs", "shards_rebuilt", "bytes_read", "bytes_sent", "wrong", "refused", "lost_holders"] {
+        let path = format!("/audits/{figure}");
+        assert_eq!(
+            told.pointer(&path).and_then(Value::as_u64),
+            Some(network.figure(repairer, &path)),
+            "{path}: {told}"
+        );
+    }
+    // These may have grown meanwhile.
+    for path in ["/audits/held", "/records/segments", "/pledge/used_bytes"] {
+        assert!(told.pointer(path).and_then(Value::as_u64) > Some(0), "{path}: {told}");
+    }
+    for path in ["/audits/contradicted", "/audits/unreachable"] {
+        assert!(told.pointer(path).is_some_and(Value::is_u64), "{path}: {told}");
+    }
     let told = network.dev_home().run(["node", "status", "--config", config.to_str().unwrap()]).expect_code(0);
     let told = String::from_utf8(told.stdout).unwrap();
     assert!(told.contains("last repair:") && !told.contains("none since the start"), "{told}");
