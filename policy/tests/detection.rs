@@ -6,7 +6,8 @@ use commonhold_policy::{
     audit::{
         Answer,
         containment::{Action, Containment, Event},
-        detection::{DetectionParams, contained_ms, detection_chance},
+        deadline::deadline_ms,
+        detection::{DetectionParams, contained_ms, detection_chance, first_audit_delay, silent_ms},
         schedule::{self, Rate, Schedule},
     },
     detection_delay,
@@ -23,9 +24,21 @@ fn segment(number: u64) -> SegmentId {
     SegmentId::from_bytes(bytes)
 }
 
+/// How long an answer is waited for at most.
+const WAITED_MS_MAX: u64 = 60_000;
+
+/// What a holder does when it is asked for what it lost.
+#[derive(Clone, Copy, PartialEq)]
+enum Holder {
+    IsWrong,
+    /// It answers all the rest.
+    LeavesOut,
+    IsSilent,
+}
+
 /// Plays audits of a holder that, at a random moment, lost the first groups of each shard: schedules of stewards that
-/// all know all of its shards, and one containment for each. A holder that does not own up leaves out what it lost.
-fn play(rng: &mut ChaCha8Rng, params: &DetectionParams, owns_up: bool) -> u64 {
+/// all know all of its shards, and one containment for each.
+fn play(rng: &mut ChaCha8Rng, params: &DetectionParams, holder: Holder) -> u64 {
     let rate = params.rate;
     let schedules: Vec<Schedule> = (0..params.stewards).map(|_| Schedule::new(rng.random(), rate)).collect();
     let lost_at = Timestamp(rng.random_range(0..rate.epoch_ms()));
@@ -53,14 +66,20 @@ fn play(rng: &mut ChaCha8Rng, params: &DetectionParams, owns_up: bool) -> u64 {
                     break;
                 }
                 let event = match actions.last() {
-                    Some(Action::Ask { samples, .. }) => {
-                        let answer = |lost: bool| match (lost, owns_up) {
+                    Some(Action::Ask { samples, asked_before }) => {
+                        let answer = |lost: bool| match (lost, holder) {
                             (false, _) => Answer::Held,
-                            (true, true) => Answer::Wrong,
-                            (true, false) => Answer::Missing,
+                            (true, Holder::IsWrong) => Answer::Wrong,
+                            (true, Holder::LeavesOut | Holder::IsSilent) => Answer::Missing,
                         };
                         let lost = samples.iter().map(|sample| sample.groups.iter().any(|group| *group < lost_groups));
-                        Event::Answered(lost.map(answer).collect())
+                        let answers: Vec<Answer> = lost.map(answer).collect();
+                        if holder == Holder::IsSilent && answers.contains(&Answer::Missing) {
+                            now = now.after_ms(deadline_ms(0, 0, *asked_before).min(WAITED_MS_MAX));
+                            Event::Unanswered { connected: true }
+                        } else {
+                            Event::Answered(answers)
+                        }
                     }
                     Some(Action::Timer { at }) => {
                         now = *at;
@@ -94,9 +113,9 @@ fn distance(mut a: Vec<u64>, mut b: Vec<u64>) -> f64 {
     largest
 }
 
-fn agree(params: DetectionParams, owns_up: bool, draws: usize) {
+fn agree(params: DetectionParams, holder: Holder, draws: usize) {
     let mut rng = ChaCha8Rng::seed_from_u64(20_260_101);
-    let played: Vec<u64> = (0..draws).map(|_| play(&mut rng, &params, owns_up)).collect();
+    let played: Vec<u64> = (0..draws).map(|_| play(&mut rng, &params, holder)).collect();
     let drawn: Vec<u64> =
         (0..draws).map(|_| detection_delay(&mut rng, &params).expect("something is lost").as_millis() as u64).collect();
     // Level 0.001, two samples of one size.
@@ -120,18 +139,52 @@ fn small() -> DetectionParams {
 
 #[test]
 fn the_law_is_that_of_played_audits() {
-    agree(small(), true, 100_000);
+    agree(small(), Holder::IsWrong, 100_000);
 }
 
 #[test]
 fn the_law_is_that_of_played_audits_for_few_stewards_and_for_all_groups() {
-    agree(DetectionParams { stewards: 2, auditors: 2, groups_asked: 64, shards: 3, ..small() }, true, 10_000);
+    agree(
+        DetectionParams { stewards: 2, auditors: 2, groups_asked: 64, shards: 3, ..small() },
+        Holder::IsWrong,
+        10_000,
+    );
 }
 
 #[test]
 fn the_law_is_that_of_played_audits_where_the_holder_leaves_out_what_it_lost() {
     let rate = Rate { every_ms: 60_000 };
-    agree(DetectionParams { rate, contained_ms: contained_ms(rate), ..small() }, false, 10_000);
+    agree(DetectionParams { rate, contained_ms: contained_ms(rate), ..small() }, Holder::LeavesOut, 10_000);
+}
+
+/// Where a repetition waits for the deadline, and where it waits for longer.
+#[test]
+fn the_law_is_that_of_played_audits_where_the_holder_is_silent() {
+    for (rate, contained) in [(Rate { every_ms: 60_000 }, 102_000), (Rate::default(), 105 * 60 * 1000 + 60_000)] {
+        let contained_ms = silent_ms(rate, 0, 0, WAITED_MS_MAX);
+        assert_eq!(contained_ms, contained);
+        agree(DetectionParams { rate, contained_ms, ..small() }, Holder::IsSilent, 10_000);
+    }
+}
+
+#[test]
+fn a_new_claim_is_audited_in_half_an_epoch_an_hour_and_a_quarter_of_the_time_to_prove_itself() {
+    let mut rng = ChaCha8Rng::seed_from_u64(1);
+    let hour_ms = 60 * 60 * 1000;
+    let (weekly, often) = (Rate::default(), Rate { every_ms: 7_000 });
+    for (rate, prove_ms, latest_ms) in
+        [(often, hour_ms, 500), (weekly, 24 * hour_ms, hour_ms), (weekly, hour_ms, hour_ms / 4), (weekly, 0, 1)]
+    {
+        for auditors in [1, 7] {
+            let mut delays: Vec<Duration> =
+                (0..1_000).map(|_| first_audit_delay(&mut rng, rate, prove_ms, auditors)).collect();
+            delays.sort_unstable();
+            let (earliest, latest) = (Duration::from_millis((latest_ms / 4).max(1)), Duration::from_millis(latest_ms));
+            assert!(delays[0] >= earliest && delays[999] <= latest, "{delays:?}");
+            let first_of_several = auditors > 1 && latest_ms > 1;
+            assert!(!first_of_several || delays[500] < (earliest + latest) / 2);
+        }
+    }
 }
 
 /// The test itself must be able to fail: a loss that is a half larger is told apart.

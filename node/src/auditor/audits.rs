@@ -6,7 +6,6 @@ use commonhold_policy::{
     segment_health::ClaimState,
 };
 use commonhold_protocol::{ClaimLeaf, SegmentId, ShardIndex, Timestamp};
-use rand::Rng;
 
 use super::{
     Auditor, Done, Evidence, NodeNumber, Pending, TimerOf, WardNumber,
@@ -15,10 +14,6 @@ use super::{
     holders::{Round, Wanted},
 };
 
-/// A claim is audited for the first time within this, ...
-const FIRST_AUDIT_MS_MAX: u64 = 60 * 60 * 1000;
-/// ... and within this part of the time in which a new record has to prove itself: there may be a challenge to repeat.
-const FIRST_AUDIT_PARTS: u64 = 4;
 /// Shards that are drawn for one holder at a time: a few challenges.
 const DRAWN_AT_ONCE: usize = 4 * audit::CHALLENGE_MAX;
 /// Segments that are looked through before others have their turn: about a millisecond.
@@ -53,13 +48,10 @@ impl Auditor {
     /// A holder has claims that this steward has not audited yet.
     pub(super) fn audit_soon(&mut self, node: NodeNumber) {
         let now = self.now();
-        let within = FIRST_AUDIT_MS_MAX.min(self.schedule.rate().epoch_ms() / 2).min(self.prove_ms / FIRST_AUDIT_PARTS);
-        let within = within.max(1);
+        let within = self.schedule.rate().first_audit_ms(&mut rand::rng(), self.prove_ms);
         let Some(holder) = self.holders.get_mut(node).filter(|holder| !holder.moment_set) else { return };
         holder.moment_set = true;
-        // All that comes until then shares its challenges.
-        let at = now.after_ms(rand::rng().random_range(within / 4..=within));
-        self.wake(at, TimerOf::Moment(node, Wanted::Unproven));
+        self.wake(now.after_ms(within), TimerOf::Moment(node, Wanted::Unproven));
     }
 
     /// The moment has come to challenge a holder for these.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use rand::Rng;
 
-use super::{containment::REPEATS_MAX, schedule::Rate};
+use super::{containment::REPEATS_MAX, deadline::deadline_ms, schedule::Rate};
 
 /// Who audits whom, how, and what is lost.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -30,8 +30,8 @@ pub struct DetectionParams {
     pub shard_groups: u32,
     /// The fraction, 0 to 1, of the chunk groups of each of its shards that the holder has lost.
     pub lost: f64,
-    /// What follows the first challenge that finds it: 0 if it answers wrongly, [`contained_ms`] if it is silent or
-    /// refuses.
+    /// What follows the first challenge that finds it: 0 if it answers wrongly, [`contained_ms`] if it refuses or leaves
+    /// out what it lost, [`silent_ms`] if it is silent.
     pub contained_ms: u64,
 }
 
@@ -85,8 +85,24 @@ pub fn detection_chance(lost: f64, groups: u64) -> f64 {
     -(groups as f64 * (-lost.clamp(0.0, 1.0)).ln_1p()).exp_m1()
 }
 
+/// The time from the moment at which `auditors` stewards hear of a claim to the first audit of it by one of them, which
+/// finds a holder that has nothing of what it claims. `prove_ms` is what a new record has to prove itself.
+pub fn first_audit_delay(rng: &mut impl Rng, rate: Rate, prove_ms: u64, auditors: usize) -> Duration {
+    let delays = (0..auditors.max(1)).map(|_| rate.first_audit_ms(rng, prove_ms));
+    Duration::from_millis(delays.min().unwrap_or(0))
+}
+
 /// What containment adds until a holder that is there and does not prove has failed, if it answers at once, leaving
-/// out what it lost. The deadlines of one that says nothing at all come on top.
+/// out what it lost.
 pub fn contained_ms(rate: Rate) -> u64 {
     (0..REPEATS_MAX).map(|repeats| rate.again_ms(repeats)).sum()
+}
+
+/// The same of one that answers other questions and says nothing to a challenge of `bytes` bytes, over a link with this
+/// round trip: it is asked again when its deadline has passed, and the last passes too. No answer is waited for longer
+/// than `waited_ms_max`.
+pub fn silent_ms(rate: Rate, round_trip_ms: u64, bytes: u64, waited_ms_max: u64) -> u64 {
+    let waited = |asked_before| deadline_ms(round_trip_ms, bytes, asked_before).min(waited_ms_max);
+    let until_again = |repeats| waited(repeats).max(rate.again_ms(repeats));
+    (0..REPEATS_MAX).map(until_again).sum::<u64>() + waited(REPEATS_MAX)
 }

@@ -17,6 +17,12 @@ const EPOCH_MS_MIN: u64 = 250;
 /// At least so many chunk groups are asked of a holder a day, or all that it has.
 pub const GROUPS_PER_DAY_MIN: u64 = 100;
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
+/// A claim is audited for the first time within this, ...
+const FIRST_AUDIT_MS_MAX: u64 = 60 * 60 * 1000;
+/// ... within this part of an epoch, ...
+const FIRST_AUDIT_EPOCH_PARTS: u64 = 2;
+/// ... and within this part of the time in which a new record has to prove itself: there may be a challenge to repeat.
+const FIRST_AUDIT_PROVE_PARTS: u64 = 4;
 /// Between the first and the second asking of a pinned challenge, see [`super::containment`]: a part of an epoch, ...
 const AGAIN_PARTS: u64 = 96;
 /// ... but no shorter than this, so that a hiccup passes, ...
@@ -57,6 +63,14 @@ impl Rate {
         let wanted = u128::from(GROUPS_PER_DAY_MIN) * u128::from(self.every_ms);
         let groups = wanted.div_ceil(u128::from(DAY_MS) * u128::from(shards.max(1)));
         u32::try_from(groups.max(1)).unwrap_or(u32::MAX)
+    }
+
+    /// How long new claims wait until a steward audits them for the first time, where a new record has `prove_ms` to
+    /// prove itself: what comes until then shares the challenge. Milliseconds, 1 at least.
+    pub fn first_audit_ms(self, rng: &mut impl Rng, prove_ms: u64) -> u64 {
+        let within = (self.epoch_ms() / FIRST_AUDIT_EPOCH_PARTS).min(prove_ms / FIRST_AUDIT_PROVE_PARTS);
+        let within = within.clamp(1, FIRST_AUDIT_MS_MAX);
+        rng.random_range((within / 4).max(1)..=within)
     }
 
     /// How long a pinned challenge waits before it is asked for the `repeats`-th time again, counted from 0.
