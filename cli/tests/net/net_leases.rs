@@ -1,5 +1,6 @@
 //! Promise: what nobody keeps a lease on any more is let go, and its space comes back; but only on positive evidence.
-//! Whoever uses a vault keeps it. Stewards that know nothing of a vault, and a clock that is years ahead, destroy nothing.
+//! Whoever uses a vault keeps it. Stewards that know nothing of a vault, and a clock that is years ahead, destroy
+//! nothing.
 
 use std::{ffi::OsStr, fs, path::PathBuf, process::Command, time::Duration};
 

@@ -1,5 +1,5 @@
-//! Promise: a steward moves no more for repairs than its owner lends, however much is missing, and needs memory for columns
-//! of shards, not for shards.
+//! Promise: a steward moves no more for repairs than its owner lends, however much is missing, and needs memory for
+//! columns of shards, not for shards.
 
 use std::{
     fs,
@@ -24,7 +24,7 @@ const SEGMENTS: usize = 3;
 const SEGMENT_BYTES: usize = (16 << 20) - (64 << 10);
 /// What a budget has saved up at most: so many seconds' worth.
 const SAVED_S: u64 = 600;
-/// So many seconds' worth are missing then: less than other stewards wait for one that is at work, which is eight seconds.
+/// So many seconds' worth are missing then: less than other stewards wait for one that is at work, eight seconds.
 const MISSING_S: u64 = 6;
 /// Between the moment at which bytes are paid for and that at which they are seen to be moved.
 const SLACK: Duration = Duration::from_secs(1);

@@ -39,8 +39,8 @@ impl Network {
     }
 }
 
-/// The parts of a file that are no holes. Reserved and never written is a hole to this question, unless somebody has read
-/// it (a node that was killed does, when it starts again) and the page cache still knows.
+/// The parts of a file that are no holes. Reserved and never written is a hole to this question, unless somebody has
+/// read it (a node that was killed does, when it starts again) and the page cache still knows.
 fn data_bytes(file: &File) -> io::Result<u64> {
     file.sync_all()?;
     fadvise(file, 0, None, Advice::DontNeed)?;
