@@ -5,7 +5,8 @@
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
-use commonhold_protocol::{Coding, NetworkName};
+use commonhold_client_sdk::parameters::Wanted;
+use commonhold_protocol::NetworkName;
 
 /// The exit codes, for the help and the manual.
 pub(crate) const EXIT_CODES: [(&str, &str); 9] = [
@@ -125,9 +126,9 @@ pub(crate) struct Dev {
     /// How many failure domains to spread the nodes over; as many as there are nodes if not given.
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=512), conflicts_with = "add")]
     pub(crate) domains: Option<u16>,
-    /// Pin the coding of the client's vault: K of N shards restore a segment.
-    #[arg(long, value_name = "K/N", conflicts_with = "add")]
-    pub(crate) coding: Option<Coding>,
+    /// The coding of the client's vault, as for `init`.
+    #[arg(long, value_name = "K/N|TARGET", conflicts_with = "add")]
+    pub(crate) coding: Option<Wanted>,
     /// A node config to lay over that of every node.
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
@@ -142,9 +143,11 @@ pub(crate) struct Init {
     /// Address of a node to enter the network by, ending in /p2p/ID; kept in the config.
     #[arg(long, value_name = "ADDR")]
     pub(crate) bootstrap: Vec<String>,
-    /// Pin the coding: K of N shards restore a segment; chosen from the size of the network if not given.
-    #[arg(long, value_name = "K/N")]
-    pub(crate) coding: Option<Coding>,
+    /// Pin the coding: K of N shards restore a segment. Or name a target, such as `9-nines`: of all segments, at most
+    /// 10^-9 lost in a year, and each put takes the cheapest coding that is enough. Chosen from the size of the network
+    /// if not given.
+    #[arg(long, value_name = "K/N|TARGET")]
+    pub(crate) coding: Option<Wanted>,
     /// Recover a vault: its 24 words are read from stdin.
     #[arg(long)]
     pub(crate) recover: bool,
@@ -441,73 +444,4 @@ impl Refused {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn parse(line: &str) -> Result<Arguments, clap::Error> {
-        Arguments::try_parse_from(line.split(' '))
-    }
-
-    #[test]
-    fn the_definition_is_consistent() {
-        definition().debug_assert();
-    }
-
-    #[test]
-    fn the_lines_of_the_design_are_understood() {
-        for line in [
-            "commonhold demo",
-            "commonhold demo some/folder",
-            "commonhold dev --nodes 12 --dir D --domains 12 --coding 7/14 --config F",
-            "commonhold dev --add 2 --dir D",
-            "commonhold init --bootstrap A --bootstrap B --coding 7/14",
-            "commonhold init --recover --network home --network-key F",
-            "commonhold node init --dir D",
-            "commonhold node run --config node.toml",
-            "commonhold node status",
-            "commonhold node fsck --config node.toml",
-            "commonhold put SRC /x --bootstrap A",
-            "commonhold get /x DEST --json",
-            "commonhold --json cat /x",
-            "commonhold ls",
-            "commonhold ls -l /x",
-            "commonhold rm /x",
-            "commonhold mv /a /b",
-            "commonhold mkdir /x",
-            "commonhold du",
-            "commonhold prune",
-            "commonhold prune --dry-run --json",
-            "commonhold mount DIR -o ro,allow_other -o noexec --bootstrap A",
-            "commonhold umount DIR",
-            "commonhold status --quiet",
-            "commonhold peers",
-            "commonhold segments /x",
-            "commonhold doctor",
-            "commonhold simulate SCENARIO.toml --seed 7",
-            "commonhold simulate S --sweep --html F --json",
-            "commonhold completions bash",
-            "commonhold man",
-        ] {
-            assert!(parse(line).is_ok(), "{line}");
-        }
-    }
-
-    #[test]
-    fn what_is_wrong_is_a_usage_error() {
-        for line in [
-            "commonhold",
-            "commonhold dev --nodes 0 --dir D",
-            "commonhold dev --nodes 4",
-            "commonhold dev --add 2 --nodes 4 --dir D",
-            "commonhold init --coding 7",
-            "commonhold init --coding 14/7",
-            "commonhold init --network Not_A_Name",
-            "commonhold put",
-            "commonhold mount",
-            "commonhold put SRC /x --passphrase secret",
-            "commonhold prune /x",
-        ] {
-            assert_eq!(parse(line).map(|_| ()).map_err(|error| error.exit_code()), Err(2), "{line}");
-        }
-    }
-}
+mod tests;

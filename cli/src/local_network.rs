@@ -15,9 +15,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use commonhold_client_sdk::parameters::Wanted;
 use commonhold_client_sdk::{self as sdk, ClientConfig, ClientSection, Home, NetworkSection, Phrase};
 use commonhold_node::data_dir;
-use commonhold_protocol::Coding;
 
 pub(crate) use self::error::LocalNetworkError;
 use self::{
@@ -37,8 +37,8 @@ pub(crate) struct Setup<'a> {
     pub(crate) nodes: u16,
     /// As many as there are nodes if none.
     pub(crate) domains: Option<u16>,
-    /// Pinned for the client's vault.
-    pub(crate) coding: Option<Coding>,
+    /// Wanted for the client's vault.
+    pub(crate) coding: Option<Wanted>,
     /// A node config to lay over that of every node.
     pub(crate) overlay: Option<&'a Path>,
     /// Of the client's vault.
@@ -118,7 +118,7 @@ impl LocalNetwork {
     }
 
     /// The config of a client of this network.
-    pub(crate) fn client_config(&mut self, coding: Option<Coding>) -> ClientConfig {
+    pub(crate) fn client_config(&mut self, coding: Option<Wanted>) -> ClientConfig {
         ClientConfig {
             network: NetworkSection { name: self.layout.network().to_owned(), key: None },
             client: ClientSection {

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use commonhold_policy::parameters::TooFewHolders;
+use commonhold_policy::parameters::{NoCoding, OutOfReach, TooFewHolders};
 use commonhold_protocol::{NodeId, SegmentId, Version, ask::Refusal};
 use commonhold_storage_engine::tree::TreeError;
 
@@ -125,6 +125,9 @@ pub enum Error {
         /// Nodes that are needed.
         need: usize,
     },
+    /// Too few nodes for the durability target.
+    #[error(transparent)]
+    OutOfReach(OutOfReach),
     /// A segment could not be placed on enough holders.
     #[error("segment {segment}: {placed} shards placed, {needed} needed; {}", refusals_text(refusals))]
     NotPlaced {
@@ -292,9 +295,12 @@ impl<T> IoContext<T> for io::Result<T> {
     }
 }
 
-impl From<TooFewHolders> for Error {
-    fn from(TooFewHolders { have, need }: TooFewHolders) -> Self {
-        Self::TooFewHolders { have, need }
+impl From<NoCoding> for Error {
+    fn from(error: NoCoding) -> Self {
+        match error {
+            NoCoding::TooFewHolders(TooFewHolders { have, need }) => Self::TooFewHolders { have, need },
+            NoCoding::OutOfReach(error) => Self::OutOfReach(error),
+        }
     }
 }
 

@@ -11,7 +11,8 @@ use std::{
     time::UNIX_EPOCH,
 };
 
-use commonhold_protocol::{Coding, DeviceId, NetworkName};
+use commonhold_policy::parameters::Wanted;
+use commonhold_protocol::{DeviceId, NetworkName};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
@@ -55,7 +56,8 @@ pub struct NetworkSection {
 pub struct ClientSection {
     /// Multiaddresses of nodes to enter the network by, each ending in `/p2p/ID`.
     pub bootstrap: Vec<String>,
-    /// `K/N`: pins the coding of this vault; chosen from the network's size when absent.
+    /// `K/N` pins the coding of this vault; a durability target, such as `9-nines`, has each put take the cheapest one
+    /// that meets it. Chosen from the network's size when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub coding: Option<String>,
     /// Look for nodes on the local network too (mDNS).
@@ -68,8 +70,8 @@ impl ClientConfig {
         self.network.name.parse().map_err(|error| home.config_error("network.name", &error))
     }
 
-    /// The pinned coding, checked.
-    pub fn coding(&self, home: &Home) -> Result<Option<Coding>, Error> {
+    /// The coding that is wanted, checked.
+    pub fn coding(&self, home: &Home) -> Result<Option<Wanted>, Error> {
         let parse = |text: &String| text.parse().map_err(|error| home.config_error("client.coding", &error));
         self.client.coding.as_ref().map(parse).transpose()
     }

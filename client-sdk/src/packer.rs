@@ -10,7 +10,7 @@ use std::{
     thread::JoinHandle,
 };
 
-use commonhold_policy::parameters::TooFewHolders;
+use commonhold_policy::parameters::NoCoding;
 use commonhold_protocol::{
     Coding, Drop as DropOrder, DropKind, Manifest, SegmentId, Unverified, Verified, drop::DROP_SEGMENTS_MAX,
     manifest::SEGMENT_BYTES_MAX,
@@ -80,7 +80,7 @@ pub(crate) struct Packer {
     keys: Arc<VaultKeys>,
     reader: Reader,
     /// An error if nothing can be sent: what is packed then is for reading it back in this process.
-    coding: Result<Coding, TooFewHolders>,
+    coding: Result<Coding, NoCoding>,
     progress: Arc<Progress>,
     dedup: DedupIndex,
     journal: Journal,
@@ -115,7 +115,7 @@ impl Packer {
     pub(crate) fn open(
         vault: &Vault,
         reader: Reader,
-        coding: Result<Coding, TooFewHolders>,
+        coding: Result<Coding, NoCoding>,
         progress: Arc<Progress>,
         device: &Device,
     ) -> Result<Self, Error> {

@@ -36,7 +36,7 @@ pub struct VaultStatus {
     /// How well they are kept.
     #[serde(flatten)]
     pub outlook: Outlook,
-    /// The coding that is pinned, as K/N.
+    /// The coding that is wanted: K/N, or a durability target.
     pub coding: Option<String>,
     /// Nodes that answer.
     pub nodes: usize,
@@ -83,7 +83,7 @@ impl Vault {
             segments: segments.len() as u64,
             segment_bytes: segments.values().map(|info| info.length).sum(),
             outlook: self.outlook(&segments)?,
-            coding: self.pinned_coding.or(state.payload.coding).map(|coding| coding.to_string()),
+            coding: self.wanted_coding(&state.payload).map(|wanted| wanted.to_string()),
             nodes: candidates.len(),
             free_bytes: candidates.iter().map(|candidate| candidate.free_bytes).sum(),
         })

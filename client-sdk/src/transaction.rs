@@ -8,7 +8,10 @@ use std::{
     sync::Arc,
 };
 
-use commonhold_policy::parameters::{self, TooFewHolders};
+use commonhold_policy::{
+    Domain,
+    parameters::{self, Churn, NoCoding},
+};
 use commonhold_protocol::{Coding, NodeId, SegmentId, Version};
 use commonhold_storage_engine::tree::{
     directory,
@@ -67,6 +70,8 @@ pub(crate) struct Transaction<'v> {
     device: Device,
     reader: Reader,
     progress: Arc<Progress>,
+    /// Failure domains with a node that has space.
+    pub(crate) domains: usize,
     state: State,
     /// The root that the change made; what `state` has, before it did.
     root: TreeRoot,
@@ -84,16 +89,20 @@ struct Start {
     device: Device,
     newest: State,
     siblings: Vec<State>,
-    coding: Result<Coding, TooFewHolders>,
+    coding: Result<Coding, NoCoding>,
+    domains: usize,
 }
 
 impl Start {
     fn read(vault: &Vault, progress: &Progress) -> Result<Self, Error> {
         let device = vault.home.lock_device()?;
         let (newest, siblings) = vault.read_states(progress)?;
-        let pinned = vault.pinned_coding.or(newest.payload.coding);
         let candidates = vault.session.wait_for(progress, vault.session.candidates())??;
-        Ok(Self { device, newest, siblings, coding: parameters::choose(pinned, candidates.len()) })
+        let roomy = candidates.iter().filter(|candidate| candidate.free_bytes > 0);
+        let domains = roomy.map(|candidate| &candidate.domain).collect::<BTreeSet<&Domain>>().len();
+        let wanted = vault.wanted_coding(&newest.payload);
+        let coding = parameters::resolve(wanted, candidates.len(), domains, &Churn::ASSUMED);
+        Ok(Self { device, newest, siblings, coding, domains })
     }
 }
 
@@ -111,7 +120,7 @@ impl<'v> Transaction<'v> {
     }
 
     fn open(vault: &'v Vault, start: Start, progress: &Arc<Progress>) -> Result<Self, Error> {
-        let Start { device, newest, siblings, coding } = start;
+        let Start { device, newest, siblings, coding, domains } = start;
         let reader = vault.reader.for_operation(progress);
         let packer = Packer::open(vault, reader.clone(), coding, progress.clone(), &device)?;
         let mut transaction = Self {
@@ -120,6 +129,7 @@ impl<'v> Transaction<'v> {
             device,
             reader,
             progress: progress.clone(),
+            domains,
             root: newest.payload.root.clone(),
             table: newest.payload.table.clone(),
             hints: newest.payload.hints.clone(),
@@ -377,7 +387,7 @@ impl<'v> Transaction<'v> {
         let mut payload = HeadPayload {
             root: self.root.clone(),
             table: self.table.clone(),
-            coding: self.vault.pinned_coding.or(payload.coding),
+            coding: self.vault.pinned_coding().or(payload.coding),
             nodes: merge_nodes(self.vault.session.addresses_of(&holders), &payload.nodes),
             hints: self.hints.clone(),
             history,

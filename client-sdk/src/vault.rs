@@ -3,6 +3,7 @@
 use std::{io::Write, ops::Range, path::Path, sync::Arc};
 
 use commonhold_network::Multiaddr;
+use commonhold_policy::parameters::{self, Churn, Wanted};
 use commonhold_protocol::{Coding, Lease, NetworkName, VaultId, Verified, Version};
 use commonhold_storage_engine::{
     keys::{VaultKeys, VaultSecret},
@@ -62,6 +63,9 @@ pub struct PutReport {
     pub commit: CommitReport,
     /// The shape of the code.
     pub coding: String,
+    /// How likely a segment of that coding is lost in a year, where holders come and go as [`Churn::ASSUMED`] has it;
+    /// none if there are fewer failure domains than shards.
+    pub loss_per_year: Option<f64>,
     /// How long it took.
     pub seconds: f64,
 }
@@ -99,7 +103,7 @@ pub struct Vault {
     pub(crate) home: Home,
     pub(crate) keys: Arc<VaultKeys>,
     pub(crate) seal: Arc<LocalSeal>,
-    pub(crate) pinned_coding: Option<Coding>,
+    pub(crate) wanted_coding: Option<Wanted>,
     pub(crate) session: Arc<Session>,
     pub(crate) reader: Reader,
 }
@@ -139,7 +143,7 @@ impl Vault {
         let keys = Arc::new(VaultKeys::derive(secret));
         let reader = Reader::new(session.clone(), keys.clone(), Arc::new(Catalog::default()));
         let seal = Arc::new(LocalSeal::of(secret));
-        Ok(Self { home: home.clone(), keys, seal, pinned_coding: config.coding(home)?, session, reader })
+        Ok(Self { home: home.clone(), keys, seal, wanted_coding: config.coding(home)?, session, reader })
     }
 
     /// The vault's id.
@@ -188,6 +192,7 @@ impl Vault {
             Ok(_) => Ok(self.read_states(progress)?.0),
             Err(
                 error @ (Error::TooFewHolders { .. }
+                | Error::OutOfReach(_)
                 | Error::NotPlaced { .. }
                 | Error::NotRecorded { .. }
                 | Error::HeadNotKept { .. }),
@@ -197,6 +202,19 @@ impl Vault {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// The coding that is pinned here; a target is this home's own affair, and no head has it.
+    pub(crate) fn pinned_coding(&self) -> Option<Coding> {
+        self.wanted_coding.and_then(|wanted| match wanted {
+            Wanted::Coding(coding) => Some(coding),
+            Wanted::Target(_) => None,
+        })
+    }
+
+    /// The coding that this home wants, else the one that is pinned for all.
+    pub(crate) fn wanted_coding(&self, payload: &HeadPayload) -> Option<Wanted> {
+        self.wanted_coding.or(payload.coding.map(Wanted::Coding))
     }
 
     /// The entry at a path.
@@ -231,7 +249,8 @@ impl Vault {
             return Err(std::io::Error::other(reason)).doing("read", source);
         };
         transaction.replace(target, Some(&entry), true)?;
-        let coding = transaction.packer.coding()?.to_string();
+        let coding = transaction.packer.coding()?;
+        let is_spread = usize::from(coding.n()) <= transaction.domains;
         let (_, commit) = transaction.commit()?;
         self.look_again(&commit, progress);
         Ok(PutReport {
@@ -241,7 +260,8 @@ impl Vault {
             unreadable_total,
             drafts_left_out,
             commit,
-            coding,
+            coding: coding.to_string(),
+            loss_per_year: is_spread.then(|| parameters::loss_per_year(coding, &Churn::ASSUMED)),
             seconds: start.elapsed().as_secs_f64(),
         })
     }

@@ -2,8 +2,12 @@
 //!
 //! Checks go on after a failure as far as they can, so that one run shows everything.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
+use commonhold_client_sdk::parameters::{self, Churn, Wanted};
 use commonhold_client_sdk::{self as sdk, ClientConfig, ClockReport, Home, OpenOptions, PeerInfo, Vault, VaultStatus};
 use serde::Serialize;
 
@@ -232,11 +236,20 @@ fn check_space(reachable: &[&PeerInfo], config: &ClientConfig, home: &Home, chec
         figures::count(free.len() as u64, "node", "nodes"),
         figures::size(free.iter().sum())
     );
-    let needed = config.coding(home).ok().flatten().map_or(4, |coding| usize::from(coding.placed_enough()));
-    if free.len() < needed {
+    let (have, needed, whose) = match config.coding(home).ok().flatten() {
+        None => (free.len(), parameters::HOLDERS_MIN, "nodes"),
+        Some(Wanted::Coding(coding)) => (free.len(), usize::from(coding.placed_enough()), "nodes"),
+        Some(Wanted::Target(target)) => {
+            let roomy = reachable.iter().filter(|peer| peer.free_bytes > Some(0));
+            let domains: BTreeSet<&String> = roomy.filter_map(|peer| peer.domain.as_ref()).collect();
+            let needed = parameters::holders_min(target, &Churn::ASSUMED).unwrap_or(parameters::HOLDERS_MIN);
+            (domains.len(), needed, "failure domains of nodes")
+        }
+    };
+    if have < needed {
         let advice = format!(
-            "{needed} nodes with free space are needed to store: wait for more, or pin a smaller `coding` under \
-             [client] in config.toml"
+            "{needed} {whose} with free space are needed to store, there are {have}: wait for more, or want a smaller \
+             `coding` under [client] in config.toml"
         );
         checks.warn("space", found, &advice);
     } else {

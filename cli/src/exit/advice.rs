@@ -112,6 +112,11 @@ fn vault(error: &Error) -> (Code, String) {
             "wait for more nodes (`commonhold peers` lists them), or pin a smaller coding: `coding = \"K/N\"` under \
              [client] in config.toml, beside the vault file",
         ),
+        Error::OutOfReach(_) => (
+            Code::Failed,
+            "wait for more nodes (`commonhold peers` lists them with their domains), or want less: `coding` under \
+             [client] in config.toml, beside the vault file, takes a lower target, or K/N",
+        ),
         Error::NotPlaced { .. } => (
             Code::Failed,
             "nothing of this command is visible in the vault; run it again when nodes have space (`commonhold peers`): \

@@ -50,10 +50,27 @@ fn a_coding_that_is_too_large_is_made_smaller_in_the_config() {
     home.run(put).expect_code(1).expect_said(&["4 nodes can store here, 7 are needed", "[client] in config.toml"]);
     home.run(["init", "--coding", "2/4"]).expect_code(1).expect_said(&["holds a vault already"]);
     let path = home.dir.join("config.toml");
-    let mut config: toml::Table = fs::read_to_string(&path).unwrap().parse().unwrap();
-    config["client"].as_table_mut().unwrap().insert("coding".to_owned(), "2/4".into());
-    fs::write(&path, config.to_string()).unwrap();
+    let want = |coding: &str| {
+        let mut config: toml::Table = fs::read_to_string(&path).unwrap().parse().unwrap();
+        config["client"].as_table_mut().unwrap().insert("coding".to_owned(), coding.into());
+        fs::write(&path, config.to_string()).unwrap();
+    };
+    want("2/4");
     assert_eq!(home.json(put)["coding"], "2/4");
+
+    // A target takes more nodes than these, or the cheapest coding that four can do.
+    want("6-nines");
+    let put = ["put", "--overwrite", source.to_str().unwrap(), "/file"];
+    let said = home.run(put).expect_code(1);
+    said.expect_said(&[
+        "6-nines cannot be had over nodes in 4 failure domains",
+        "nodes in 8 failure domains are needed",
+    ]);
+    want("3-nines");
+    let report = home.json(put);
+    assert_eq!(report["coding"], "1/3");
+    assert!((1e-4..1e-3).contains(&report["loss_per_year"].as_f64().unwrap()), "{report}");
+    assert_eq!(home.json(["status"])["coding"], "3-nines");
 }
 
 fn segments(home: &Home) -> Vec<Value> {
