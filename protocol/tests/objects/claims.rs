@@ -1,14 +1,11 @@
 //! Promise: a claim proves its own leaf of its own batch, for every size of batch and every place in it, and
 //! nothing else.
 
-#[path = "objects/strategies.rs"]
-mod strategies;
-
+use super::strategies::{self, key, network};
 use commonhold_protocol::{
     Claim, ClaimLeaf, NodeId, SegmentId, ShardIndex, Timestamp, Verifier, VerifyError, claim::BATCH_CLAIMS_MAX,
 };
 use proptest::prelude::*;
-use strategies::{key, network};
 
 fn leaves(count: usize) -> Vec<ClaimLeaf> {
     let leaf = |i: usize| ClaimLeaf { segment: SegmentId::from_bytes([i as u8; 32]), index: ShardIndex((i / 7) as u8) };

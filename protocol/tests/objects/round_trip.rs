@@ -1,10 +1,8 @@
 //! Promise: what is written is read back as it was, whatever its size, and within the length that its format names.
 
-#[path = "objects/strategies.rs"]
-mod strategies;
-
 use std::fmt::Debug;
 
+use super::strategies::{self, key, network};
 use commonhold_protocol::{
     Claim, Coding, NetworkName, NodeId, Record, SegmentId, SignedObject, Unverified, Verified, Version,
     ask::{ASK_BYTES_MAX, Refusal, Request, Response},
@@ -13,7 +11,6 @@ use commonhold_protocol::{
     sign::ENVELOPE_BYTES_MAX,
 };
 use proptest::prelude::*;
-use strategies::{key, network};
 
 /// Payload and envelope both come back, verify, and keep within their limits.
 fn comes_back<T: SignedObject + Clone + PartialEq + Debug>(object: &T, seed: u8) {

@@ -14,9 +14,7 @@ use commonhold_storage_engine::tree::{
 };
 use proptest::prelude::*;
 
-#[path = "tree_support/memory.rs"]
-mod memory;
-use memory::Memory;
+use super::memory::Memory;
 
 fn name(text: &str) -> Name {
     Name::new(text.as_bytes().to_vec()).unwrap()

@@ -12,7 +12,7 @@ use commonhold_protocol::{
     shard_stream::{ENCODED_BYTES_MAX, GROUP_BYTES, HEADER_BYTES_MAX, READ_RANGES_MAX},
 };
 
-const PAGE: &str = include_str!("../../docs/FORMAT.md");
+const PAGE: &str = include_str!("../../../docs/FORMAT.md");
 
 fn states(text: &str) {
     assert!(PAGE.contains(text), "docs/FORMAT.md does not say {text:?}");

@@ -11,9 +11,7 @@ use commonhold_storage_engine::{
 };
 use proptest::prelude::*;
 
-#[path = "tree_support/memory.rs"]
-mod memory;
-use memory::Memory;
+use super::memory::Memory;
 
 /// A chunk of a file; what it holds is of no matter to the tree. `device` says who stored it.
 fn chunk(seed: u32, device: u8) -> ChunkRef {

@@ -14,9 +14,7 @@ use commonhold_storage_engine::tree::{
 };
 use proptest::prelude::*;
 
-#[path = "tree_support/memory.rs"]
-mod memory;
-use memory::{Memory, Missing};
+use super::memory::{Memory, Missing};
 
 /// A file of the oracle: what it holds, when it was changed, and its mode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

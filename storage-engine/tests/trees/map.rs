@@ -9,9 +9,7 @@ use commonhold_storage_engine::tree::{
 };
 use proptest::prelude::*;
 
-#[path = "tree_support/memory.rs"]
-mod memory;
-use memory::Memory;
+use super::memory::{Memory, Missing};
 
 type Oracle = BTreeMap<Vec<u8>, Vec<u8>>;
 
@@ -292,8 +290,8 @@ fn a_missing_chunk_is_the_sources_error() {
     let mut store = Memory::new();
     let root = build(&mut store, &large());
     let empty = Memory::new();
-    assert!(matches!(map::get(&empty, &root, b"x"), Err(TreeError::Chunk(memory::Missing))));
+    assert!(matches!(map::get(&empty, &root, b"x"), Err(TreeError::Chunk(Missing))));
     let mut cursor = map::range(&empty, &root, Bound::Unbounded);
-    assert!(matches!(cursor.next(), Some(Err(TreeError::Chunk(memory::Missing)))));
+    assert!(matches!(cursor.next(), Some(Err(TreeError::Chunk(Missing)))));
     assert!(cursor.next().is_none(), "an error ends it");
 }

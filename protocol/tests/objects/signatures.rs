@@ -1,18 +1,15 @@
 //! Promise: an object is believed only with the signature of the key that it names, over exactly its bytes, for its
 //! kind and its network.
 
-#[path = "objects/strategies.rs"]
-mod strategies;
-
 use std::fmt::Debug;
 
+use super::strategies::{self, key, network};
 use bytes::Bytes;
 use commonhold_protocol::{
     Lease, Manifest, NetworkName, ShardRoot, SignedObject, SigningKey, Timestamp, Unverified, VaultId, Verified,
     VerifyError, format::FormatError,
 };
 use proptest::prelude::*;
-use strategies::{key, network};
 
 /// An envelope of any payload and signature, as someone else could write it.
 fn envelope<T: SignedObject>(payload: &[u8], signature: &[u8]) -> Unverified<T> {

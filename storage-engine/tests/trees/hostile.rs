@@ -20,9 +20,7 @@ use commonhold_storage_engine::{
 };
 use proptest::{prelude::*, sample::Index};
 
-#[path = "tree_support/memory.rs"]
-mod memory;
-use memory::{Memory, Missing};
+use super::memory::{Memory, Missing};
 
 type Done = Result<(), TreeError<Missing>>;
 

@@ -1,6 +1,5 @@
 //! A store of chunks in memory, with counters: the same bytes always get the same ref, so that equal trees have equal
 //! roots, unless they were written under another salt (another device's segments).
-#![allow(dead_code, reason = "each test file uses a part of it")]
 
 use std::{
     cell::{Cell, RefCell},
