@@ -234,7 +234,8 @@ async fn run_in<S: Service>(
         drain: drain.clone(),
         addresses: std::sync::Mutex::default(),
     });
-    let sweep = Sweep::new(peer.clone(), steward.clone(), neighbours.clone(), served, ledger, config.audit.grace.0);
+    let (grace, prove) = (config.audit.grace.0, config.audit.prove.0);
+    let sweep = Sweep::new(peer.clone(), steward.clone(), neighbours.clone(), served, ledger, grace, prove);
     running.tasks.spawn(sweep.run(running.news.clone(), running.stop.clone()));
     running.tasks.spawn(dashboard::serve(listener, source.clone(), running.stop.clone()));
     let scrub = Scrub {

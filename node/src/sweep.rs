@@ -3,12 +3,13 @@
 //! Runs when nodes come, come back or are gone, and now and then in any case. It works out who the stewards of the kept
 //! records are among the nodes that are known (a node knows all others near its own id, and the records that it keeps
 //! are near it too), and compares with each what both should have, by digests of ranges of keys (`ledger`); what
-//! differs is sent and fetched (`exchange`). Records whose steward we are no more are handed over, and kept. Heads and
+//! differs is sent and fetched (`exchange`). Records whose steward we are no more are handed over and let go (`left`). Heads and
 //! leases, a few for each vault, are sent as they change. Bounded: one node and one message at a time, as much rest as
 //! work.
 
 mod exchange;
 mod ledger;
+mod left;
 mod pull;
 
 use std::{
@@ -18,7 +19,7 @@ use std::{
 };
 
 use commonhold_network::Peer;
-use commonhold_policy::{stewards, sweep::Entry};
+use commonhold_policy::stewards;
 use commonhold_protocol::{
     NodeId,
     ask::{ASK_IDS_MAX, Request, Response},
@@ -27,10 +28,7 @@ use futures::{StreamExt, stream};
 use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use self::{
-    exchange::Exchange,
-    ledger::{Line, Table},
-};
+use self::{exchange::Exchange, left::LeftRecords};
 pub use self::{ledger::Ledger, pull::ServedVaults};
 use crate::{
     neighbours::{Neighbours, StewardPeer},
@@ -64,13 +62,6 @@ struct Swept {
     sequence: u64,
 }
 
-/// Who has a record that is handed over, in the state with this sequence.
-#[derive(Debug, Default)]
-struct Handed {
-    sequence: u64,
-    to: BTreeSet<NodeId>,
-}
-
 /// The sweep.
 pub struct Sweep {
     peer: Peer,
@@ -80,14 +71,15 @@ pub struct Sweep {
     ledger: Arc<Ledger>,
     grace: Duration,
     swept: BTreeMap<NodeId, Swept>,
-    handed: BTreeMap<[u8; 32], Handed>,
+    left: LeftRecords,
     silent: BTreeMap<NodeId, Instant>,
     /// Who the stewards were in the last sweep.
     members: BTreeSet<NodeId>,
 }
 
 impl Sweep {
-    /// Nothing swept yet.
+    /// Nothing swept yet. `grace` is how long a steward may be silent, `prove` the time in which a new record has to prove
+    /// itself.
     pub fn new(
         peer: Peer,
         steward: Arc<Steward>,
@@ -95,6 +87,7 @@ impl Sweep {
         served: Arc<ServedVaults>,
         ledger: Arc<Ledger>,
         grace: Duration,
+        prove: Duration,
     ) -> Self {
         Self {
             peer,
@@ -104,7 +97,7 @@ impl Sweep {
             ledger,
             grace,
             swept: BTreeMap::new(),
-            handed: BTreeMap::new(),
+            left: LeftRecords::new(grace, prove),
             silent: BTreeMap::new(),
             members: BTreeSet::new(),
         }
@@ -191,7 +184,7 @@ impl Sweep {
             let (peer, steward, neighbours) = (self.peer.clone(), self.steward.clone(), self.neighbours.clone());
             let mut exchange = Exchange::new(&peer, &steward, &neighbours, node);
             exchange.compare(&table).await?;
-            self.hand_over(&mut exchange, node, &table).await?;
+            self.left.hand_over(&mut exchange, node, &table).await?;
             for kind in [Kind::Heads, Kind::Lease] {
                 self.send_vaults(kind, node, after, &candidates, &mut exchange).await?;
             }
@@ -204,7 +197,9 @@ impl Sweep {
                 self.swept.insert(node, Swept { at: now, all_at, sequence });
             }
         }
-        Ok(())
+        let ledger = self.ledger.clone();
+        let table = blocking(move || ledger.table()).await?;
+        self.left.let_go(&self.steward, &table).await
     }
 
     /// How often all is gone through.
@@ -226,36 +221,6 @@ impl Sweep {
         } else {
             None
         }
-    }
-
-    /// Offers a steward the records that are its, and ours no more.
-    async fn hand_over(
-        &mut self,
-        exchange: &mut Exchange<'_>,
-        node: NodeId,
-        table: &Arc<Table>,
-    ) -> Result<(), RecordsError> {
-        let mut offered: Vec<Line> = Vec::new();
-        let handed = &mut self.handed;
-        let mut left = BTreeSet::new();
-        for line in table.left() {
-            left.insert(line.entry.key);
-            let known = handed.entry(line.entry.key).or_default();
-            if known.sequence != line.sequence {
-                *known = Handed { sequence: line.sequence, to: BTreeSet::new() };
-            }
-            if !known.to.contains(&node) && table.stewards(line).contains(&node) {
-                offered.push(*line);
-            }
-        }
-        handed.retain(|key, _| left.contains(key));
-        let entries: Vec<Entry> = offered.iter().map(|line| line.entry).collect();
-        for key in exchange.offer(&entries).await? {
-            if let Some(handed) = self.handed.get_mut(&key) {
-                handed.to.insert(node);
-            }
-        }
-        Ok(())
     }
 
     async fn send_vaults(

@@ -1,4 +1,4 @@
-//! Which records a steward keeps, hands over and lets go, and how two stewards find out where they differ.
+//! How two stewards find out where they differ, and which records a node lets go that is no steward of them any more.
 //!
 //! Stewards compare ranges of keys by digest: equal ones are done with one comparison, others are split
 //! ([`split`]) until they are small enough to list, and [`differences`] of the lists are what is exchanged.
@@ -102,33 +102,36 @@ pub fn renews(known: usize, answered: usize) -> bool {
     known * 2 <= answered
 }
 
-/// What a node does with a record that it keeps.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Duty {
-    /// It is a steward: keep it, and send it to those.
-    Keep {
-        /// Stewards that are not known to have it.
-        send_to: Vec<NodeId>,
-    },
-    /// It is no steward any more: keep it until those have it.
-    HandOver {
-        /// Stewards that are not known to have it, at least one unless there are fewer than [`STEWARDS`].
-        send_to: Vec<NodeId>,
-    },
-    /// It is no steward any more, and all that are have the record.
-    LetGo,
+/// A record that is kept by a node which is no steward of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Left {
+    /// Milliseconds since the node noticed that it is no steward.
+    pub for_ms: u64,
+    /// Enough of its claims have passed an audit once ([`crate::admission::new_record`]).
+    pub proven: bool,
+    /// The owner's newest word is that it is not wanted.
+    pub dropped: bool,
 }
 
-/// What `own` does with a record whose stewards are `stewards` ([`crate::stewards::choose`], ourselves among the
-/// candidates). `confirmed`: who answered since with a record of the same version. Believing that a node must have
-/// it, since it is a steward, would lose records; and while there are fewer than eight stewards, nobody lets go.
-pub fn duty(own: &NodeId, stewards: &[NodeId], confirmed: impl Fn(&NodeId) -> bool) -> Duty {
-    let send_to: Vec<NodeId> = stewards.iter().filter(|node| *node != own && !confirmed(node)).copied().collect();
-    if stewards.contains(own) {
-        Duty::Keep { send_to }
-    } else if send_to.is_empty() && stewards.len() >= STEWARDS {
-        Duty::LetGo
+/// Whether a node lets go of a record whose steward it is no more. `stewards`: who they are now
+/// ([`crate::stewards::choose`]). `has_it`: who answered since that it has all of it.
+///
+/// Believing that a node must have it, since it is a steward, would lose records; and where there are fewer than eight
+/// stewards, nobody lets go. Nor before a grace time is over: newcomers go as quickly as they came. What has not
+/// proven itself in time anybody may have made up, and is worth no copy beyond those of its stewards. A tombstone is small,
+/// and stays until the lease is over: it keeps a steward that was away from bringing the record back.
+pub fn lets_go(
+    left: Left,
+    stewards: &[NodeId],
+    has_it: impl Fn(&NodeId) -> bool,
+    grace_ms: u64,
+    prove_ms: u64,
+) -> bool {
+    if left.dropped {
+        false
+    } else if left.proven {
+        left.for_ms >= grace_ms && stewards.len() >= STEWARDS && stewards.iter().all(has_it)
     } else {
-        Duty::HandOver { send_to }
+        left.for_ms >= prove_ms
     }
 }

@@ -4,7 +4,9 @@ use commonhold_policy::{
     Domain,
     expiry::{Asked, ClockDoubt, Expiry, Rules, SEGMENTS_MIN, Word, doubt, judge},
     stewards::STEWARDS,
-    sweep::{Differences, Duty, Entry, LIST_MAX, Range, RangeDigest, Step, compare, differences, duty, renews, split},
+    sweep::{
+        Differences, Entry, LIST_MAX, Left, Range, RangeDigest, Step, compare, differences, lets_go, renews, split,
+    },
 };
 use commonhold_protocol::{Lease, NodeId, SegmentId, Timestamp, VaultId};
 use proptest::prelude::*;
@@ -104,15 +106,24 @@ fn nothing_is_dropped_by_a_clock_that_may_be_wrong() {
 }
 
 #[test]
-fn a_record_is_let_go_only_when_all_eight_have_it() {
+fn a_record_is_let_go_only_when_all_eight_have_it_and_some_time_is_over() {
+    const GRACE_MS: u64 = 1_000;
+    const PROVE_MS: u64 = 100;
     let stewards: Vec<NodeId> = (0..STEWARDS as u8).map(node).collect();
-    let own = node(99);
-    let but_three = |node: &NodeId| *node != self::node(3);
-    assert_eq!(duty(&own, &stewards, but_three), Duty::HandOver { send_to: vec![node(3)] });
-    assert_eq!(duty(&own, &stewards, |_| true), Duty::LetGo);
-    assert_eq!(duty(&own, &stewards[1..], |_| true), Duty::HandOver { send_to: vec![] }, "seven are not eight");
-    assert_eq!(duty(&node(3), &stewards, |_| true), Duty::Keep { send_to: vec![] });
-    assert_eq!(duty(&node(2), &stewards, but_three), Duty::Keep { send_to: vec![node(3)] });
+    let left = Left { for_ms: GRACE_MS, proven: true, dropped: false };
+    let lets_go = |left, stewards: &[NodeId], lacking: Option<u8>| {
+        let has_it = |steward: &NodeId| lacking.map(node) != Some(*steward);
+        lets_go(left, stewards, has_it, GRACE_MS, PROVE_MS)
+    };
+    assert!(lets_go(left, &stewards, None));
+    assert!(!lets_go(left, &stewards, Some(3)), "one has not said that it has it");
+    assert!(!lets_go(left, &stewards[1..], None), "seven are not eight");
+    assert!(!lets_go(Left { for_ms: GRACE_MS - 1, ..left }, &stewards, None), "newcomers may go again");
+    assert!(!lets_go(Left { dropped: true, for_ms: u64::MAX, ..left }, &stewards, None));
+    // What anybody may have made up is not kept until it is handed over.
+    let unproven = Left { proven: false, for_ms: PROVE_MS, ..left };
+    assert!(lets_go(unproven, &[], None));
+    assert!(!lets_go(Left { for_ms: PROVE_MS - 1, ..unproven }, &stewards, None));
 }
 
 #[test]

@@ -39,10 +39,19 @@ pub(crate) struct Line {
     pub(crate) entry: Entry,
     /// Of the record store.
     pub(crate) sequence: u64,
-    /// Compared with other stewards.
+    /// Of the record store.
+    pub(crate) tag: u8,
+    /// Compared with other stewards, or offered to them.
     shared: bool,
     /// Places among the candidates; fewer where there are fewer.
     stewards: [u16; STEWARDS],
+}
+
+impl Line {
+    /// Other stewards are told of it.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.shared
+    }
 }
 
 /// No steward.
@@ -91,7 +100,7 @@ impl Table {
                 let entry = Entry { key: summary.key, version };
                 on_trial += usize::from(summary.tag == TAG_UNPROVEN);
                 let shared = summary.tag != TAG_UNPROVEN || on_trial <= TRIALS_SHARED_MAX;
-                lines.push(Line { entry, sequence: summary.sequence, shared, stewards });
+                lines.push(Line { entry, sequence: summary.sequence, tag: summary.tag, shared, stewards });
             }
         }
         Ok(Self { own, sequence, candidates, lines })

@@ -17,9 +17,13 @@ use super::{
 const OFTEN: &str = "[audit]\ngrace = \"20 s\"\n";
 
 async fn start(count: usize) -> Vec<TestNode> {
-    let mut nodes = vec![TestNode::start("node-0", &[], OFTEN).await];
+    start_with(count, OFTEN).await
+}
+
+async fn start_with(count: usize, overlay: &str) -> Vec<TestNode> {
+    let mut nodes = vec![TestNode::start("node-0", &[], overlay).await];
     for number in 1..count {
-        nodes.push(TestNode::start(&format!("node-{number}"), &[&nodes[0]], OFTEN).await);
+        nodes.push(TestNode::start(&format!("node-{number}"), &[&nodes[0]], overlay).await);
     }
     eventually("all know each other", async || {
         let mut known = 0;
@@ -147,4 +151,69 @@ async fn of_records_that_have_not_proven_themselves_few_are_handed_to_other_stew
     })
     .await;
     assert!(arrived().await <= HANDED_ON_MAX, "{} were handed on", arrived().await);
+}
+
+/// The eighth of a record's stewards is one no more when a nearer node has joined.
+#[tokio::test]
+async fn a_record_that_its_stewards_have_is_let_go_by_whoever_is_none_of_them_any_more() {
+    const TIMES: &str = "[audit]\nevery = \"2 s\"\ngrace = \"6 s\"\nprove = \"8 s\"\n";
+    let mut nodes = start_with(8, TIMES).await;
+    let client = Client::start(&nodes.iter().collect::<Vec<_>>()).await;
+    let mut segments = Vec::new();
+    for salt in 1..6 {
+        let segment = Segment::new(&owner(), salt, 5000, &network());
+        let claim = client.store(&nodes[0], &segment).await.unwrap();
+        let records = vec![record(&segment, vec![claim])];
+        for node in &nodes {
+            client.ask(node, Request::KeepRecords { records: records.clone(), lease: None }).await;
+        }
+        segments.push(segment.manifest.id());
+    }
+    eventually("every steward has proof of every shard", async || {
+        for node in &nodes {
+            let answer = client.ask(node, Request::FetchHealth { segments: segments.clone() }).await;
+            let Response::Health(reports) = answer else { panic!("{answer:?}") };
+            if reports.iter().any(|report| report.as_ref().is_none_or(|report| report.healthy != 1)) {
+                return false;
+            }
+        }
+        true
+    })
+    .await;
+    nodes.push(TestNode::start("node-8", &[&nodes[0]], TIMES).await);
+    let client = Client::start(&nodes.iter().collect::<Vec<_>>()).await;
+    let candidates: Vec<_> = nodes.iter().map(|node| (node.id(), Domain::new(format!("{:#}", node.id())))).collect();
+    let ninth = |key: &[u8; 32]| {
+        let chosen = stewards::choose(key, &candidates);
+        nodes.iter().position(|node| !chosen.contains(&node.id())).expect("nine are more than eight")
+    };
+    let left = segments.iter().filter(|segment| ninth(segment.as_bytes()) != 8).count();
+    assert!(left > 0, "the newcomer is farther away than all others of all five segments");
+    let keepers = async |segment: SegmentId| {
+        let mut keepers = Vec::new();
+        for (number, node) in nodes.iter().enumerate() {
+            if version(&client, node, segment).await.is_some() {
+                keepers.push(number);
+            }
+        }
+        keepers
+    };
+    eventually("all but the ninth have each record", async || {
+        for segment in &segments {
+            let keepers = keepers(*segment).await;
+            if keepers.len() != 8 || keepers.contains(&ninth(segment.as_bytes())) {
+                return false;
+            }
+        }
+        true
+    })
+    .await;
+
+    // One that nobody ever proves is kept by nobody, a steward or not.
+    let made_up = Segment::new(&owner(), 9, 5000, &network());
+    let id = made_up.manifest.id();
+    let records = vec![record(&made_up, Vec::new())];
+    let kept = client.ask(&nodes[ninth(id.as_bytes())], Request::KeepRecords { records, lease: None }).await;
+    assert_eq!(kept, Response::Kept(vec![Ok(())]));
+    eventually("it is forgotten everywhere", async || keepers(id).await.is_empty()).await;
 }
