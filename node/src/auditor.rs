@@ -229,8 +229,8 @@ pub struct Auditor {
     ailing: BTreeSet<WardNumber>,
     /// Wards whose repair is ordered.
     orders: BTreeMap<WardNumber, Ordered>,
-    /// When a shard of a ward was last rebuilt here.
-    repaired_at: BTreeMap<WardNumber, Timestamp>,
+    /// When a shard of a segment was last rebuilt here.
+    repaired_at: BTreeMap<SegmentId, Timestamp>,
     /// Since when the records of wards are on trial.
     trials: BTreeMap<WardNumber, Timestamp>,
     /// Those that have proven themselves, to be written down.

@@ -70,7 +70,6 @@ pub enum Life {
 pub struct NodeLife {
     life: Life,
     grace_ms: u64,
-    /// How long it stays away, learned from its returns.
     absence_ms: u64,
     lost_at: Timestamp,
 }
@@ -79,6 +78,16 @@ impl NodeLife {
     /// A node that is there now. `grace_ms`: `[audit] grace`.
     pub fn new(grace_ms: u64) -> Self {
         Self { life: Life::Up, grace_ms, absence_ms: 0, lost_at: Timestamp(0) }
+    }
+
+    /// A node of which was written down how long it stays away.
+    pub fn restore(grace_ms: u64, absence_ms: u64) -> Self {
+        Self { absence_ms, ..Self::new(grace_ms) }
+    }
+
+    /// How long it stays away, as its returns have shown, in milliseconds; 0 if it was never away for long.
+    pub fn absence_ms(&self) -> u64 {
+        self.absence_ms
     }
 
     /// Where it is.

@@ -47,6 +47,16 @@ fn an_honest_node_that_sleeps_at_night_is_given_up_once_at_most() {
     assert!(play(&mut NodeLife::new(HOUR_MS), nights(8)).len() > 50, "the stretch is bounded");
 }
 
+#[test]
+fn how_a_node_sleeps_is_known_over_a_restart_of_whoever_watches_it() {
+    let nights = || (0..10).map(|day| (day * 24 * HOUR_MS, (day * 24 + 8) * HOUR_MS));
+    let mut watched = NodeLife::new(5 * HOUR_MS);
+    assert_eq!(play(&mut watched, nights()).len(), 1);
+    let mut restarted = NodeLife::restore(5 * HOUR_MS, watched.absence_ms());
+    assert_eq!(play(&mut restarted, nights()), []);
+    assert_eq!(restarted.grace_ms(), watched.grace_ms());
+}
+
 proptest! {
     /// A node whose absences are about alike is repaired at most once, as long as the bound on the stretch allows.
     #[test]

@@ -1,7 +1,9 @@
-//! What the auditor remembers over a restart, in one small file: what it thinks of holders, and the challenges that are
-//! pinned. A steward that forgets would free every cheat of what it has not answered, whenever it restarts.
+//! What the auditor remembers over a restart, in one small file: what it thinks of holders, how long they stay away, the
+//! challenges that are pinned, and when it last repaired what. A steward that forgets would free every cheat of what it has
+//! not answered, and rebuild what sleepers hold anew, whenever it restarts.
 
 use std::{
+    collections::BTreeMap,
     fs,
     io::{self, Read},
     path::Path,
@@ -9,6 +11,7 @@ use std::{
 
 use commonhold_policy::{
     audit::{CHALLENGE_MAX, Sample, containment::Containment},
+    life::NodeLife,
     reputation::Reputation,
 };
 use commonhold_protocol::{NodeId, SegmentId, ShardIndex, Timestamp};
@@ -16,18 +19,33 @@ use commonhold_protocol::{NodeId, SegmentId, ShardIndex, Timestamp};
 use super::Auditor;
 use crate::data_dir::write_atomically;
 
-const MAGIC: &[u8; 8] = b"CHAUDIT1";
+const MAGIC: &[u8; 8] = b"CHAUDIT2";
+/// As it was before absences and repairs were kept.
+const MAGIC_V1: &[u8; 8] = b"CHAUDIT1";
 /// Magic and check sum.
 const HEADER_BYTES: usize = 12;
 /// The most bytes of the file; holders with nothing but a few audits passed are left out beyond that.
 const FILE_BYTES_MAX: usize = 4 << 20;
 
+/// The most repairs that are remembered, the last ones.
+const REPAIRED_MAX: usize = 1 << 15;
+
+/// What is kept.
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Kept {
+    holders: Vec<KeptHolder>,
+    /// When shards of segments were last rebuilt here.
+    repaired_at: BTreeMap<SegmentId, Timestamp>,
+}
+
 /// What is kept of a holder.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Kept {
-    pub(super) node: NodeId,
-    pub(super) reputation: Reputation,
-    pub(super) pinned: Vec<Sample>,
+struct KeptHolder {
+    node: NodeId,
+    reputation: Reputation,
+    /// [`NodeLife::absence_ms`].
+    absence_ms: u64,
+    pinned: Vec<Sample>,
 }
 
 impl Auditor {
@@ -35,12 +53,14 @@ impl Auditor {
     pub(super) async fn remember(&mut self) {
         let path = self.parts.kept.clone();
         let read = tokio::task::spawn_blocking(move || read(&path).inspect_err(|error| complain(&path, error)));
-        let Ok(Ok(all)) = read.await else { return };
+        let Ok(Ok(kept)) = read.await else { return };
+        self.repaired_at = kept.repaired_at;
         let rate = self.schedule.rate();
-        for Kept { node, reputation, pinned } in all {
+        for KeptHolder { node, reputation, absence_ms, pinned } in kept.holders {
             let number = self.meet(node);
             if let Some(holder) = self.holders.get_mut(number) {
                 holder.reputation = reputation;
+                holder.life = NodeLife::restore(self.grace_ms, absence_ms);
                 holder.containment = Containment::restore(rate, pinned);
             }
         }
@@ -48,12 +68,16 @@ impl Auditor {
 
     /// Writes the file, if it would say something new.
     pub(super) async fn write_down(&mut self) {
-        let known = self.holders.iter().map(|(_, node, holder)| Kept {
+        let known = self.holders.iter().map(|(_, node, holder)| KeptHolder {
             node: *node,
             reputation: holder.reputation,
+            absence_ms: holder.life.absence_ms(),
             pinned: holder.containment.pinned().to_vec(),
         });
-        let bytes = encode(known.filter(|kept| kept.reputation.audits > 0 || !kept.pinned.is_empty()).collect());
+        let says_something =
+            |kept: &KeptHolder| kept.reputation.audits > 0 || kept.absence_ms > 0 || !kept.pinned.is_empty();
+        let holders = known.filter(says_something).collect();
+        let bytes = encode(Kept { holders, repaired_at: self.repaired_at.clone() });
         let hash = blake3::hash(&bytes);
         if self.written.replace(hash) == Some(hash) {
             return;
@@ -67,17 +91,25 @@ impl Auditor {
 }
 
 fn complain(path: &Path, error: &io::Error) {
-    tracing::warn!(%error, path = %path.display(), "reputations and pinned challenges cannot be kept");
+    tracing::warn!(%error, path = %path.display(), "what is known of holders cannot be kept");
 }
 
-/// Those that matter most first, as many as there is room for.
-fn encode(mut all: Vec<Kept>) -> Vec<u8> {
-    all.sort_by_key(|kept| {
+/// The last repairs, then the holders that matter most, as many as there is room for.
+fn encode(Kept { mut holders, repaired_at }: Kept) -> Vec<u8> {
+    let mut bytes = vec![0; HEADER_BYTES];
+    let mut repaired: Vec<(SegmentId, Timestamp)> = repaired_at.into_iter().collect();
+    repaired.sort_by_key(|(segment, at)| (std::cmp::Reverse(*at), *segment));
+    repaired.truncate(REPAIRED_MAX);
+    bytes.extend_from_slice(&(repaired.len() as u32).to_le_bytes());
+    for (segment, at) in repaired {
+        bytes.extend_from_slice(segment.as_bytes());
+        bytes.extend_from_slice(&at.0.to_le_bytes());
+    }
+    holders.sort_by_key(|kept| {
         let plain = !kept.reputation.disqualified && kept.pinned.is_empty();
         (plain, std::cmp::Reverse(kept.reputation.audits), kept.node)
     });
-    let mut bytes = vec![0; HEADER_BYTES];
-    for kept in &all {
+    for kept in &holders {
         let before = bytes.len();
         encode_one(kept, &mut bytes);
         if bytes.len() > FILE_BYTES_MAX {
@@ -91,13 +123,14 @@ fn encode(mut all: Vec<Kept>) -> Vec<u8> {
     bytes
 }
 
-fn encode_one(kept: &Kept, bytes: &mut Vec<u8>) {
+fn encode_one(kept: &KeptHolder, bytes: &mut Vec<u8>) {
     let Reputation { alpha, beta, audits, known_since, disqualified } = kept.reputation;
     bytes.extend_from_slice(kept.node.as_bytes());
     bytes.extend_from_slice(&alpha.to_le_bytes());
     bytes.extend_from_slice(&beta.to_le_bytes());
     bytes.extend_from_slice(&audits.to_le_bytes());
     bytes.extend_from_slice(&known_since.0.to_le_bytes());
+    bytes.extend_from_slice(&kept.absence_ms.to_le_bytes());
     bytes.push(disqualified.into());
     // Both counts are at most CHALLENGE_MAX, by the machine that pins.
     bytes.push(kept.pinned.len() as u8);
@@ -110,10 +143,10 @@ fn encode_one(kept: &Kept, bytes: &mut Vec<u8>) {
 }
 
 /// What the file says; nothing if there is none.
-fn read(path: &Path) -> io::Result<Vec<Kept>> {
+fn read(path: &Path) -> io::Result<Kept> {
     let file = match fs::File::open(path) {
         Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Kept::default()),
         Err(error) => return Err(error),
     };
     let mut bytes = Vec::new();
@@ -121,20 +154,28 @@ fn read(path: &Path) -> io::Result<Vec<Kept>> {
     decode(&bytes).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "damaged, or of another version"))
 }
 
-fn decode(bytes: &[u8]) -> Option<Vec<Kept>> {
+fn decode(bytes: &[u8]) -> Option<Kept> {
     let (header, mut rest) = bytes.split_at_checked(HEADER_BYTES)?;
-    let is_whole = header.starts_with(MAGIC) && header.ends_with(&crc32fast::hash(rest).to_le_bytes());
+    let is_first = header.starts_with(MAGIC_V1);
+    let is_whole = (is_first || header.starts_with(MAGIC)) && header.ends_with(&crc32fast::hash(rest).to_le_bytes());
     if !is_whole || bytes.len() > FILE_BYTES_MAX {
         return None;
     }
-    let mut all = Vec::new();
-    while !rest.is_empty() {
-        all.push(decode_one(&mut rest)?);
+    let mut kept = Kept::default();
+    if !is_first {
+        let repaired = u32::from_le_bytes(take(&mut rest)?);
+        for _ in 0..repaired {
+            let segment = SegmentId::from_bytes(take(&mut rest)?);
+            kept.repaired_at.insert(segment, Timestamp(u64::from_le_bytes(take(&mut rest)?)));
+        }
     }
-    Some(all)
+    while !rest.is_empty() {
+        kept.holders.push(decode_one(&mut rest, is_first)?);
+    }
+    Some(kept)
 }
 
-fn decode_one(rest: &mut &[u8]) -> Option<Kept> {
+fn decode_one(rest: &mut &[u8], is_first: bool) -> Option<KeptHolder> {
     let node = NodeId::from_bytes(take(rest)?);
     let [alpha, beta] = [f64::from_le_bytes(take(rest)?), f64::from_le_bytes(take(rest)?)];
     let is_score = |part: f64| part.is_finite() && part >= 0.0;
@@ -143,13 +184,14 @@ fn decode_one(rest: &mut &[u8]) -> Option<Kept> {
     }
     let audits = u32::from_le_bytes(take(rest)?);
     let known_since = Timestamp(u64::from_le_bytes(take(rest)?));
+    let absence_ms = if is_first { 0 } else { u64::from_le_bytes(take(rest)?) };
     let [disqualified, pinned] = take(rest)?;
     if disqualified > 1 || usize::from(pinned) > CHALLENGE_MAX {
         return None;
     }
     let reputation = Reputation { alpha, beta, audits, known_since, disqualified: disqualified == 1 };
     let pinned = (0..pinned).map(|_| decode_sample(rest)).collect::<Option<_>>()?;
-    Some(Kept { node, reputation, pinned })
+    Some(KeptHolder { node, reputation, absence_ms, pinned })
 }
 
 fn decode_sample(rest: &mut &[u8]) -> Option<Sample> {
@@ -175,8 +217,8 @@ pub fn audits_of_any_bytes(bytes: &[u8]) {
     if let Some(all) = decode(bytes) {
         // In the order in which they are written.
         let sorted = decode(&encode(all.clone())).expect("what was written is read");
-        assert_eq!(sorted.len(), all.len());
-        assert!(all.iter().all(|kept| sorted.contains(kept)));
+        assert_eq!((sorted.holders.len(), sorted.repaired_at), (all.holders.len(), all.repaired_at));
+        assert!(all.holders.iter().all(|kept| sorted.holders.contains(kept)));
     }
 }
 
@@ -187,33 +229,42 @@ mod tests {
 
     use super::*;
 
-    fn kept(number: u32, failed: u32, pinned: usize) -> Kept {
+    fn holder(number: u32, failed: u32, pinned: usize) -> KeptHolder {
         let mut id = [7; 32];
         id[..4].copy_from_slice(&number.to_le_bytes());
         let mut reputation = Reputation::new(Timestamp(u64::from(number)));
         (0..=failed).for_each(|_| _ = reputation.count(Outcome::Wrong));
         let sample =
             |at| Sample { segment: SegmentId::from_bytes([at as u8; 32]), index: ShardIndex(3), groups: vec![1, 9] };
-        Kept { node: NodeId::from_bytes(id), reputation, pinned: (0..pinned).map(sample).collect() }
+        let pinned = (0..pinned).map(sample).collect();
+        KeptHolder { node: NodeId::from_bytes(id), reputation, absence_ms: u64::from(number) << 20, pinned }
+    }
+
+    fn kept(holders: &[KeptHolder]) -> Kept {
+        let repaired = |number: u8| (SegmentId::from_bytes([number; 32]), Timestamp(1_000 + u64::from(number)));
+        Kept { holders: holders.to_vec(), repaired_at: (1..3).map(repaired).collect() }
     }
 
     #[test]
-    fn a_cheat_finds_itself_remembered_after_a_restart() {
+    fn what_is_known_of_holders_and_repairs_is_remembered_after_a_restart() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("audits");
-        assert_eq!(read(&path).unwrap(), []);
-        let all = [kept(1, 40, 0), kept(2, 0, 32), kept(3, 0, 0)];
+        assert_eq!(read(&path).unwrap(), Kept::default());
+        let all = [holder(1, 40, 0), holder(2, 0, 32), holder(3, 0, 0)];
         assert!(all[0].reputation.disqualified && !all[1].reputation.disqualified);
-        write_atomically(&path, &encode(all.iter().rev().cloned().collect())).unwrap();
+        let mut turned = kept(&all);
+        turned.holders.reverse();
+        write_atomically(&path, &encode(turned)).unwrap();
         let back = read(&path).unwrap();
-        assert_eq!(back, all, "those that matter most come first");
-        let restored = Containment::restore(Rate::default(), back[1].pinned.clone());
+        assert_eq!(back, kept(&all), "those that matter most come first");
+        let restored = Containment::restore(Rate::default(), back.holders[1].pinned.clone());
         assert!(restored.is_pinned() && restored.pinned() == all[1].pinned && !restored.is_idle());
     }
 
     #[test]
     fn a_damaged_file_is_refused_whatever_was_changed() {
-        let bytes = encode(vec![kept(1, 40, 2), kept(2, 0, 0)]);
+        const REPAIRED_BYTES: usize = 4 + 2 * 40;
+        let bytes = encode(kept(&[holder(1, 40, 2), holder(2, 0, 0)]));
         assert!(decode(&bytes).is_some());
         for at in 0..bytes.len() {
             let mut damaged = bytes.clone();
@@ -224,17 +275,18 @@ mod tests {
         let resummed = |at: usize, value: u8| {
             let mut bytes = bytes.clone();
             bytes[at] = value;
-            let sum = crc32fast::hash(&bytes[HEADER_BYTES..]);
-            bytes[8..HEADER_BYTES].copy_from_slice(&sum.to_le_bytes());
+            resum(&mut bytes);
             decode(&bytes)
         };
-        assert!(resummed(HEADER_BYTES, 99).is_some(), "another node");
-        let [disqualified, pinned] = [HEADER_BYTES + 60, HEADER_BYTES + 61];
+        let first = HEADER_BYTES + REPAIRED_BYTES;
+        assert!(resummed(first, 99).is_some(), "another node");
+        let [disqualified, pinned] = [first + 68, first + 69];
         assert_eq!((bytes[disqualified], bytes[pinned]), (1, 2));
         assert_eq!(resummed(disqualified, 2), None);
         assert_eq!(resummed(pinned, 33), None, "more than a challenge holds");
         assert_eq!(resummed(pinned + 34, 0), None, "no group");
         assert_eq!(resummed(pinned + 35, 9), None, "groups that do not ascend");
+        assert_eq!(resummed(HEADER_BYTES + 3, 0xff), None, "more repairs than there are bytes");
     }
 
     fn resum(bytes: &mut [u8]) {
@@ -256,7 +308,7 @@ mod tests {
         /// With its sum put right, so that what is behind it is read.
         #[test]
         fn so_is_a_file_that_was_changed(pinned in 0..33_usize, changes in vec(any::<(Index, u8)>(), 0..4)) {
-            let mut bytes = encode(vec![kept(1, 40, pinned), kept(2, 0, 1)]);
+            let mut bytes = encode(kept(&[holder(1, 40, pinned), holder(2, 0, 1)]));
             for (at, value) in changes {
                 let at = at.index(bytes.len());
                 bytes[at] = value;
@@ -266,11 +318,15 @@ mod tests {
         }
     }
 
+    fn golden(name: &str) -> std::path::PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
+    }
+
     /// `COMMONHOLD_WRITE_GOLDEN=1` writes the file if it is missing; one that is there never changes.
     #[test]
-    fn a_file_of_version_1_is_read_and_still_written_so() {
-        let all = vec![kept(1, 40, 0), kept(2, 0, 2), kept(3, 1, 0)];
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/audits_v1.bin");
+    fn a_file_of_version_2_is_read_and_still_written_so() {
+        let all = kept(&[holder(1, 40, 0), holder(2, 0, 2), holder(3, 1, 0)]);
+        let path = golden("audits_v2.bin");
         if !path.exists() && std::env::var_os("COMMONHOLD_WRITE_GOLDEN").is_some() {
             fs::write(&path, encode(all.clone())).unwrap();
         }
@@ -280,11 +336,27 @@ mod tests {
     }
 
     #[test]
+    fn a_file_of_version_1_is_read() {
+        let mut holders = [holder(1, 40, 0), holder(2, 0, 2), holder(3, 1, 0)];
+        holders.iter_mut().for_each(|holder| holder.absence_ms = 0);
+        let read = read(&golden("audits_v1.bin")).unwrap();
+        assert_eq!(read, Kept { holders: holders.to_vec(), repaired_at: BTreeMap::new() });
+    }
+
+    #[test]
     fn the_file_is_bounded_and_the_pinned_have_the_first_places() {
-        let mut all: Vec<Kept> = (0..80_000).map(|number| kept(number, 0, 0)).collect();
-        all.push(kept(80_000, 0, 32));
-        let bytes = encode(all);
+        let mut holders: Vec<KeptHolder> = (0..80_000).map(|number| holder(number, 0, 0)).collect();
+        holders.push(holder(80_000, 0, 32));
+        let repaired = |number: u32| {
+            let segment = SegmentId::from_bytes(*blake3::hash(&number.to_le_bytes()).as_bytes());
+            (segment, Timestamp(number.into()))
+        };
+        let repaired_at = (0..40_000).map(repaired).collect();
+        let bytes = encode(Kept { holders, repaired_at });
         assert!(bytes.len() <= FILE_BYTES_MAX && bytes.len() > FILE_BYTES_MAX - 100, "{}", bytes.len());
-        assert_eq!(decode(&bytes).unwrap()[0].pinned.len(), 32);
+        let kept = decode(&bytes).unwrap();
+        assert_eq!(kept.holders[0].pinned.len(), 32);
+        assert_eq!(kept.repaired_at.len(), REPAIRED_MAX);
+        assert!(kept.repaired_at.values().all(|at| at.0 >= 40_000 - REPAIRED_MAX as u64), "the last ones");
     }
 }

@@ -250,11 +250,12 @@ impl Auditor {
     /// How a segment is, for whoever asks.
     pub(super) fn report(&self, number: WardNumber) -> Option<HealthReport> {
         let counters = self.health(number)?.counters();
+        let segment = self.wards.segment(number)?;
         Some(HealthReport {
             healthy: counters.healthy,
             suspect: counters.suspect,
             lost: counters.lost.saturating_add(counters.unclaimed),
-            repaired_at: self.repaired_at.get(&number).copied(),
+            repaired_at: self.repaired_at.get(&segment).copied(),
             repairing: self.is_at_work(number),
             resting: self.repairs.rests(number),
         })

@@ -225,7 +225,7 @@ impl Auditor {
         self.ailing.remove(&number);
         self.orders.remove(&number);
         self.repairs.forget(number);
-        self.repaired_at.remove(&number);
+        self.repaired_at.remove(segment);
         self.trials.remove(&number);
         self.repairs.stop(segment);
         for node in claimants {

@@ -451,7 +451,7 @@ impl Auditor {
         if let Some(number) = self.wards.number(&segment) {
             let event = if claims.is_empty() { order::Event::Failed } else { order::Event::Repaired };
             if !claims.is_empty() {
-                self.repaired_at.insert(number, now);
+                self.repaired_at.insert(segment, now);
             }
             let claimed = claims.iter().map(|claim| (claim.claim.leaf.index, claim.holder)).collect();
             self.take_claims(number, claimed, Source::Own);
