@@ -44,6 +44,7 @@ mod vault;
 mod vault_file;
 mod vault_path;
 
+pub use commonhold_policy::parameters;
 pub use commonhold_storage_engine::tree::{
     entry::{Entry, EntryKind, FileContent, FileTime},
     name::Name,

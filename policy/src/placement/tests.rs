@@ -79,6 +79,7 @@ proptest! {
             .iter()
             .map(|candidate| Drawn {
                 failed: candidate.standing == Standing::RecentlyFailed,
+                shares: false,
                 in_domain: 1,
                 key: 0.0,
                 candidate: *candidate,
