@@ -3,7 +3,6 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
 };
 
 use bytes::{Bytes, BytesMut};
@@ -17,10 +16,10 @@ use commonhold_protocol::{
     shard_stream::{GROUP_BYTES, GroupRange},
 };
 
-use crate::kind::{DELETED_PARTS, Kind};
-
-/// How long a reader hears nothing: longer than any waits.
-const SILENCE: Duration = Duration::from_secs(60);
+use crate::{
+    kind::{DELETED_PARTS, Kind},
+    silence::{SILENCE, Silences},
+};
 
 /// A node that cheats, in front of the honest one that it is otherwise.
 pub struct Cheat {
@@ -30,11 +29,12 @@ pub struct Cheat {
     pub(crate) network: NetworkName,
     /// The first answer for each shard; as many as the pledge has room for.
     first: Mutex<HashMap<ClaimLeaf, Bytes>>,
+    silences: Mutex<Silences>,
     /// Segments whose shards were claimed.
     pub(crate) claimed: Mutex<HashSet<SegmentId>>,
 }
 
-/// Whether a chunk group is among those that [`Kind::Deletes`] and [`Kind::HangsUp`] have deleted.
+/// Whether a chunk group is among those that [`Kind::Deletes`], [`Kind::HangsUp`] and [`Kind::Silent`] have deleted.
 pub fn is_deleted(shard: &ClaimLeaf, group: u32) -> bool {
     let mut hasher = blake3::Hasher::new();
     hasher.update(shard.segment.as_bytes()).update(&[shard.index.0]).update(&group.to_le_bytes());
@@ -49,8 +49,8 @@ fn is_any_deleted(shard: &ClaimLeaf, ranges: &[GroupRange]) -> bool {
 
 impl Cheat {
     pub(crate) fn new(kind: Kind, honest: NodeService, key: SigningKey, network: NetworkName) -> Self {
-        let (first, claimed) = (Mutex::default(), Mutex::default());
-        Self { kind, honest: Arc::new(honest), key, network, first, claimed }
+        let (first, silences, claimed) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Self { kind, honest: Arc::new(honest), key, network, first, silences, claimed }
     }
 
     /// What is sent instead of an honest answer.
@@ -75,7 +75,7 @@ impl Cheat {
                 let mut first = self.first.lock().unwrap_or_else(PoisonError::into_inner);
                 first.entry(shard).or_insert(honest).clone()
             }
-            Kind::Deletes | Kind::Forgets | Kind::Invents | Kind::Refuses | Kind::HangsUp => honest,
+            Kind::Deletes | Kind::Forgets | Kind::Invents | Kind::Refuses | Kind::HangsUp | Kind::Silent => honest,
         }
     }
 
@@ -92,6 +92,11 @@ impl Cheat {
         let answers = match self.kind {
             Kind::Refuses => vec![ShardAnswer::Refused(Refusal::Busy); shards],
             Kind::HangsUp if (0..shards).any(lacks) => return None,
+            Kind::Silent if (0..shards).any(lacks) => {
+                let waited = self.silences.lock().unwrap_or_else(PoisonError::into_inner).next(from, &challenge);
+                tokio::time::sleep(waited).await;
+                return None;
+            }
             _ => {
                 let honest = self.honest.answer(from, Request::Audit(challenge.clone())).await?;
                 let Response::Audited(honest) = honest else { return Some(honest) };
@@ -144,6 +149,12 @@ impl Service for Cheat {
                 self.invent(heard_of).await;
                 answer
             }
+            Request::About if self.kind == Kind::Silent => match self.honest.answer(from, Request::About).await? {
+                Response::About { shards, clock, steward, domain, .. } => {
+                    Some(Response::About { free_bytes: 0, shards, clock, steward, domain })
+                }
+                other => Some(other),
+            },
             request => self.honest.answer(from, request).await,
         }
     }
@@ -160,6 +171,7 @@ impl ShardService for Cheat {
     ) -> Result<Claim, Refusal> {
         match self.kind {
             Kind::Forgets => self.forget(manifest, index, body).await,
+            Kind::Silent => Err(Refusal::PledgeFull),
             _ => self.honest.store(from, manifest, index, lease, body).await,
         }
     }
@@ -175,6 +187,10 @@ impl ShardService for Cheat {
         let leaf = ClaimLeaf { segment, index };
         if self.kind == Kind::HangsUp && is_any_deleted(&leaf, &ranges) {
             tokio::time::sleep(SILENCE).await;
+            return Err(Refusal::Busy);
+        }
+        // Here it is not silent: the repairs of what others held would wait for it.
+        if self.kind == Kind::Silent && is_any_deleted(&leaf, &ranges) {
             return Err(Refusal::Busy);
         }
         let honest = self.honest.read(from, segment, index, ranges.clone(), want_manifest).await?;

@@ -20,12 +20,23 @@ pub enum Kind {
     Refuses,
     /// Has deleted a part of each shard, answers for the rest, and hangs up when it is asked for what it lacks.
     HangsUp,
+    /// Has deleted a part of each shard, answers for the rest, and says nothing when it is asked for what it lacks. It
+    /// takes no more shards: while it is silent about one, it is not audited for any other.
+    Silent,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 7] =
-        [Self::Deletes, Self::Flips, Self::Stale, Self::Forgets, Self::Invents, Self::Refuses, Self::HangsUp];
+    pub const ALL: [Self; 8] = [
+        Self::Deletes,
+        Self::Flips,
+        Self::Stale,
+        Self::Forgets,
+        Self::Invents,
+        Self::Refuses,
+        Self::HangsUp,
+        Self::Silent,
+    ];
 
     /// As it is called on the command line.
     pub fn name(self) -> &'static str {
@@ -37,6 +48,7 @@ impl Kind {
             Self::Invents => "invents",
             Self::Refuses => "refuses",
             Self::HangsUp => "hangs-up",
+            Self::Silent => "silent",
         }
     }
 

@@ -10,6 +10,7 @@ mod inventing;
 mod kind;
 mod liar;
 mod lie;
+mod silence;
 
 use std::{path::Path, process::ExitCode, sync::Arc};
 

@@ -55,7 +55,7 @@ fn every_cheat_is_found_in_time_and_its_shards_are_rebuilt_elsewhere() {
     let mut cheats: Vec<Cheat> = Vec::new();
     // Those that stay come last: they are found shard by shard, as they lack little of each.
     let kinds = [Kind::Refuses, Kind::Flips, Kind::Stale, Kind::Forgets, Kind::Invents, Kind::HangsUp, Kind::Deletes];
-    assert_eq!(kinds.len(), Kind::ALL.len());
+    assert_eq!(kinds.len() + 1, Kind::ALL.len(), "the one that is silent has a network of its own");
     for (node, kind) in (1..).zip(kinds) {
         let id = network.node_id(node);
         let held = Held::by(&network, &home, &cheats, &id);
@@ -125,6 +125,44 @@ fn every_cheat_is_found_in_time_and_its_shards_are_rebuilt_elsewhere() {
     }
 }
 
+/// Each of its silences has to be waited for, some minutes together: so it has a network of its own, where nothing else is
+/// waited for.
+#[test]
+fn one_that_says_nothing_when_it_is_asked_for_what_it_lacks_is_found_in_time() {
+    const NODES: usize = 9;
+    const CHEAT: usize = 1;
+    let mut network =
+        Network::start(&Setup { nodes: NODES, coding: Some("3/6"), overlay: Some(TIMES), ..Setup::default() });
+    let (home, _) = network.new_home("home");
+    let mut stored = Stored { tree: Tree::new(network.scratch().join("source"), 1), files: 0 };
+    for _ in 0..FILES {
+        stored.put_more(&home);
+    }
+    whole_again(&network, &home, &[]);
+    let id = network.node_id(CHEAT);
+    let held = Held::by(&network, &home, &[], &id);
+    let law = Law::of(Kind::Silent, &held, EVERY_MS);
+    network.stop(CHEAT);
+    let began = Instant::now();
+    network.start_cheat(CHEAT, Kind::Silent, 1);
+    let cheats = [(CHEAT, Kind::Silent, id)];
+    let (_, kind, id) = &cheats[0];
+    let is_its = |verdict: &Verdict| id.starts_with(&verdict.holder);
+    let found = poll_until(law.latest() + LOADED, || verdicts(&network).into_iter().find(is_its));
+    let took = began.elapsed();
+    let found = found.unwrap_or_else(|| panic!("not found after {took:?}; the law says {law}"));
+    assert!(is_said_of(*kind, &found.outcome), "it was found {}", found.outcome);
+    let is_elsewhere = |(holder, leaf, _): &(NodeId, ClaimLeaf, u32)| {
+        let is_it = format!("{}", leaf.segment) == found.segment && leaf.index.0 == found.index;
+        is_it && *holder != hex_id(id)
+    };
+    let elsewhere = poll_until(WHOLE_MAX, || claims(&network, &home, &cheats).iter().any(is_elsewhere).then_some(()));
+    assert_eq!(elsewhere, Some(()), "{found:?}: nobody else has it");
+    eprintln!("{:9} holds {held}: found {:9} after {took:.1?} (predicted: {law})", kind.name(), found.outcome);
+    assert!(verdicts(&network).iter().all(is_its), "an honest node is blamed");
+    assert_eq!(network.figures("/audits/lost_holders"), 0, "somebody was given up who was there");
+}
+
 /// A node that cheats, how, and its id.
 type Cheat = (usize, Kind, String);
 
@@ -157,7 +195,7 @@ fn name(file: u64) -> String {
 fn is_said_of(kind: Kind, outcome: &str) -> bool {
     match kind {
         Kind::Deletes | Kind::Flips | Kind::Stale => outcome == "Wrong",
-        Kind::Forgets | Kind::Invents | Kind::Refuses | Kind::HangsUp => outcome == "Refused",
+        Kind::Forgets | Kind::Invents | Kind::Refuses | Kind::HangsUp | Kind::Silent => outcome == "Refused",
     }
 }
 

@@ -1,13 +1,10 @@
-//! Limits in bytes per second: each transfer is given the moment at which the ones before it will be through. One for all
-//! together, as the pledge names it; and one for whoever moves more than others who are there.
+//! A limit in bytes per second: each transfer is given the moment at which the ones before it will be through.
 
 use std::{
-    collections::BTreeMap,
     sync::{Mutex, PoisonError},
     time::Duration,
 };
 
-use commonhold_policy::Domain;
 use tokio::time::{Instant, sleep_until};
 
 use crate::config::Rate;
@@ -41,70 +38,6 @@ impl RateLimit {
     }
 }
 
-/// What a domain may move while one does that has moved less: more than most uplinks have.
-const YIELDING_BYTES_PER_SECOND: u64 = 8 << 20;
-/// What it did not move before is remembered for so long, and what it moved in excess while it had to yield to nobody.
-const REMEMBERED: Duration = Duration::from_secs(2);
-/// Who has moved nothing for so long is not there.
-const PRESENT_FOR: Duration = Duration::from_secs(1);
-/// What an exchange costs besides its bytes, in bytes: a signature is checked, the disk is asked.
-const EXCHANGE_BYTES: u64 = 32 << 10;
-/// Domains that are remembered.
-const DOMAINS_MAX: usize = 1024;
-
-#[derive(Debug, Clone, Copy)]
-struct Moved {
-    /// When all that it has moved is within its share: the later, the more it was.
-    free_at: Instant,
-    last: Instant,
-}
-
-impl Moved {
-    fn is_present(&self, now: Instant) -> bool {
-        now.duration_since(self.last) < PRESENT_FOR
-    }
-}
-
-/// Whoever has moved more lately yields to whoever has moved less: by streams alone, a domain that never stops would get
-/// as many times more as it opens more of them.
-#[derive(Debug, Default)]
-pub(super) struct FairRate {
-    moved: Mutex<BTreeMap<Domain, Moved>>,
-}
-
-impl FairRate {
-    /// Waits until an exchange may begin.
-    pub(super) async fn begin(&self, domain: &Domain) {
-        self.take(domain, EXCHANGE_BYTES).await;
-    }
-
-    /// Waits until `bytes` more may pass.
-    pub(super) async fn take(&self, domain: &Domain, bytes: u64) {
-        let through = self.through(domain, bytes, Instant::now());
-        sleep_until(through).await;
-    }
-
-    fn through(&self, domain: &Domain, bytes: u64, now: Instant) -> Instant {
-        let takes = Duration::from_secs_f64(bytes as f64 / YIELDING_BYTES_PER_SECOND as f64);
-        let oldest = now.checked_sub(REMEMBERED).unwrap_or(now);
-        let mut all = self.moved.lock().unwrap_or_else(PoisonError::into_inner);
-        if all.len() >= DOMAINS_MAX {
-            all.retain(|_, moved| moved.is_present(now));
-        }
-        if all.len() >= DOMAINS_MAX {
-            all.clear();
-        }
-        let before = all.get(domain).map_or(oldest, |moved| moved.free_at.max(oldest));
-        let has_less =
-            |(other, moved): (&Domain, &Moved)| other != domain && moved.is_present(now) && moved.free_at < before;
-        let yields = all.iter().any(has_less);
-        let within_share = before + takes;
-        let free_at = if yields { within_share } else { within_share.min(now + REMEMBERED) };
-        all.insert(domain.clone(), Moved { free_at, last: now });
-        if yields { free_at } else { now }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -118,63 +51,5 @@ mod tests {
         }
         let took = start.elapsed();
         assert!((Duration::from_millis(9_400)..Duration::from_millis(10_100)).contains(&took), "{took:?}");
-    }
-
-    fn domain(name: &str) -> Domain {
-        Domain::new(name)
-    }
-
-    /// Seconds that so many pieces of 1 MiB wait, each of which takes ten milliseconds by itself.
-    async fn waits(rate: &FairRate, from: &str, pieces: usize) -> f64 {
-        let mut waited = Duration::ZERO;
-        for _ in 0..pieces {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-            let start = Instant::now();
-            rate.take(&domain(from), 1 << 20).await;
-            waited += start.elapsed();
-        }
-        waited.as_secs_f64()
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn who_is_alone_moves_what_it_wants() {
-        let rate = FairRate::default();
-        assert!(waits(&rate, "alone", 1_000).await < 0.01);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn who_never_stops_yields_while_others_move_something_and_they_do_not() {
-        let rate = FairRate::default();
-        waits(&rate, "greedy", 1_000).await;
-        let (greedy, other) = tokio::join!(waits(&rate, "greedy", 24), async {
-            let waited = waits(&rate, "other", 24).await;
-            // It goes on, a little at a time.
-            for _ in 0..40 {
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                rate.begin(&domain("other")).await;
-            }
-            waited
-        });
-        assert_eq!(other, 0.0, "it has moved less all the time");
-        // What it moved before counts for two seconds; while the other is there, it may move 8 MiB in each.
-        assert!((3.0..5.5).contains(&greedy), "{greedy}");
-        tokio::time::sleep(PRESENT_FOR).await;
-        assert_eq!(waits(&rate, "greedy", 1_000).await, 0.0);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn two_that_move_much_have_the_same() {
-        let rate = FairRate::default();
-        let (one, other) = tokio::join!(waits(&rate, "one", 400), waits(&rate, "other", 400));
-        assert_eq!((one, other), (0.0, 0.0), "neither has moved more than the other");
-    }
-
-    #[test]
-    fn few_domains_are_remembered() {
-        let (rate, now) = (FairRate::default(), Instant::now());
-        for number in 0..5_000_u32 {
-            rate.through(&domain(&number.to_string()), 1, now + Duration::from_micros(100) * number);
-        }
-        assert!(rate.moved.lock().unwrap().len() <= DOMAINS_MAX);
     }
 }

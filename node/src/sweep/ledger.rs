@@ -26,6 +26,10 @@ use crate::{
 
 /// Records looked at in one step.
 const PAGE: usize = 1024;
+/// Records on trial that are compared with other stewards, the first by key: as many as honest people write at a time.
+/// Whoever makes up records has to bring the others to each steward itself; if they handed all of them on, each would make
+/// work for all.
+const TRIALS_SHARED_MAX: usize = 256;
 /// Whoever asks is answered by a table that was right so long ago.
 const FRESH: Duration = Duration::from_secs(1);
 
@@ -37,15 +41,16 @@ pub(crate) struct Line {
     pub(crate) sequence: u64,
     /// Of the record store.
     pub(crate) tag: u8,
+    /// Compared with other stewards, or offered to them.
+    shared: bool,
     /// Places among the candidates; fewer where there are fewer.
     stewards: [u16; STEWARDS],
 }
 
 impl Line {
-    /// Other stewards are told of it: not of what is on trial. Whoever makes up records has to bring each to each steward
-    /// itself; if they handed it on, it would make work for all. What is true has proven itself within minutes.
+    /// Other stewards are told of it.
     pub(crate) fn is_shared(&self) -> bool {
-        self.tag != TAG_UNPROVEN
+        self.shared
     }
 }
 
@@ -70,7 +75,7 @@ impl Table {
         let sequence = steward.records().sequence();
         let same_stewards = old.is_some_and(|old| old.candidates == candidates);
         let mut known = old.map(|old| old.lines.as_slice()).unwrap_or_default().iter().copied().peekable();
-        let mut lines = Vec::new();
+        let (mut lines, mut on_trial) = (Vec::new(), 0);
         let mut after: Option<[u8; 32]> = None;
         loop {
             let page = steward.records().list(Kind::Segment, after.as_ref(), PAGE)?;
@@ -93,7 +98,9 @@ impl Table {
                     None => places(&summary.key, &candidates),
                 };
                 let entry = Entry { key: summary.key, version };
-                lines.push(Line { entry, sequence: summary.sequence, tag: summary.tag, stewards });
+                on_trial += usize::from(summary.tag == TAG_UNPROVEN);
+                let shared = summary.tag != TAG_UNPROVEN || on_trial <= TRIALS_SHARED_MAX;
+                lines.push(Line { entry, sequence: summary.sequence, tag: summary.tag, shared, stewards });
             }
         }
         Ok(Self { own, sequence, candidates, lines })
@@ -103,11 +110,11 @@ impl Table {
         self.candidates.iter().position(|(candidate, _)| candidate == node).map(|place| place as u16)
     }
 
-    /// The records whose stewards both we and `node` are, by key, without those on trial.
+    /// The records whose stewards both we and `node` are, by key, with few of those on trial.
     pub(crate) fn shared_with(&self, node: &NodeId) -> Vec<Entry> {
         let (Some(own), Some(node)) = (self.place(&self.own), self.place(node)) else { return Vec::new() };
         let both = |line: &&Line| line.stewards.contains(&own) && line.stewards.contains(&node);
-        let shared = self.lines.iter().filter(|line| line.is_shared()).filter(both);
+        let shared = self.lines.iter().filter(|line| line.shared).filter(both);
         shared.map(|line| line.entry).collect()
     }
 

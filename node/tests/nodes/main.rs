@@ -236,7 +236,9 @@ async fn when_a_steward_is_gone_the_next_one_gets_its_records() {
         }
         eventually("all have had proof of it", async || {
             for node in &keepers {
-                if node.status().await.records.unproven_bytes > 0 {
+                let answer = client.ask(node, Request::FetchHealth { segments: vec![id] }).await;
+                let Response::Health(reports) = answer else { panic!("{answer:?}") };
+                if reports[0].as_ref().is_none_or(|report| report.healthy != 1) {
                     return false;
                 }
             }

@@ -5,13 +5,13 @@ use std::{fmt, time::Duration};
 use commonhold_cheats::{Kind, is_deleted};
 use commonhold_policy::{
     audit::{
-        detection::{DetectionParams, contained_ms},
+        detection::{DetectionParams, contained_ms, silent_ms},
         schedule::{Rate, shard_groups},
     },
     detection_delay,
     stewards::STEWARDS,
 };
-use commonhold_protocol::{ClaimLeaf, NodeId};
+use commonhold_protocol::{ClaimLeaf, NodeId, shard_stream::GROUP_BYTES};
 use rand::SeedableRng;
 
 use super::{Cheat, honest, segments};
@@ -22,6 +22,8 @@ const DRAWS: usize = 20_000;
 /// The test fails once in a thousand runs for each cheat if the law is right, and nothing takes any time; much less
 /// often with what is allowed beyond.
 const QUANTILE: f64 = 0.999;
+/// No peer waits longer for an answer, whatever the deadline: `ASK_TIMEOUT` of the network.
+const WAITED_MS_MAX: u64 = 60_000;
 
 /// Who claims what, by the records of the first honest node that keeps one: a cheat, which nobody tells anything any
 /// more, may keep an old one.
@@ -97,6 +99,7 @@ impl Law {
             .map(|_| match kind {
                 Kind::Deletes => draw(&params(all, held.deleted(), 0)),
                 Kind::HangsUp => draw(&params(all, held.deleted(), contained_ms(rate))),
+                Kind::Silent => draw(&params(all, held.deleted(), silent_ms(rate, 0, GROUP_BYTES, WAITED_MS_MAX))),
                 Kind::Flips => draw(&params(all, 1.0, 0)),
                 Kind::Refuses => draw(&params(all, 1.0, contained_ms(rate))),
                 // A shard has to be audited for a second time; as if it had one.
