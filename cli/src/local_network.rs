@@ -15,8 +15,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use commonhold_client_sdk::parameters::Wanted;
-use commonhold_client_sdk::{self as sdk, ClientConfig, ClientSection, Home, NetworkSection, Phrase};
+use commonhold_client_sdk::{
+    self as sdk, ClientConfig, ClientSection, Home, NetworkSection, Phrase, parameters::Wanted,
+};
 use commonhold_node::data_dir;
 
 pub(crate) use self::error::LocalNetworkError;

@@ -3,9 +3,9 @@
 //! Runs when nodes come, come back or are gone, and now and then in any case. It works out who the stewards of the kept
 //! records are among the nodes that are known (a node knows all others near its own id, and the records that it keeps
 //! are near it too), and compares with each what both should have, by digests of ranges of keys (`ledger`); what
-//! differs is sent and fetched (`exchange`). Records whose steward we are no more are handed over and let go (`left`). Heads and
-//! leases, a few for each vault, are sent as they change. Bounded: one node and one message at a time, as much rest as
-//! work.
+//! differs is sent and fetched (`exchange`). Records whose steward we are no more are handed over and let go (`left`).
+//! Heads and leases, a few for each vault, are sent as they change. Bounded: one node and one message at a time, as much
+//! rest as work.
 
 mod exchange;
 mod ledger;

@@ -7,8 +7,10 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use commonhold_client_sdk::parameters::{self, Churn, Wanted};
-use commonhold_client_sdk::{self as sdk, ClientConfig, ClockReport, Home, OpenOptions, PeerInfo, Vault, VaultStatus};
+use commonhold_client_sdk::{
+    self as sdk, ClientConfig, ClockReport, Home, OpenOptions, PeerInfo, Vault, VaultStatus,
+    parameters::{self, Churn, Wanted},
+};
 use serde::Serialize;
 
 use crate::{args, escape, exit::Failure, figures, output::Output, passphrase};

@@ -42,15 +42,7 @@ const WHOLE_MAX: Duration = Duration::from_secs(150);
 
 #[test]
 fn every_cheat_is_found_in_time_and_its_shards_are_rebuilt_elsewhere() {
-    let mut network =
-        Network::start(&Setup { nodes: NODES, coding: Some("3/6"), overlay: Some(TIMES), ..Setup::default() });
-    let (home, phrase) = network.new_home("home");
-    let mut stored = Stored { tree: Tree::new(network.scratch().join("source"), 1), files: 0 };
-    for _ in 0..FILES {
-        stored.put_more(&home);
-    }
-    whole_again(&network, &home, &[]);
-    assert_eq!(verdicts(&network), [], "somebody was blamed before anybody cheated");
+    let (mut network, home, phrase, mut stored) = with_files(NODES);
 
     let mut cheats: Vec<Cheat> = Vec::new();
     // Those that stay come last: they are found shard by shard, as they lack little of each.
@@ -79,21 +71,11 @@ fn every_cheat_is_found_in_time_and_its_shards_are_rebuilt_elsewhere() {
             }
             _ => {}
         }
-        let is_its = |verdict: &Verdict| id.starts_with(&verdict.holder);
-        let found = poll_until(law.latest() + LOADED, || verdicts(&network).into_iter().find(is_its));
-        let took = began.elapsed();
-        let found = found.unwrap_or_else(|| panic!("{kind:?} is not found after {took:?}; the law says {law}"));
-        assert!(is_said_of(kind, &found.outcome), "{kind:?} was found {}", found.outcome);
+        let (found, took) = found_in_time(&network, kind, &id, &law, began);
         cheats.push((node, kind, id));
         let repairing = Instant::now();
         whole_again(&network, &home, &cheats);
-        let is_elsewhere = |(holder, leaf, _): &(NodeId, ClaimLeaf, u32)| {
-            let is_it = format!("{}", leaf.segment) == found.segment && leaf.index.0 == found.index;
-            is_it && *holder != hex_id(&cheats[cheats.len() - 1].2)
-        };
-        let elsewhere =
-            poll_until(WHOLE_MAX, || claims(&network, &home, &cheats).iter().any(is_elsewhere).then_some(()));
-        assert_eq!(elsewhere, Some(()), "{found:?}: nobody else has it");
+        somebody_else_has(&network, &home, &cheats, &found);
         eprintln!(
             "{:9} holds {held}: found {:9} after {took:.1?} (predicted: {law}), all whole again {:.1?} later",
             kind.name(),
@@ -131,36 +113,53 @@ fn every_cheat_is_found_in_time_and_its_shards_are_rebuilt_elsewhere() {
 fn one_that_says_nothing_when_it_is_asked_for_what_it_lacks_is_found_in_time() {
     const NODES: usize = 9;
     const CHEAT: usize = 1;
-    let mut network =
-        Network::start(&Setup { nodes: NODES, coding: Some("3/6"), overlay: Some(TIMES), ..Setup::default() });
-    let (home, _) = network.new_home("home");
-    let mut stored = Stored { tree: Tree::new(network.scratch().join("source"), 1), files: 0 };
-    for _ in 0..FILES {
-        stored.put_more(&home);
-    }
-    whole_again(&network, &home, &[]);
+    let (mut network, home, ..) = with_files(NODES);
     let id = network.node_id(CHEAT);
     let held = Held::by(&network, &home, &[], &id);
     let law = Law::of(Kind::Silent, &held, EVERY_MS);
     network.stop(CHEAT);
     let began = Instant::now();
     network.start_cheat(CHEAT, Kind::Silent, 1);
-    let cheats = [(CHEAT, Kind::Silent, id)];
-    let (_, kind, id) = &cheats[0];
+    let (found, took) = found_in_time(&network, Kind::Silent, &id, &law, began);
+    somebody_else_has(&network, &home, &[(CHEAT, Kind::Silent, id.clone())], &found);
+    eprintln!("{:9} holds {held}: found {:9} after {took:.1?} (predicted: {law})", Kind::Silent.name(), found.outcome);
+    let all = verdicts(&network);
+    assert!(all.iter().all(|verdict| id.starts_with(&verdict.holder)), "an honest node is blamed: {all:?}");
+    assert_eq!(network.figures("/audits/lost_holders"), 0, "somebody was given up who was there");
+}
+
+/// So many nodes, an owner and its phrase, and files of it that every steward has proof of.
+fn with_files(nodes: usize) -> (Network, Home, String, Stored) {
+    let network = Network::start(&Setup { nodes, coding: Some("3/6"), overlay: Some(TIMES), ..Setup::default() });
+    let (home, phrase) = network.new_home("home");
+    let mut stored = Stored { tree: Tree::new(network.scratch().join("source"), 1), files: 0 };
+    for _ in 0..FILES {
+        stored.put_more(&home);
+    }
+    whole_again(&network, &home, &[]);
+    assert_eq!(verdicts(&network), [], "somebody was blamed before anybody cheated");
+    (network, home, phrase, stored)
+}
+
+/// Waits until a cheat is found, as the law says; what of it was found, and when.
+fn found_in_time(network: &Network, kind: Kind, id: &str, law: &Law, began: Instant) -> (Verdict, Duration) {
     let is_its = |verdict: &Verdict| id.starts_with(&verdict.holder);
-    let found = poll_until(law.latest() + LOADED, || verdicts(&network).into_iter().find(is_its));
+    let found = poll_until(law.latest() + LOADED, || verdicts(network).into_iter().find(is_its));
     let took = began.elapsed();
-    let found = found.unwrap_or_else(|| panic!("not found after {took:?}; the law says {law}"));
-    assert!(is_said_of(*kind, &found.outcome), "it was found {}", found.outcome);
+    let found = found.unwrap_or_else(|| panic!("{kind:?} is not found after {took:?}; the law says {law}"));
+    assert!(is_said_of(kind, &found.outcome), "{kind:?} was found {}", found.outcome);
+    (found, took)
+}
+
+/// Waits until another node than the last of the cheats claims the shard that it was found to lack.
+fn somebody_else_has(network: &Network, home: &Home, cheats: &[Cheat], found: &Verdict) {
+    let (_, _, id) = &cheats[cheats.len() - 1];
     let is_elsewhere = |(holder, leaf, _): &(NodeId, ClaimLeaf, u32)| {
         let is_it = format!("{}", leaf.segment) == found.segment && leaf.index.0 == found.index;
         is_it && *holder != hex_id(id)
     };
-    let elsewhere = poll_until(WHOLE_MAX, || claims(&network, &home, &cheats).iter().any(is_elsewhere).then_some(()));
+    let elsewhere = poll_until(WHOLE_MAX, || claims(network, home, cheats).iter().any(is_elsewhere).then_some(()));
     assert_eq!(elsewhere, Some(()), "{found:?}: nobody else has it");
-    eprintln!("{:9} holds {held}: found {:9} after {took:.1?} (predicted: {law})", kind.name(), found.outcome);
-    assert!(verdicts(&network).iter().all(is_its), "an honest node is blamed");
-    assert_eq!(network.figures("/audits/lost_holders"), 0, "somebody was given up who was there");
 }
 
 /// A node that cheats, how, and its id.

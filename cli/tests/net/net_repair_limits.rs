@@ -1,12 +1,15 @@
 //! Promise: a steward moves no more for repairs than its owner lends, however much is missing, and needs memory for
-//! columns of shards, not for shards.
+//! columns of shards, not for shards; and it knows over a restart when it repaired what.
 
 use std::{
     fs,
     time::{Duration, Instant},
 };
 
-use commonhold_protocol::{Coding, Manifest, NodeId};
+use commonhold_protocol::{
+    Coding, Manifest, NodeId, SegmentId, Timestamp,
+    ask::{Request, Response},
+};
 use commonhold_storage_engine::segment::CodedSegment;
 
 use super::harness::{
@@ -86,6 +89,19 @@ fn a_repair_keeps_to_its_limits_of_bandwidth_and_memory() {
     );
     assert!(moved > needed / 10 * 9, "{moved} of {needed} bytes: it was others who repaired");
     assert!(more <= COLUMNS_BYTES_MAX + OTHER_BYTES_MAX, "{more} bytes of memory more");
+
+    // When that was it knows after a restart, too: nobody else does.
+    let segments: Vec<SegmentId> = stored.iter().map(|segment| segment.id).collect();
+    let repaired_at = || {
+        let answer = spy.ask(ids[REPAIRER], Request::FetchHealth { segments: segments.clone() });
+        let Response::Health(reports) = answer else { panic!("{answer:?}") };
+        reports.into_iter().map(|report| report?.repaired_at).collect::<Option<Vec<Timestamp>>>()
+    };
+    let before = poll_until(WHOLE_MAX, repaired_at).expect("it has repaired all of them");
+    network.stop(REPAIRER);
+    network.start_again(REPAIRER, NODES as u64 - 2);
+    let remembered = poll_until(WHOLE_MAX, repaired_at);
+    assert_eq!(remembered, Some(before), "it does not know when it repaired what");
 }
 
 /// A segment of which `first` is the first steward among `nodes`.

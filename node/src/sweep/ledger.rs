@@ -42,16 +42,9 @@ pub(crate) struct Line {
     /// Of the record store.
     pub(crate) tag: u8,
     /// Compared with other stewards, or offered to them.
-    shared: bool,
+    pub(crate) shared: bool,
     /// Places among the candidates; fewer where there are fewer.
     stewards: [u16; STEWARDS],
-}
-
-impl Line {
-    /// Other stewards are told of it.
-    pub(crate) fn is_shared(&self) -> bool {
-        self.shared
-    }
 }
 
 /// No steward.

@@ -54,7 +54,7 @@ impl LeftRecords {
     ) -> Result<(), RecordsError> {
         self.notice(table);
         let lacks = |line: &&Line| {
-            line.is_shared()
+            line.shared
                 && self.handed.get(&line.entry.key).is_some_and(|handed| !handed.to.contains(&node))
                 && table.stewards(line).contains(&node)
         };
