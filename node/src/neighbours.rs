@@ -157,13 +157,11 @@ impl Neighbours {
     /// A peer that asks something of us. What a stranger calls itself does not count: its limits follow the address
     /// that it comes from, unless it is a node of a private network.
     pub fn sender(&self, node: NodeId) -> Sender {
-        let domain = {
-            let known = self.known();
-            let neighbour = known.get(&node);
-            let named = neighbour.filter(|_| self.named).and_then(|neighbour| neighbour.named.clone());
-            named.or_else(|| neighbour?.observed.clone()).unwrap_or_else(Domain::unknown)
-        };
-        Sender { node, domain }
+        let known = self.known();
+        let neighbour = known.get(&node);
+        let named = neighbour.filter(|_| self.named).and_then(|neighbour| neighbour.named.clone());
+        let domain = named.or_else(|| neighbour?.observed.clone()).unwrap_or_else(Domain::unknown);
+        Sender { node, domain, is_steward: neighbour.is_some_and(|neighbour| neighbour.steward == Some(true)) }
     }
 
     /// The nodes that say they are stewards and were there within `grace`.

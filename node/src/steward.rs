@@ -36,6 +36,7 @@ use self::{proving::WaitingClaims, released::Released};
 use crate::{
     auditor::{AuditorHandle, News},
     clock::Clock,
+    recent::Recent,
     records::{Change, Committed, ENTRY_BYTES, Kind, RecordStore, RecordsError},
 };
 
@@ -44,6 +45,9 @@ use crate::{
 const LIVE_PERCENT: u64 = 60;
 /// Bytes of records in one answer; below [`ASK_BYTES_MAX`] by more than what frames them.
 const ANSWER_RECORD_BYTES_MAX: usize = ASK_BYTES_MAX - (32 << 10);
+/// Records on trial that are told to other stewards: as many as honest people write at a time. Whoever makes up records
+/// has to bring most of the others to each steward itself.
+const FIRST_HAND_MAX: usize = 256;
 /// How often a change is tried again because another one came between; each time someone else made progress.
 const ATTEMPTS_MAX: usize = 8;
 
@@ -73,6 +77,8 @@ pub struct Sender {
     pub node: NodeId,
     /// Its failure domain.
     pub domain: Domain,
+    /// It says that it is a steward itself.
+    pub is_steward: bool,
 }
 
 /// The steward.
@@ -84,6 +90,8 @@ pub struct Steward {
     admission: Mutex<RecordAdmission>,
     /// Claims for which their records have no room now.
     waiting: Mutex<WaitingClaims>,
+    /// Records that somebody brought who is no steward.
+    first_hand: Mutex<Recent<SegmentId, ()>>,
     /// Hashes of leases that were kept, or were older than what is kept.
     seen_leases: Mutex<VecDeque<[u8; 32]>>,
     /// Which state of a vault's lease a node was told.
@@ -161,6 +169,7 @@ impl Steward {
             holdings,
             admission: Mutex::new(admission),
             waiting: Mutex::default(),
+            first_hand: Mutex::new(Recent::new(FIRST_HAND_MAX)),
             seen_leases: Mutex::default(),
             told_leases: Mutex::default(),
             ended: Mutex::default(),

@@ -62,7 +62,7 @@ fn lease(counter: u64, valid_until: Timestamp) -> Unverified<Lease> {
 }
 
 fn sender() -> Sender {
-    Sender { node: node(1), domain: Domain::new("1") }
+    Sender { node: node(1), domain: Domain::new("1"), is_steward: false }
 }
 
 /// A node that holds a shard of each of some segments, keeps their records, and has been up for two days: the vault's

@@ -39,6 +39,10 @@ impl Steward {
                 self.hear_drop(sender, drop, &[arrived.manifest.id()]);
             }
         }
+        if !sender.is_steward {
+            let mut first_hand = self.first_hand();
+            arrived.iter().flatten().for_each(|arrived| first_hand.note(arrived.manifest.id(), ()));
+        }
         let mut outcomes: Vec<Option<Outcome>> = vec![None; arrived.len()];
         for _ in 0..ATTEMPTS_MAX {
             let (mut writes, mut places) = (Vec::new(), Vec::new());

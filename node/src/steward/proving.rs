@@ -15,7 +15,10 @@ use commonhold_policy::{records::RecordState, stewards::STEWARDS};
 use commonhold_protocol::{NodeId, SegmentId, ShardIndex, VerifiedClaim, record::CLAIMS_PER_INDEX_MAX};
 
 use super::{KeepError, Sender, Steward, TAG_DROPPED, TAG_UNPROVEN, TAG_WANTED};
-use crate::records::{COMMIT_CHANGES_MAX, Change, Committed, ENTRY_BYTES, Kind, RecordsError, Summary};
+use crate::{
+    recent::Recent,
+    records::{COMMIT_CHANGES_MAX, Change, Committed, ENTRY_BYTES, Kind, RecordsError, Summary},
+};
 
 /// Claims that wait, of all segments; each takes about half a KiB. Beyond it, those of the segment go that waits longest.
 const WAITING_MAX: usize = 16 << 10;
@@ -69,6 +72,17 @@ impl WaitingClaims {
 }
 
 impl Steward {
+    pub(super) fn first_hand(&self) -> MutexGuard<'_, Recent<SegmentId, ()>> {
+        self.first_hand.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a record on trial is told to other stewards: if its owner, or a holder, brought it of late. One that
+    /// came from a steward ends with its trial here; handed on, it would be new to those who have just forgotten it, and
+    /// no made-up record would ever end.
+    pub(crate) fn tells_on_trial(&self, segment: &SegmentId) -> bool {
+        self.first_hand().get(segment).is_some()
+    }
+
     fn waiting(&self) -> MutexGuard<'_, WaitingClaims> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -62,7 +62,7 @@ fn vault_of(key: &SigningKey) -> VaultId {
 }
 
 fn sender() -> Sender {
-    Sender { node: NodeId::from_bytes([9; 32]), domain: Domain::new("203.0.113.0/24") }
+    Sender { node: NodeId::from_bytes([9; 32]), domain: Domain::new("203.0.113.0/24"), is_steward: false }
 }
 
 fn open(folder: &tempfile::TempDir, held: &Arc<Held>) -> Steward {
@@ -474,7 +474,7 @@ fn one_sender_or_one_vault_cannot_use_up_the_space_for_records() {
         }
     }
     assert_eq!(refused, Some(Refusal::Busy));
-    let other = Sender { node: NodeId::from_bytes([8; 32]), domain: Domain::new("198.51.100.0/24") };
+    let other = Sender { node: NodeId::from_bytes([8; 32]), domain: Domain::new("198.51.100.0/24"), is_steward: false };
     let request = Request::KeepHead { head: signed(head(&owner, 1, 1), &owner), lease: None };
     assert_eq!(kept(steward.answer(&other, request)), Ok(()));
 }

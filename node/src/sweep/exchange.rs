@@ -67,7 +67,7 @@ impl<'s> Exchange<'s> {
         let (kept, node) = (table.clone(), self.node);
         let asked: Vec<SegmentId> = blocking(move || {
             found.ask.truncate(ASKED_MAX);
-            found.ask.retain(|key| kept.is_ours(key));
+            found.ask.retain(|key| kept.wants(key));
             found.ask.into_iter().map(SegmentId::from_bytes).collect()
         })
         .await;

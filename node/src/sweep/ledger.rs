@@ -14,7 +14,7 @@ use commonhold_policy::{
     stewards::{self, STEWARDS},
 };
 use commonhold_protocol::{
-    NodeId,
+    NodeId, SegmentId,
     ask::{ASK_IDS_MAX, Entry, Range, RangeDigest, Refusal, record_version},
 };
 
@@ -26,10 +26,6 @@ use crate::{
 
 /// Records looked at in one step.
 const PAGE: usize = 1024;
-/// Records on trial that are compared with other stewards, the first by key: as many as honest people write at a time.
-/// Whoever makes up records has to bring the others to each steward itself; if they handed all of them on, each would make
-/// work for all.
-const TRIALS_SHARED_MAX: usize = 256;
 /// Whoever asks is answered by a table that was right so long ago.
 const FRESH: Duration = Duration::from_secs(1);
 
@@ -68,7 +64,7 @@ impl Table {
         let sequence = steward.records().sequence();
         let same_stewards = old.is_some_and(|old| old.candidates == candidates);
         let mut known = old.map(|old| old.lines.as_slice()).unwrap_or_default().iter().copied().peekable();
-        let (mut lines, mut on_trial) = (Vec::new(), 0);
+        let mut lines = Vec::new();
         let mut after: Option<[u8; 32]> = None;
         loop {
             let page = steward.records().list(Kind::Segment, after.as_ref(), PAGE)?;
@@ -91,8 +87,7 @@ impl Table {
                     None => places(&summary.key, &candidates),
                 };
                 let entry = Entry { key: summary.key, version };
-                on_trial += usize::from(summary.tag == TAG_UNPROVEN);
-                let shared = summary.tag != TAG_UNPROVEN || on_trial <= TRIALS_SHARED_MAX;
+                let shared = summary.tag != TAG_UNPROVEN || steward.tells_on_trial(&SegmentId::from_bytes(summary.key));
                 lines.push(Line { entry, sequence: summary.sequence, tag: summary.tag, shared, stewards });
             }
         }
@@ -103,7 +98,7 @@ impl Table {
         self.candidates.iter().position(|(candidate, _)| candidate == node).map(|place| place as u16)
     }
 
-    /// The records whose stewards both we and `node` are, by key, with few of those on trial.
+    /// The records whose stewards both we and `node` are, by key, with those on trial of which others are told.
     pub(crate) fn shared_with(&self, node: &NodeId) -> Vec<Entry> {
         let (Some(own), Some(node)) = (self.place(&self.own), self.place(node)) else { return Vec::new() };
         let both = |line: &&Line| line.stewards.contains(&own) && line.stewards.contains(&node);
@@ -123,9 +118,11 @@ impl Table {
         places.map(|(node, _)| *node).collect()
     }
 
-    /// Whether we are a steward of a key, whether its record is kept here or not.
-    pub(crate) fn is_ours(&self, key: &[u8; 32]) -> bool {
-        stewards::choose(key, &self.candidates).contains(&self.own)
+    /// Whether to ask another for a record of which it has another state: if we are a steward of it, and have none of
+    /// which we would tell. What is on trial here is not asked for again and again.
+    pub(crate) fn wants(&self, key: &[u8; 32]) -> bool {
+        let kept = self.lines.binary_search_by_key(key, |line| line.entry.key).ok().map(|at| &self.lines[at]);
+        kept.is_none_or(|line| line.shared) && stewards::choose(key, &self.candidates).contains(&self.own)
     }
 }
 

@@ -135,7 +135,11 @@ fn a_flood_of_records_leaves_room_for_what_has_proven_itself() {
     let steward = open();
     let (proven, good) = record(&key(1), 1);
     let keep = |steward: &Steward, from: u32, record: Record| {
-        let sender = Sender { node: NodeId::from_bytes([8; 32]), domain: Domain::new(format!("domain {from}")) };
+        let sender = Sender {
+            node: NodeId::from_bytes([8; 32]),
+            domain: Domain::new(format!("domain {from}")),
+            is_steward: false,
+        };
         kept(steward.answer(&sender, Request::KeepRecords { records: vec![record], lease: None }))
     };
     keep(&steward, 0, good.clone()).unwrap();
