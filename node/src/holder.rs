@@ -21,7 +21,10 @@ use std::{
 
 use bytes::Bytes;
 use commonhold_network::{RangeReply, ShardService, StoreBody};
-use commonhold_policy::admission::{ShardAdmission, admit_shard};
+use commonhold_policy::{
+    Domain,
+    admission::{ShardAdmission, admit_shard},
+};
 use commonhold_protocol::{
     Claim, ClaimLeaf, Lease, Manifest, NetworkName, NodeId, SegmentId, ShardIndex, SigningKey, Unverified, VaultId,
     Verified, Verifier, ask::Refusal, shard_stream::GroupRange,
@@ -34,7 +37,7 @@ use self::{
     claims::ClaimSigner,
     given_up::GivenUp,
     limits::{ExchangeLimits, WRITE_BYTES},
-    rate::RateLimit,
+    rate::{FairRate, RateLimit},
 };
 use crate::{
     config::Rate,
@@ -134,6 +137,7 @@ pub struct Holder {
     given_up: Arc<GivenUp>,
     upload: Option<RateLimit>,
     download: Option<RateLimit>,
+    fair: FairRate,
     drain: Arc<DrainState>,
     stopping: AtomicBool,
 }
@@ -178,6 +182,7 @@ impl Holder {
             given_up: Arc::default(),
             upload: rates.upload.map(RateLimit::new),
             download: rates.download.map(RateLimit::new),
+            fair: FairRate::default(),
             drain,
             stopping: AtomicBool::new(false),
         }
@@ -253,10 +258,16 @@ impl Holder {
     }
 
     /// Receives the bytes and makes them durable.
-    async fn receive(&self, mut writer: ShardWriter, shard_length: u64, body: &mut StoreBody) -> Result<(), Refusal> {
+    async fn receive(
+        &self,
+        from: &Domain,
+        mut writer: ShardWriter,
+        shard_length: u64,
+        body: &mut StoreBody,
+    ) -> Result<(), Refusal> {
         let mut remaining = shard_length;
         loop {
-            let pieces = match self.next_pieces(body, remaining).await {
+            let pieces = match self.next_pieces(from, body, remaining).await {
                 Ok(pieces) => pieces,
                 Err(refusal) => {
                     // Giving space back touches the disk.
@@ -287,15 +298,16 @@ impl Holder {
         }
     }
 
-    /// The next pieces of a shard of which `remaining` bytes are to come, no faster than the pledge allows. As many as
-    /// are worth a change to another thread, which hashes and writes them.
-    async fn next_pieces(&self, body: &mut StoreBody, remaining: u64) -> Result<Vec<Bytes>, Refusal> {
+    /// The next pieces of a shard of which `remaining` bytes are to come, no faster than the pledge and the others who send
+    /// allow. As many as are worth a change to another thread, which hashes and writes them.
+    async fn next_pieces(&self, from: &Domain, body: &mut StoreBody, remaining: u64) -> Result<Vec<Bytes>, Refusal> {
         let (mut pieces, mut bytes) = (Vec::new(), 0);
         while bytes < remaining.min(WRITE_BYTES) {
             let piece = body.next_piece().await.ok().flatten().ok_or(Refusal::Invalid)?;
             if let Some(rate) = &self.download {
                 rate.take(piece.len() as u64).await;
             }
+            self.fair.take(from, piece.len() as u64).await;
             bytes += piece.len() as u64;
             pieces.push(piece);
         }
@@ -316,6 +328,8 @@ impl ShardService for Holder {
         if self.drain.is_closed() {
             return Err(Refusal::PledgeFull);
         }
+        let domain = self.neighbours.sender(from).domain;
+        self.fair.begin(&domain).await;
         let _permits = self.limits.store(from).await?;
         let (manifest, writer) = self.begin(from, manifest, index, lease).await?;
         let shard_length = manifest.shard_length();
@@ -324,7 +338,7 @@ impl ShardService for Holder {
             if body.go(shard_length).await.is_err() {
                 return Err(Refusal::Invalid);
             }
-            self.receive(writer, shard_length, body).await?;
+            self.receive(&domain, writer, shard_length, body).await?;
         }
         let leaf = ClaimLeaf { segment: manifest.id(), index };
         self.given_up.forget(&leaf);
@@ -341,6 +355,8 @@ impl ShardService for Holder {
         want_manifest: bool,
     ) -> Result<RangeReply, Refusal> {
         self.check_running()?;
+        let domain = self.neighbours.sender(from).domain;
+        self.fair.begin(&domain).await;
         let permits = self.limits.read(from, &ranges).await?;
         let (store, steward) = (self.store.clone(), self.steward.clone());
         let read = blocking(move || {
@@ -353,6 +369,7 @@ impl ShardService for Holder {
         if let Some(rate) = &self.upload {
             rate.take(read.encoded.len() as u64).await;
         }
+        self.fair.take(&domain, read.encoded.len() as u64).await;
         let manifest = want_manifest.then_some(read.manifest);
         Ok(RangeReply { encoded: permits.attach(read.encoded), manifest })
     }

@@ -45,8 +45,7 @@ use crate::{
 const LIVE_PERCENT: u64 = 60;
 /// Bytes of records in one answer; below [`ASK_BYTES_MAX`] by more than what frames them.
 const ANSWER_RECORD_BYTES_MAX: usize = ASK_BYTES_MAX - (32 << 10);
-/// Records on trial that are told to other stewards: as many as honest people write at a time. Whoever makes up records
-/// has to bring most of the others to each steward itself.
+/// The most records on trial that are told to other stewards.
 const FIRST_HAND_MAX: usize = 256;
 /// How often a change is tried again because another one came between; each time someone else made progress.
 const ATTEMPTS_MAX: usize = 8;
@@ -90,7 +89,7 @@ pub struct Steward {
     admission: Mutex<RecordAdmission>,
     /// Claims for which their records have no room now.
     waiting: Mutex<WaitingClaims>,
-    /// Records that somebody brought who is no steward.
+    /// Records that somebody brought who is no steward, few of each domain.
     first_hand: Mutex<Recent<SegmentId, ()>>,
     /// Hashes of leases that were kept, or were older than what is kept.
     seen_leases: Mutex<VecDeque<[u8; 32]>>,

@@ -17,7 +17,7 @@ pub(crate) const AT_ONCE_PER_PEER: usize = 4;
 /// Work for one peer may take this part of the time of one processor, ...
 const SHARE_PARTS: u32 = 32;
 /// ... once it has used up what it did not ask for before.
-const WORK_SAVED: Duration = Duration::from_millis(500);
+const WORK_SAVED: Duration = Duration::from_millis(125);
 /// Peers whose work is remembered; those that have used nothing of what is saved are forgotten beyond it.
 const SHARES_MAX: usize = 1024;
 

@@ -14,6 +14,10 @@ pub const DOMAIN_PARTS: u64 = 4;
 /// Records that have not proven themselves may use at most one part in this many: however many domains they come from,
 /// there is room for what repairs and fellow stewards bring of those that have.
 pub const UNPROVEN_PARTS: u64 = 2;
+/// Of what one domain brings, the first so many bytes within [`WINDOW_MS`] are told to other stewards at once, the records
+/// of some eight full segments; the rest only once it has proven itself. Made-up records cost hardly anything, and would
+/// cost all stewards what they cost the one to whom they are brought.
+pub const TOLD_BYTES_MAX: u64 = 64 << 10;
 /// The time over which a domain's new records are counted.
 pub const WINDOW_MS: u64 = 60 * 60 * 1000;
 /// No record is shorter.
@@ -236,6 +240,11 @@ impl RecordAdmission {
         }
     }
 
+    /// Whether what `sender` brings now is told to other stewards before it has proven itself.
+    pub fn is_told(&self, now: Timestamp, sender: &Domain) -> bool {
+        self.sent.by(sender, now).bytes <= TOLD_BYTES_MAX
+    }
+
     /// True if nothing new is taken of `sender` now, whatever it is: there is no need to look at it.
     pub fn is_used_up(&self, now: Timestamp, sender: &Domain) -> bool {
         self.sent.by(sender, now).bytes.saturating_add(RECORD_BYTES_LEAST) > self.bytes_max / DOMAIN_PARTS
@@ -278,6 +287,18 @@ mod tests {
         assert_eq!(admission.admit(NOW, &domain(1), vault(1), Growth::proven(0, MAX / VAULT_PARTS)), Ok(()));
         assert_eq!(admission.admit(NOW, &domain(2), vault(1), Growth::proven(0, 1)), Err(Refusal::VaultLimit));
         assert_eq!(admission.admit(NOW, &domain(2), vault(2), Growth::proven(0, 1)), Ok(()));
+    }
+
+    #[test]
+    fn of_what_a_domain_brings_within_an_hour_the_first_is_told_to_others_before_it_is_proven() {
+        let mut admission = RecordAdmission::new(1 << 30);
+        assert!(admission.is_told(NOW, &domain(1)));
+        assert_eq!(admission.admit(NOW, &domain(1), vault(1), Growth::proven(0, TOLD_BYTES_MAX)), Ok(()));
+        assert!(admission.is_told(NOW, &domain(1)));
+        assert_eq!(admission.admit(NOW, &domain(1), vault(2), Growth::proven(0, 1)), Ok(()));
+        assert!(!admission.is_told(NOW.after_ms(WINDOW_MS - 1), &domain(1)));
+        assert!(admission.is_told(NOW.after_ms(WINDOW_MS), &domain(1)));
+        assert!(admission.is_told(NOW, &domain(2)), "others are not meant");
     }
 
     #[test]

@@ -39,7 +39,7 @@ impl Steward {
                 self.hear_drop(sender, drop, &[arrived.manifest.id()]);
             }
         }
-        if !sender.is_steward {
+        if !sender.is_steward && self.admission().is_told(self.clock.now(), &sender.domain) {
             let mut first_hand = self.first_hand();
             arrived.iter().flatten().for_each(|arrived| first_hand.note(arrived.manifest.id(), ()));
         }

@@ -76,7 +76,7 @@ impl Steward {
         self.first_hand.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether a record on trial is told to other stewards: if its owner, or a holder, brought it of late. One that
+    /// Whether a record on trial is told to other stewards: if its owner brought it, and no flood. One that
     /// came from a steward ends with its trial here; handed on, it would be new to those who have just forgotten it, and
     /// no made-up record would ever end.
     pub(crate) fn tells_on_trial(&self, segment: &SegmentId) -> bool {
