@@ -35,7 +35,7 @@ const FILES: u64 = 20;
 const FILE_BYTES: usize = 3 * (512 << 10);
 /// What a network on a loaded machine may take beyond the law: the start of a node, the moments that the machine was
 /// busy elsewhere.
-const LOADED: Duration = Duration::from_secs(40);
+const LOADED: Duration = Duration::from_secs(15);
 /// Until every steward sees every shard proven again: top-up and head starts take some seconds, the repairs their
 /// time, and a shard that was rebuilt at a node which has just become a cheat is rebuilt once more.
 const WHOLE_MAX: Duration = Duration::from_secs(150);

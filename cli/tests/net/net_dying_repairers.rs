@@ -33,7 +33,7 @@ fn stewards_that_die_while_they_repair_are_replaced() {
     let mut network =
         Network::start(&Setup { nodes: NODES, coding: Some(CODING), overlay: Some(OVERLAY), ..Setup::default() });
     let mut tree = Tree::new(network.scratch().join("source"), 1);
-    tree.small_files(100);
+    // Nothing else: what others were just sending to a node that dies is sent again, and no work done twice.
     tree.file("large", &noise(2, 32 << 20));
     let (home, phrase) = network.new_home("home");
     home.put(tree.path(), "/x");
