@@ -26,6 +26,13 @@ pub struct Sample {
     pub groups: Vec<u32>,
 }
 
+impl Sample {
+    /// True if both are of one shard.
+    pub fn is_of_shard(&self, other: &Self) -> bool {
+        self.segment == other.segment && self.index == other.index
+    }
+}
+
 /// What a holder answered to one sample of a challenge, its signature and proof checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Answer {

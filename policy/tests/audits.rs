@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use commonhold_policy::{
     audit::{
         Answer, CHALLENGE_MAX, Outcome, Sample,
-        containment::{Action, Containment, Event, REPEATS_MAX},
+        containment::{Action, Containment, Event, FAILED_MAX, REPEATS_MAX},
         schedule::{self, GROUPS_PER_DAY_MIN, Rate, Schedule},
     },
     reputation::{DISQUALIFIED_BELOW, Reputation, Trust, VETTING_AUDITS, VETTING_MS},
@@ -256,13 +256,60 @@ fn the_same_groups_are_asked_for_again_and_a_late_truth_is_a_truth() {
     let again = machine.handle(timer(&actions), Event::Timer);
     assert_eq!(asked(&again), Some(&[first[0].clone(), first[2].clone()][..]));
     // A restart does not free it.
-    let mut machine = Containment::restore(Rate::default(), machine.pinned().to_vec());
+    let mut machine = Containment::restore(Rate::default(), machine.pinned().to_vec(), Vec::new());
     let actions = machine.handle(Timestamp(DAY_MS), Event::Alive);
     let again = machine.handle(timer(&actions), Event::Timer);
     assert_eq!(asked(&again).map(<[Sample]>::len), Some(2));
     let actions = machine.handle(Timestamp(DAY_MS + 5), Event::Answered(vec![Answer::Held, Answer::Held]));
     assert_eq!(verdicts(&actions).len(), 2);
     assert!(machine.is_idle());
+}
+
+/// The next groups drawn of a shard of which little is missing are there, and would make it healthy before it is rebuilt.
+#[test]
+fn a_shard_that_failed_is_proven_by_nothing_but_what_it_failed_for() {
+    let of_shard = |groups: &[u32]| Sample { segment: segment(1), index: ShardIndex(0), groups: groups.to_vec() };
+    let mut machine = Containment::new(Rate::default());
+    // Several samples of one shard: what it proves of it beside what it fails for counts for nothing.
+    machine.handle(Timestamp(0), Event::Due(vec![of_shard(&[1, 2]), of_shard(&[5]), of_shard(&[7]), sample(2)]));
+    let answers = vec![Answer::Held, Answer::Wrong, Answer::Held, Answer::Held];
+    let actions = machine.handle(Timestamp(1), Event::Answered(answers));
+    let expected = [(segment(1), Outcome::Held), (segment(1), Outcome::Wrong), (segment(2), Outcome::Held)];
+    assert_eq!(verdicts(&actions), expected);
+
+    // Nor does a restart, or that the shard is given up and claimed again.
+    let failed = machine.failed().cloned().collect();
+    let mut machine = Containment::restore(Rate::default(), Vec::new(), failed);
+    machine.handle(Timestamp(2), Event::Forget(segment(1)));
+    for answer in [Answer::Wrong, Answer::Refused(Refusal::Unknown)] {
+        let actions = machine.handle(Timestamp(3), Event::Due(vec![of_shard(&[8, 9]), of_shard(&[10])]));
+        assert_eq!(asked(&actions), Some(&[of_shard(&[5])][..]));
+        assert_eq!(verdicts(&machine.handle(Timestamp(4), Event::Answered(vec![answer]))).len(), 1);
+    }
+    // Silence is a failure as well, and no other.
+    let mut actions = machine.handle(Timestamp(5), Event::Due(vec![of_shard(&[11])]));
+    while verdicts(&actions).is_empty() {
+        assert_eq!(asked(&actions), Some(&[of_shard(&[5])][..]));
+        let waiting = machine.handle(Timestamp(6), Event::Unanswered { connected: true });
+        actions = if verdicts(&waiting).is_empty() { machine.handle(timer(&waiting), Event::Timer) } else { waiting };
+    }
+    assert_eq!(verdicts(&actions), [(segment(1), Outcome::Refused)]);
+
+    machine.handle(Timestamp(7), Event::Due(vec![of_shard(&[12])]));
+    let actions = machine.handle(Timestamp(8), Event::Answered(vec![Answer::Held]));
+    assert_eq!(verdicts(&actions), [(segment(1), Outcome::Held)]);
+    let actions = machine.handle(Timestamp(9), Event::Due(vec![of_shard(&[12])]));
+    assert_eq!(asked(&actions), Some(&[of_shard(&[12])][..]), "it is like any other again");
+}
+
+#[test]
+fn of_what_was_failed_the_last_is_remembered() {
+    let mut machine = Containment::new(Rate::default());
+    for number in 0..FAILED_MAX as u32 + 10 {
+        machine.handle(Timestamp(0), Event::Due(vec![sample(number)]));
+        machine.handle(Timestamp(1), Event::Answered(vec![Answer::Wrong]));
+    }
+    assert!(machine.failed().eq(&(10..FAILED_MAX as u32 + 10).map(sample).collect::<Vec<_>>()));
 }
 
 #[test]

@@ -1,5 +1,5 @@
 //! What the auditor remembers over a restart, in one small file: what it thinks of holders, how long they stay away, the
-//! challenges that are pinned, and when it last repaired what. A steward that forgets would free every cheat of what it has
+//! challenges that are pinned, what they failed to prove, and when it last repaired what. A steward that forgets would free every cheat of what it has
 //! not answered, and rebuild what sleepers hold anew, whenever it restarts.
 
 use std::{
@@ -10,7 +10,10 @@ use std::{
 };
 
 use commonhold_policy::{
-    audit::{CHALLENGE_MAX, Sample, containment::Containment},
+    audit::{
+        CHALLENGE_MAX, Sample,
+        containment::{Containment, FAILED_MAX},
+    },
     life::NodeLife,
     reputation::Reputation,
 };
@@ -19,7 +22,9 @@ use commonhold_protocol::{NodeId, SegmentId, ShardIndex, Timestamp};
 use super::Auditor;
 use crate::data_dir::write_atomically;
 
-const MAGIC: &[u8; 8] = b"CHAUDIT2";
+const MAGIC: &[u8; 8] = b"CHAUDIT3";
+/// As it was before what holders failed was kept.
+const MAGIC_V2: &[u8; 8] = b"CHAUDIT2";
 /// As it was before absences and repairs were kept.
 const MAGIC_V1: &[u8; 8] = b"CHAUDIT1";
 /// Magic and check sum.
@@ -46,6 +51,14 @@ struct KeptHolder {
     /// [`NodeLife::absence_ms`].
     absence_ms: u64,
     pinned: Vec<Sample>,
+    failed: Vec<Sample>,
+}
+
+impl KeptHolder {
+    /// True if nothing is held against it.
+    fn is_trusted(&self) -> bool {
+        !self.reputation.disqualified && self.pinned.is_empty() && self.failed.is_empty()
+    }
 }
 
 impl Auditor {
@@ -56,12 +69,12 @@ impl Auditor {
         let Ok(Ok(kept)) = read.await else { return };
         self.repaired_at = kept.repaired_at;
         let rate = self.schedule.rate();
-        for KeptHolder { node, reputation, absence_ms, pinned } in kept.holders {
+        for KeptHolder { node, reputation, absence_ms, pinned, failed } in kept.holders {
             let number = self.meet(node);
             if let Some(holder) = self.holders.get_mut(number) {
                 holder.reputation = reputation;
                 holder.life = NodeLife::restore(self.grace_ms, absence_ms);
-                holder.containment = Containment::restore(rate, pinned);
+                holder.containment = Containment::restore(rate, pinned, failed);
             }
         }
     }
@@ -73,9 +86,10 @@ impl Auditor {
             reputation: holder.reputation,
             absence_ms: holder.life.absence_ms(),
             pinned: holder.containment.pinned().to_vec(),
+            failed: holder.containment.failed().cloned().collect(),
         });
         let says_something =
-            |kept: &KeptHolder| kept.reputation.audits > 0 || kept.absence_ms > 0 || !kept.pinned.is_empty();
+            |kept: &KeptHolder| kept.reputation.audits > 0 || kept.absence_ms > 0 || !kept.is_trusted();
         let holders = known.filter(says_something).collect();
         let bytes = encode(Kept { holders, repaired_at: self.repaired_at.clone() });
         let hash = blake3::hash(&bytes);
@@ -105,10 +119,7 @@ fn encode(Kept { mut holders, repaired_at }: Kept) -> Vec<u8> {
         bytes.extend_from_slice(segment.as_bytes());
         bytes.extend_from_slice(&at.0.to_le_bytes());
     }
-    holders.sort_by_key(|kept| {
-        let plain = !kept.reputation.disqualified && kept.pinned.is_empty();
-        (plain, std::cmp::Reverse(kept.reputation.audits), kept.node)
-    });
+    holders.sort_by_key(|kept| (kept.is_trusted(), std::cmp::Reverse(kept.reputation.audits), kept.node));
     for kept in &holders {
         let before = bytes.len();
         encode_one(kept, &mut bytes);
@@ -132,9 +143,10 @@ fn encode_one(kept: &KeptHolder, bytes: &mut Vec<u8>) {
     bytes.extend_from_slice(&known_since.0.to_le_bytes());
     bytes.extend_from_slice(&kept.absence_ms.to_le_bytes());
     bytes.push(disqualified.into());
-    // Both counts are at most CHALLENGE_MAX, by the machine that pins.
+    // The counts are at most CHALLENGE_MAX, FAILED_MAX and CHALLENGE_MAX, by the machine that pins and remembers.
     bytes.push(kept.pinned.len() as u8);
-    for sample in &kept.pinned {
+    bytes.extend_from_slice(&(kept.failed.len() as u16).to_le_bytes());
+    for sample in kept.pinned.iter().chain(&kept.failed) {
         bytes.extend_from_slice(sample.segment.as_bytes());
         bytes.push(sample.index.0);
         bytes.push(sample.groups.len() as u8);
@@ -156,13 +168,13 @@ fn read(path: &Path) -> io::Result<Kept> {
 
 fn decode(bytes: &[u8]) -> Option<Kept> {
     let (header, mut rest) = bytes.split_at_checked(HEADER_BYTES)?;
-    let is_first = header.starts_with(MAGIC_V1);
-    let is_whole = (is_first || header.starts_with(MAGIC)) && header.ends_with(&crc32fast::hash(rest).to_le_bytes());
+    let version = [MAGIC_V1, MAGIC_V2, MAGIC].into_iter().position(|magic| header.starts_with(magic))? + 1;
+    let is_whole = header.ends_with(&crc32fast::hash(rest).to_le_bytes());
     if !is_whole || bytes.len() > FILE_BYTES_MAX {
         return None;
     }
     let mut kept = Kept::default();
-    if !is_first {
+    if version >= 2 {
         let repaired = u32::from_le_bytes(take(&mut rest)?);
         for _ in 0..repaired {
             let segment = SegmentId::from_bytes(take(&mut rest)?);
@@ -170,12 +182,12 @@ fn decode(bytes: &[u8]) -> Option<Kept> {
         }
     }
     while !rest.is_empty() {
-        kept.holders.push(decode_one(&mut rest, is_first)?);
+        kept.holders.push(decode_one(&mut rest, version)?);
     }
     Some(kept)
 }
 
-fn decode_one(rest: &mut &[u8], is_first: bool) -> Option<KeptHolder> {
+fn decode_one(rest: &mut &[u8], version: usize) -> Option<KeptHolder> {
     let node = NodeId::from_bytes(take(rest)?);
     let [alpha, beta] = [f64::from_le_bytes(take(rest)?), f64::from_le_bytes(take(rest)?)];
     let is_score = |part: f64| part.is_finite() && part >= 0.0;
@@ -184,14 +196,16 @@ fn decode_one(rest: &mut &[u8], is_first: bool) -> Option<KeptHolder> {
     }
     let audits = u32::from_le_bytes(take(rest)?);
     let known_since = Timestamp(u64::from_le_bytes(take(rest)?));
-    let absence_ms = if is_first { 0 } else { u64::from_le_bytes(take(rest)?) };
+    let absence_ms = if version < 2 { 0 } else { u64::from_le_bytes(take(rest)?) };
     let [disqualified, pinned] = take(rest)?;
-    if disqualified > 1 || usize::from(pinned) > CHALLENGE_MAX {
+    let failed = if version < 3 { 0 } else { u16::from_le_bytes(take(rest)?) };
+    if disqualified > 1 || usize::from(pinned) > CHALLENGE_MAX || usize::from(failed) > FAILED_MAX {
         return None;
     }
     let reputation = Reputation { alpha, beta, audits, known_since, disqualified: disqualified == 1 };
-    let pinned = (0..pinned).map(|_| decode_sample(rest)).collect::<Option<_>>()?;
-    Some(KeptHolder { node, reputation, absence_ms, pinned })
+    let mut samples = |count: usize| (0..count).map(|_| decode_sample(rest)).collect::<Option<_>>();
+    let (pinned, failed) = (samples(pinned.into())?, samples(failed.into())?);
+    Some(KeptHolder { node, reputation, absence_ms, pinned, failed })
 }
 
 fn decode_sample(rest: &mut &[u8]) -> Option<Sample> {
@@ -229,15 +243,15 @@ mod tests {
 
     use super::*;
 
-    fn holder(number: u32, failed: u32, pinned: usize) -> KeptHolder {
+    fn holder(number: u32, wrong: u32, pinned: usize, failed: usize) -> KeptHolder {
         let mut id = [7; 32];
         id[..4].copy_from_slice(&number.to_le_bytes());
         let mut reputation = Reputation::new(Timestamp(u64::from(number)));
-        (0..=failed).for_each(|_| _ = reputation.count(Outcome::Wrong));
+        (0..=wrong).for_each(|_| _ = reputation.count(Outcome::Wrong));
         let sample =
             |at| Sample { segment: SegmentId::from_bytes([at as u8; 32]), index: ShardIndex(3), groups: vec![1, 9] };
-        let pinned = (0..pinned).map(sample).collect();
-        KeptHolder { node: NodeId::from_bytes(id), reputation, absence_ms: u64::from(number) << 20, pinned }
+        let [pinned, failed] = [pinned, failed].map(|count| (0..count).map(sample).collect());
+        KeptHolder { node: NodeId::from_bytes(id), reputation, absence_ms: u64::from(number) << 20, pinned, failed }
     }
 
     fn kept(holders: &[KeptHolder]) -> Kept {
@@ -250,21 +264,23 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("audits");
         assert_eq!(read(&path).unwrap(), Kept::default());
-        let all = [holder(1, 40, 0), holder(2, 0, 32), holder(3, 0, 0)];
+        let all = [holder(1, 40, 0, 1), holder(2, 0, 32, FAILED_MAX), holder(3, 0, 0, 0)];
         assert!(all[0].reputation.disqualified && !all[1].reputation.disqualified);
         let mut turned = kept(&all);
         turned.holders.reverse();
         write_atomically(&path, &encode(turned)).unwrap();
         let back = read(&path).unwrap();
         assert_eq!(back, kept(&all), "those that matter most come first");
-        let restored = Containment::restore(Rate::default(), back.holders[1].pinned.clone());
+        let KeptHolder { pinned, failed, .. } = back.holders[1].clone();
+        let restored = Containment::restore(Rate::default(), pinned, failed);
         assert!(restored.is_pinned() && restored.pinned() == all[1].pinned && !restored.is_idle());
+        assert!(restored.failed().eq(&all[1].failed));
     }
 
     #[test]
     fn a_damaged_file_is_refused_whatever_was_changed() {
         const REPAIRED_BYTES: usize = 4 + 2 * 40;
-        let bytes = encode(kept(&[holder(1, 40, 2), holder(2, 0, 0)]));
+        let bytes = encode(kept(&[holder(1, 40, 2, 1), holder(2, 0, 0, 0)]));
         assert!(decode(&bytes).is_some());
         for at in 0..bytes.len() {
             let mut damaged = bytes.clone();
@@ -284,8 +300,9 @@ mod tests {
         assert_eq!((bytes[disqualified], bytes[pinned]), (1, 2));
         assert_eq!(resummed(disqualified, 2), None);
         assert_eq!(resummed(pinned, 33), None, "more than a challenge holds");
-        assert_eq!(resummed(pinned + 34, 0), None, "no group");
-        assert_eq!(resummed(pinned + 35, 9), None, "groups that do not ascend");
+        assert_eq!(resummed(pinned + 2, 9), None, "more than are remembered");
+        assert_eq!(resummed(pinned + 36, 0), None, "no group");
+        assert_eq!(resummed(pinned + 37, 9), None, "groups that do not ascend");
         assert_eq!(resummed(HEADER_BYTES + 3, 0xff), None, "more repairs than there are bytes");
     }
 
@@ -308,7 +325,7 @@ mod tests {
         /// With its sum put right, so that what is behind it is read.
         #[test]
         fn so_is_a_file_that_was_changed(pinned in 0..33_usize, changes in vec(any::<(Index, u8)>(), 0..4)) {
-            let mut bytes = encode(kept(&[holder(1, 40, pinned), holder(2, 0, 1)]));
+            let mut bytes = encode(kept(&[holder(1, 40, pinned, 2), holder(2, 0, 1, 0)]));
             for (at, value) in changes {
                 let at = at.index(bytes.len());
                 bytes[at] = value;
@@ -324,9 +341,9 @@ mod tests {
 
     /// `COMMONHOLD_WRITE_GOLDEN=1` writes the file if it is missing; one that is there never changes.
     #[test]
-    fn a_file_of_version_2_is_read_and_still_written_so() {
-        let all = kept(&[holder(1, 40, 0), holder(2, 0, 2), holder(3, 1, 0)]);
-        let path = golden("audits_v2.bin");
+    fn a_file_of_version_3_is_read_and_still_written_so() {
+        let all = kept(&[holder(1, 40, 0, 3), holder(2, 0, 2, 0), holder(3, 1, 0, 0)]);
+        let path = golden("audits_v3.bin");
         if !path.exists() && std::env::var_os("COMMONHOLD_WRITE_GOLDEN").is_some() {
             fs::write(&path, encode(all.clone())).unwrap();
         }
@@ -336,8 +353,9 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_version_1_is_read() {
-        let mut holders = [holder(1, 40, 0), holder(2, 0, 2), holder(3, 1, 0)];
+    fn files_of_versions_1_and_2_are_read() {
+        let mut holders = [holder(1, 40, 0, 0), holder(2, 0, 2, 0), holder(3, 1, 0, 0)];
+        assert_eq!(read(&golden("audits_v2.bin")).unwrap(), kept(&holders));
         holders.iter_mut().for_each(|holder| holder.absence_ms = 0);
         let read = read(&golden("audits_v1.bin")).unwrap();
         assert_eq!(read, Kept { holders: holders.to_vec(), repaired_at: BTreeMap::new() });
@@ -345,8 +363,8 @@ mod tests {
 
     #[test]
     fn the_file_is_bounded_and_the_pinned_have_the_first_places() {
-        let mut holders: Vec<KeptHolder> = (0..80_000).map(|number| holder(number, 0, 0)).collect();
-        holders.push(holder(80_000, 0, 32));
+        let mut holders: Vec<KeptHolder> = (0..80_000).map(|number| holder(number, 0, 0, 0)).collect();
+        holders.push(holder(80_000, 0, 32, 0));
         let repaired = |number: u32| {
             let segment = SegmentId::from_bytes(*blake3::hash(&number.to_le_bytes()).as_bytes());
             (segment, Timestamp(number.into()))

@@ -50,8 +50,8 @@ pub(crate) struct Rebuild {
 pub(crate) enum SourceFault {
     /// It did not answer, or refused.
     Absent,
-    /// What it sent does not fit the owner-signed root.
-    Wrong,
+    /// What it sent of these chunk groups does not fit the owner-signed root.
+    Wrong(GroupRange),
 }
 
 /// What came of a rebuild.
@@ -183,16 +183,16 @@ impl Rebuild {
         node: NodeId,
         columns: std::ops::Range<u64>,
     ) -> Result<Bytes, SourceFault> {
-        let root = *self.manifest.root(index).ok_or(SourceFault::Wrong)?;
-        let shard_length = self.manifest.shard_length();
-        let ranges = vec![GroupRange::of_bytes(columns.start, columns.end)];
+        let (wanted, shard_length) = (GroupRange::of_bytes(columns.start, columns.end), self.manifest.shard_length());
+        let root = *self.manifest.root(index).ok_or(SourceFault::Wrong(wanted))?;
+        let ranges = vec![wanted];
         let segment = self.manifest.id();
         let reply = if node == self.own.0 {
             self.own.1.read(node, segment, index, ranges.clone(), false).await.map_err(|_| SourceFault::Absent)?
         } else {
             let reply = self.peer.read_shard(node, segment, index, ranges.clone(), false).await;
             reply.map_err(|error| match error {
-                TransferError::Nonsense { .. } => SourceFault::Wrong,
+                TransferError::Nonsense { .. } => SourceFault::Wrong(wanted),
                 _ => SourceFault::Absent,
             })?
         };
@@ -201,7 +201,7 @@ impl Rebuild {
             Some(decoded.first()?.concat())
         };
         let decoded = tokio::task::spawn_blocking(decode).await.map_err(|_| SourceFault::Absent)?;
-        decoded.ok_or(SourceFault::Wrong)
+        decoded.ok_or(SourceFault::Wrong(wanted))
     }
 
     /// The targets' pieces of a column, in their order.

@@ -8,7 +8,7 @@ use std::{
 
 use commonhold_policy::{
     Domain, Standing,
-    audit::Outcome,
+    audit::{CHALLENGE_MAX, Outcome, Sample, containment},
     budget::Budget,
     life::Life,
     placement::Candidate,
@@ -445,7 +445,14 @@ impl Auditor {
             let Some(holder) = self.holders.number(&node) else { continue };
             match fault {
                 SourceFault::Absent => self.probe(holder),
-                SourceFault::Wrong => self.verdict(holder, segment, index, Outcome::Wrong),
+                SourceFault::Wrong(range) => {
+                    self.verdict(holder, segment, index, Outcome::Wrong);
+                    // Signed, it is evidence; and what is not proven then is what it is asked for from now on.
+                    let groups: Vec<u32> = (range.first..range.first + range.count).collect();
+                    let sample = |groups: &[u32]| Sample { segment, index, groups: groups.to_vec() };
+                    let samples = groups.chunks(CHALLENGE_MAX).map(sample).collect();
+                    self.contain(holder, containment::Event::Due(samples));
+                }
             }
         }
         if let Some(number) = self.wards.number(&segment) {

@@ -7,6 +7,10 @@
 //! it. One that was there each time and proved nothing has failed.
 //!
 //! An answer is judged shard by shard, so whoever answers what it has and leaves out the rest is asked for the rest.
+//!
+//! What a holder failed to prove it is asked for instead of anything else of that shard, until it proves that: of one
+//! that lost 5%, the next group drawn is there 19 times of 20, and would make the shard healthy again before it is
+//! rebuilt.
 
 use std::collections::VecDeque;
 
@@ -18,6 +22,9 @@ use super::{Answer, CHALLENGE_MAX, Outcome, Sample, schedule::Rate};
 pub const REPEATS_MAX: u32 = 3;
 /// The most samples that wait to be asked; what is due beyond that is drawn again in another epoch.
 pub const QUEUE_MAX: usize = 8192;
+/// The most shards of which it is remembered what was not proven, the last ones; who fails so many is trusted with nothing
+/// long before.
+pub const FAILED_MAX: usize = 1024;
 
 /// What happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -109,6 +116,9 @@ pub struct Containment {
     forgotten: Vec<SegmentId>,
     queue: VecDeque<Sample>,
     reviewed_at: Option<Timestamp>,
+    /// What it was asked for and failed to prove, of each shard what it failed first. Kept when a shard is no duty of it
+    /// any more: one that releases a shard and claims it again has not proven it by that.
+    failed: VecDeque<Sample>,
 }
 
 impl Containment {
@@ -124,6 +134,7 @@ impl Containment {
             forgotten: Vec::new(),
             queue: VecDeque::new(),
             reviewed_at: None,
+            failed: VecDeque::new(),
         }
     }
 
@@ -142,11 +153,18 @@ impl Containment {
         if self.is_pinned { &self.pinned } else { &[] }
     }
 
-    /// Takes a challenge up again that was pinned before a restart; asked again when the holder shows life.
-    pub fn restore(rate: Rate, pinned: Vec<Sample>) -> Self {
+    /// What it failed to prove and has not proven since, at most one sample of each shard and [`FAILED_MAX`] in all: to
+    /// be written down as well.
+    pub fn failed(&self) -> impl Iterator<Item = &Sample> {
+        self.failed.iter()
+    }
+
+    /// Takes a challenge up again that was pinned before a restart, asked again when the holder shows life; and what was
+    /// failed before it.
+    pub fn restore(rate: Rate, pinned: Vec<Sample>, failed: Vec<Sample>) -> Self {
         let is_pinned = !pinned.is_empty();
         let state = if is_pinned { State::Away } else { State::Free };
-        Self { state, pinned, is_pinned, ..Self::new(rate) }
+        Self { state, pinned, is_pinned, failed: failed.into(), ..Self::new(rate) }
     }
 
     /// Takes in what happened and says what to do.
@@ -155,7 +173,13 @@ impl Containment {
         match event {
             Event::Due(samples) if !self.is_pinned => {
                 let room = QUEUE_MAX.saturating_sub(self.queue.len());
-                self.queue.extend(samples.into_iter().take(room));
+                for sample in samples.into_iter().take(room) {
+                    let failed = self.failed.iter().find(|failed| failed.is_of_shard(&sample)).cloned();
+                    // Of a shard that several samples were drawn of, what was failed is asked for once.
+                    if failed.is_none() || !self.queue.iter().any(|queued| queued.is_of_shard(&sample)) {
+                        self.queue.push_back(failed.unwrap_or(sample));
+                    }
+                }
             }
             Event::Answered(answers) if self.state == State::Asked => self.judge(&answers, now, &mut actions),
             Event::Unanswered { connected } if self.state == State::Asked => {
@@ -198,7 +222,8 @@ impl Containment {
 
     fn judge(&mut self, answers: &[Answer], now: Timestamp, actions: &mut Vec<Action>) {
         let mut answers = answers.iter();
-        let mut failed = false;
+        let mut any_failed = false;
+        let failed = &mut self.failed;
         self.pinned.retain(|sample| {
             let answer = answers.next().copied().unwrap_or(Answer::Missing);
             if self.forgotten.contains(&sample.segment) {
@@ -216,11 +241,23 @@ impl Containment {
                 }
                 Answer::Refused(_) | Answer::Missing => return true,
             };
-            failed |= matches!(outcome, Outcome::Wrong | Outcome::Refused);
+            match outcome {
+                Outcome::Wrong | Outcome::Refused => {
+                    any_failed = true;
+                    remember(failed, sample);
+                }
+                Outcome::Held => match failed.iter().position(|failed| failed.is_of_shard(sample)) {
+                    Some(at) if failed[at] == *sample => _ = failed.remove(at),
+                    // Drawn before it failed for another sample.
+                    Some(_) => return false,
+                    None => {}
+                },
+                Outcome::Contradicted | Outcome::Unreachable => {}
+            }
             actions.push(Action::Verdict { segment: sample.segment, index: sample.index, outcome });
             false
         });
-        if failed {
+        if any_failed {
             self.review(now, actions);
         }
         self.forgotten.clear();
@@ -240,11 +277,11 @@ impl Containment {
             actions.push(Action::Timer { at: until });
             return;
         }
-        actions.extend(self.pinned.drain(..).map(|sample| Action::Verdict {
-            segment: sample.segment,
-            index: sample.index,
-            outcome: Outcome::Refused,
-        }));
+        for sample in self.pinned.drain(..) {
+            remember(&mut self.failed, &sample);
+            let Sample { segment, index, .. } = sample;
+            actions.push(Action::Verdict { segment, index, outcome: Outcome::Refused });
+        }
         self.review(now, actions);
         self.free();
     }
@@ -300,5 +337,14 @@ impl Containment {
         self.state = State::Asked;
         self.asked_at = now;
         actions.push(Action::Ask { samples: self.pinned.clone(), asked_before: self.repeats });
+    }
+}
+
+fn remember(failed: &mut VecDeque<Sample>, sample: &Sample) {
+    if !failed.iter().any(|failed| failed.is_of_shard(sample)) {
+        if failed.len() >= FAILED_MAX {
+            failed.pop_front();
+        }
+        failed.push_back(sample.clone());
     }
 }
