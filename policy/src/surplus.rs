@@ -2,7 +2,8 @@
 //!
 //! The newest claim stays: it was taken in only because the older one counted as lost, and whoever was lost once may
 //! be so again, so a node that comes and goes costs one repair for each shard and not one each time. Among claims of
-//! one moment the smaller id stays. A steward only says so; a holder gives up a shard only if most stewards say it
+//! one moment the smaller id stays. A copy whose claim nobody took in, since another's stood (a client or a repair had
+//! given its holder up, and it took the shard all the same), keeps nothing. A steward only says so; a holder gives up a shard only if most stewards say it
 //! *and* it has itself audited the one that keeps. Two copies of one shard cannot both go: a steward never calls both
 //! surplus at once, two majorities share a steward, and what has gone proves nothing any more.
 
@@ -19,10 +20,10 @@ pub struct Copy {
     pub signed_at: Timestamp,
 }
 
-/// Which of the healthy holders of one shard keeps it; all the others are surplus. None if there is no other.
+/// Which of the healthy holders of one shard keeps it; all the others are surplus, and so is who holds the shard and whose
+/// claim is counted nowhere.
 pub fn keeper(healthy: &[Copy]) -> Option<Copy> {
-    let newest = healthy.iter().max_by_key(|copy| (copy.signed_at, std::cmp::Reverse(copy.holder)));
-    newest.filter(|_| healthy.len() > 1).copied()
+    healthy.iter().max_by_key(|copy| (copy.signed_at, std::cmp::Reverse(copy.holder))).copied()
 }
 
 /// True if a steward should speak of surplus at all: not while the segment has to be repaired at once.

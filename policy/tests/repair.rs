@@ -342,7 +342,8 @@ fn of_two_copies_the_newest_stays_and_only_against_proof() {
     let copy = |number, at| Copy { holder: node(number), signed_at: Timestamp(at) };
     assert_eq!(surplus::keeper(&[copy(1, 10), copy(2, 20)]), Some(copy(2, 20)));
     assert_eq!(surplus::keeper(&[copy(2, 20), copy(1, 20), copy(3, 20)]), Some(copy(1, 20)));
-    assert_eq!(surplus::keeper(&[copy(1, 10)]), None);
+    assert_eq!(surplus::keeper(&[copy(1, 10)]), Some(copy(1, 10)));
+    assert_eq!(surplus::keeper(&[]), None);
     assert!(surplus::may_release(5, 8, true));
     assert!(!surplus::may_release(4, 8, true), "half is not most");
     assert!(!surplus::may_release(8, 8, false), "no proof");

@@ -1,9 +1,13 @@
-//! Promise: a shard that is held twice, since its holder came back after it was given up for lost, is given up by one of
-//! the two, never by both, and its space comes back.
+//! Promise: a shard that is held twice, since its holder came back after it was given up for lost or took it in when its
+//! client had given it to another, is given up by one of the two, never by both, and its space comes back.
 
 use std::time::Duration;
 
-use super::harness::{Network, Setup, Stored, Tree, assert_same, eventually, live_bytes, noise, poll_until};
+use commonhold_protocol::{ClaimLeaf, NodeId};
+
+use super::harness::{
+    Network, Setup, Spy, Stored, Tree, assert_same, eventually, hex_id, live_bytes, noise, poll_until,
+};
 
 const NODES: usize = 10;
 /// Seconds instead of days and hours.
@@ -55,6 +59,28 @@ fn who_comes_back_after_it_was_given_up_gives_up_what_others_hold_by_now() {
     for outcome in ["wrong", "refused"] {
         assert_eq!(network.figures(&format!("/audits/{outcome}")), 0, "honest holders were found {outcome}");
     }
+
+    // A client that gave a slow node up sent the shard to another; then the slow one had it as well. A steward's own word
+    // would be believed, so it is none, if there is one that neither keeps the record nor a shard.
+    let spy = Spy::on(&network);
+    let nodes: Vec<_> = (0..NODES).map(|node| hex_id(&network.node_id(node))).collect();
+    let scenes = Stored::in_vault(&home).into_iter().map(|Stored { id, .. }| {
+        let (stewards, others): (Vec<NodeId>, Vec<NodeId>) =
+            nodes.iter().copied().partition(|node| spy.record(*node, id).is_some());
+        let record = spy.record(stewards[0], id).expect("a record");
+        let claims: Vec<_> = record.claims.iter().map(|claim| claim.clone().verify(&spy.network).unwrap()).collect();
+        let holds = |node: &&NodeId| claims.iter().any(|claim| claim.holder == **node);
+        let (stranger, steward) = (others.iter().find(|node| !holds(node)), stewards.iter().find(|node| !holds(node)));
+        let late = *stranger.or(steward).expect("ten nodes hold six shards");
+        (stranger.is_none(), late, claims[0].clone(), record)
+    });
+    let (_, late, claim, record) = scenes.min_by_key(|(is_steward, ..)| *is_steward).expect("a segment");
+    let ClaimLeaf { segment, index } = claim.claim.leaf;
+    let data = spy.whole_shard(claim.holder, segment, index.0).unwrap();
+    spy.store(late, record.manifest, index.0, data).unwrap();
+    assert_eq!(network.figures("/shards/held"), shards + 1);
+    let settled = poll_until(SETTLED_MAX, || (network.figures("/shards/held") == shards).then_some(()));
+    assert!(settled.is_some(), "what nobody counts is held for ever");
 
     // Each shard is somewhere: the network can lose any n - k of a segment's holders.
     for node in [2, 3, 4] {

@@ -1,4 +1,4 @@
-//! What a holder is told of its claims: whether they are known here, and which of its shards are held twice.
+//! What a holder is told of its shards: whether its claims are known here, and which of them are held twice.
 
 use commonhold_policy::{
     segment_health::ClaimState,
@@ -15,7 +15,7 @@ enum Known {
     Lacking,
     /// Nobody else is known to hold the shard, or none may be spared.
     Alone,
-    /// These hold it, all of them healthy, the asker among them.
+    /// These are healthy holders of it, the asker among them or not counted beside them.
     Shared(Vec<NodeId>),
 }
 
@@ -40,24 +40,32 @@ impl Auditor {
 
     fn known(&self, holder: &NodeId, leaf: &ClaimLeaf) -> Known {
         let Some(ward) = self.wards.number(&leaf.segment) else { return Known::Lacking };
-        let Some(node) = self.holders.number(holder) else { return Known::Lacking };
+        // Who is not known here is the one whose claim is not counted.
+        let node = self.holders.number(holder);
         let claims = self.wards.claims(ward).filter(|claim| claim.index == leaf.index);
         let claims: Vec<NodeNumber> = claims.map(|claim| claim.node).collect();
         match claims.as_slice() {
-            claims if !claims.contains(&node) => Known::Lacking,
-            [_] => Known::Alone,
-            _ => self.shared(ward, leaf.index, node),
+            [] => Known::Lacking,
+            [one] if Some(*one) == node => Known::Alone,
+            claims => {
+                let counted = node.filter(|node| claims.contains(node));
+                let otherwise = if counted.is_some() { Known::Alone } else { Known::Lacking };
+                self.shared(ward, leaf.index, counted).map_or(otherwise, Known::Shared)
+            }
         }
     }
 
-    fn shared(&self, ward: WardNumber, index: ShardIndex, node: NodeNumber) -> Known {
-        let (Some(health), Some(known)) = (self.health(ward), self.wards.get(ward)) else { return Known::Alone };
+    /// The healthy holders of a shard, `counted` among them if there is one, where one may be spared.
+    fn shared(&self, ward: WardNumber, index: ShardIndex, counted: Option<NodeNumber>) -> Option<Vec<NodeId>> {
+        let (health, known) = (self.health(ward)?, self.wards.get(ward)?);
         let healthy = health.claims().iter().filter(|claim| claim.index == index && claim.state == ClaimState::Healthy);
         let healthy: Vec<NodeNumber> = healthy.map(|claim| claim.node).collect();
-        if !healthy.contains(&node) || !surplus::may_shrink(known.coding, health.counters()) {
-            return Known::Alone;
+        if counted.is_some_and(|node| !healthy.contains(&node)) || !surplus::may_shrink(known.coding, health.counters())
+        {
+            return None;
         }
-        Known::Shared(healthy.into_iter().filter_map(|node| self.holders.key(node)).collect())
+        let holders: Vec<NodeId> = healthy.into_iter().filter_map(|node| self.holders.key(node)).collect();
+        (!holders.is_empty()).then_some(holders)
     }
 }
 

@@ -74,6 +74,8 @@ pub trait VolumeFile: Send + Sync {
     fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
     /// Cuts the file.
     fn truncate(&self, length: u64) -> io::Result<()>;
+    /// Makes a range of blocks zeros and keeps its space reserved, where the file system can; elsewhere nothing is changed.
+    fn clear(&self, offset: u64, bytes: u64) -> io::Result<()>;
     /// Gives a range of blocks back.
     fn punch(&self, offset: u64, bytes: u64) -> io::Result<Punched>;
     /// Returns once everything written before is durable.
@@ -279,6 +281,13 @@ impl VolumeFile for FolderFile {
 
     fn truncate(&self, length: u64) -> io::Result<()> {
         self.file.set_len(length)
+    }
+
+    fn clear(&self, offset: u64, bytes: u64) -> io::Result<()> {
+        match fallocate(&self.file, FallocateFlags::ZERO_RANGE | FallocateFlags::KEEP_SIZE, offset, bytes) {
+            Ok(()) | Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn punch(&self, offset: u64, bytes: u64) -> io::Result<Punched> {

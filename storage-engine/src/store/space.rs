@@ -162,16 +162,20 @@ impl Space {
         Some(region)
     }
 
+    /// Whether no region was given out after this one, in a volume that is still written to.
+    pub(crate) fn is_last(&self, region: &Region) -> bool {
+        let volume = self.volumes.get(&region.volume);
+        volume.is_some_and(|volume| volume.phase == Phase::Active && volume.next == region.end())
+    }
+
     /// Takes back the region that was given out last; false if others follow it, or the volume is closed.
     pub(crate) fn give_back(&mut self, region: &Region) -> bool {
-        match self.volumes.get_mut(&region.volume) {
-            Some(volume) if volume.phase == Phase::Active && volume.next == region.end() => {
-                volume.next = region.unit;
-                volume.busy -= 1;
-                true
-            }
-            _ => false,
+        let is_last = self.is_last(region);
+        if let Some(volume) = self.volumes.get_mut(&region.volume).filter(|_| is_last) {
+            volume.next = region.unit;
+            volume.busy -= 1;
         }
+        is_last
     }
 
     /// A region is neither written nor erased any more; `punched` if its space was given back.

@@ -47,6 +47,12 @@ impl Reservation {
             // Should it turn up again after a crash, it is a whole shard that fits its root, or it is erased then.
             tracing::warn!(volume = %self.region.volume, %error, "a record that was given up could not be erased");
         }
+        // Before another can write there. What of it was written would else stay on the disk until one does.
+        if self.store.space().is_last(&self.region)
+            && let Err(error) = self.file.clear(offset, u64::from(self.region.units) * UNIT_BYTES)
+        {
+            tracing::warn!(volume = %self.region.volume, %error, "what was written of a shard that was given up stays for now");
+        }
         let given_back = self.store.space().give_back(&self.region);
         let punched = !given_back && self.store.punch(self.file.as_ref(), &self.region);
         let mut space = self.store.space();

@@ -185,6 +185,10 @@ impl VolumeFile for CrashFile {
         })
     }
 
+    fn clear(&self, offset: u64, bytes: u64) -> io::Result<()> {
+        self.write(offset, &vec![0; bytes as usize])
+    }
+
     fn punch(&self, offset: u64, bytes: u64) -> io::Result<Punched> {
         self.write(offset, &vec![0; bytes as usize])?;
         Ok(Punched::Yes)

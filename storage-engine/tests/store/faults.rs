@@ -155,6 +155,11 @@ impl VolumeFile for FaultyFile {
         self.file.truncate(length)
     }
 
+    fn clear(&self, offset: u64, bytes: u64) -> io::Result<()> {
+        self.faults.pass(Operation::Write)?;
+        self.file.clear(offset, bytes)
+    }
+
     fn punch(&self, offset: u64, bytes: u64) -> io::Result<Punched> {
         match self.faults.no_punching.load(Ordering::SeqCst) {
             true => Ok(Punched::Unsupported),

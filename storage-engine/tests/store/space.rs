@@ -1,7 +1,10 @@
 //! Freed space goes back to the file system and can be used again.
 
+use std::{fs::File, path::Path};
+
 use commonhold_protocol::{ShardIndex, ask::Refusal};
 use commonhold_storage_engine::store::ShardStore;
+use rustix::fs::{SeekFrom, seek};
 
 use crate::{
     faults::FaultyDisk,
@@ -37,6 +40,36 @@ fn a_removed_shard_leaves_a_hole() {
     let on_disk_now = disk_bytes(&folder.path().join("volumes"));
     // The file system needs a few blocks to remember the holes.
     assert!(on_disk_now <= on_disk - freed + 64 * KIB as u64, "{on_disk} before, {on_disk_now} after");
+}
+
+/// A client gives a slow node up half-way: what had come of the shard is nobody's.
+#[test]
+fn a_shard_that_was_given_up_leaves_nothing_on_the_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, _) = open(folder.path());
+    let segment = segment_of(1, 1, 2 << 20, 1);
+    let mut writer = store.begin(&segment.manifest, ShardIndex(0)).unwrap();
+    writer.write(&segment.shards[0][..3 << 19]).unwrap();
+    let [volume] = <[_; 1]>::try_from(volume_paths(folder.path())).unwrap();
+    let reserved = disk_bytes(&folder.path().join("volumes"));
+    assert!(written_bytes(&volume) >= MIB);
+    drop(writer);
+    assert!(written_bytes(&volume) <= 64 * KIB as u64, "{} bytes", written_bytes(&volume));
+    assert_eq!(disk_bytes(&folder.path().join("volumes")), reserved, "its space is there for the next");
+    segment.store(&store, 0).unwrap();
+    segment.assert_held(&store, 0);
+}
+
+/// The bytes of a file that were ever written; what is only reserved is a hole to this question.
+fn written_bytes(path: &Path) -> u64 {
+    let file = File::open(path).unwrap();
+    file.sync_all().unwrap();
+    let (mut at, mut bytes) = (0, 0);
+    while let Ok(start) = seek(&file, SeekFrom::Data(at)) {
+        at = seek(&file, SeekFrom::Hole(start)).unwrap();
+        bytes += at - start;
+    }
+    bytes
 }
 
 #[test]
