@@ -263,7 +263,7 @@ impl Auditor {
             holders: Table::new(),
             unseen: 0,
             probes: Arc::new(Semaphore::new(lives::PROBES_AT_ONCE)),
-            searches: SearchPace::new(parts.clock.now()),
+            searches: SearchPace::new(parts.clock.now(), grace_ms),
             ailing: BTreeSet::new(),
             orders: BTreeMap::new(),
             repaired_at: BTreeMap::new(),

@@ -144,7 +144,8 @@ impl NodeLife {
     }
 }
 
-/// When nodes are looked for that are known by name only: one every two seconds, but for those that are found.
+/// When nodes are looked for that are known by name only: one every two seconds, sooner where the grace time is seconds,
+/// but for those that are found.
 ///
 /// To sign claims in as many names as one likes costs nothing, and to look for a node that does not exist is a walk
 /// through the network, with work for all that it leads past. Whoever is really there makes room for the next one to be
@@ -152,30 +153,36 @@ impl NodeLife {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SearchPace {
     free_at: Timestamp,
+    every_ms: u64,
 }
 
 /// Between two nodes that are looked for in vain.
-const SEARCH_EVERY_MS: u64 = 2_000;
+const SEARCH_EVERY_MS_MAX: u64 = 2_000;
+const SEARCH_EVERY_MS_MIN: u64 = 100;
+/// The same as a part of the grace time: a new steward looks for all the dead of old records before it knows what is lost,
+/// which is to take no longer than to give one up.
+const SEARCH_GRACE_PARTS: u64 = 30;
 /// So many may be looked for at once if none was for a while.
 const SEARCHES_SAVED: u64 = 16;
 
 impl SearchPace {
     /// All saved up.
-    pub fn new(now: Timestamp) -> Self {
-        Self { free_at: Timestamp(now.0.saturating_sub(SEARCH_EVERY_MS * SEARCHES_SAVED)) }
+    pub fn new(now: Timestamp, grace_ms: u64) -> Self {
+        let every_ms = (grace_ms / SEARCH_GRACE_PARTS).clamp(SEARCH_EVERY_MS_MIN, SEARCH_EVERY_MS_MAX);
+        Self { free_at: Timestamp(now.0.saturating_sub(every_ms * SEARCHES_SAVED)), every_ms }
     }
 
     /// The moment for one more search, `now` or later. It is taken: the next one is given a later one.
     pub fn next(&mut self, now: Timestamp) -> Timestamp {
-        let saved_from = Timestamp(now.0.saturating_sub(SEARCH_EVERY_MS * SEARCHES_SAVED));
-        let at = self.free_at.max(saved_from).after_ms(SEARCH_EVERY_MS);
+        let saved_from = Timestamp(now.0.saturating_sub(self.every_ms * SEARCHES_SAVED));
+        let at = self.free_at.max(saved_from).after_ms(self.every_ms);
         self.free_at = at;
         at.max(now)
     }
 
     /// One that was looked for was found.
     pub fn found(&mut self) {
-        self.free_at = Timestamp(self.free_at.0.saturating_sub(SEARCH_EVERY_MS));
+        self.free_at = Timestamp(self.free_at.0.saturating_sub(self.every_ms));
     }
 }
 

@@ -139,7 +139,7 @@ fn who_ends_each_connection_is_asked_every_five_seconds_and_no_more() {
 #[test]
 fn made_up_nodes_are_looked_for_a_few_at_a_time() {
     let start = Timestamp(1_000_000);
-    let mut pace = SearchPace::new(start);
+    let mut pace = SearchPace::new(start, GRACE_MS);
     let at_once = (0..1000).map(|_| pace.next(start)).filter(|at| *at == start).count();
     assert_eq!(at_once, 16);
     let last = pace.next(start);
@@ -147,12 +147,17 @@ fn made_up_nodes_are_looked_for_a_few_at_a_time() {
     // Nobody waits longer for having been quiet, and no more is saved up than at first.
     let later = last.after_ms(3_600_000);
     assert_eq!((0..1000).map(|_| pace.next(later)).filter(|at| *at == later).count(), 16);
+
+    // Old records name dozens of the dead: to look for them takes no longer than to give one up.
+    let mut pace = SearchPace::new(start, 6_000);
+    let last = (0..16 + 30).map(|_| pace.next(start)).last();
+    assert_eq!(last, Some(start.after_ms(6_000)));
 }
 
 #[test]
 fn nodes_that_are_there_are_looked_for_without_a_wait() {
     let start = Timestamp(1_000_000);
-    let mut pace = SearchPace::new(start);
+    let mut pace = SearchPace::new(start, GRACE_MS);
     for _ in 0..1000 {
         assert_eq!(pace.next(start), start);
         pace.found();

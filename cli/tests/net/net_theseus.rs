@@ -17,7 +17,7 @@ const TIMES: &str = "[audit]\nevery = \"10 s\"\ngrace = \"2 s\"\n\n[repair]\ntop
 /// Silence, grace, top-up, the head starts of the ranks, the repair and the first audits by all stewards take five to ten
 /// seconds. The rest is for a loaded machine, where a challenge that is not answered in time is repeated with four times the
 /// patience.
-const WHOLE_MAX: Duration = Duration::from_secs(180);
+const WHOLE_MAX: Duration = Duration::from_secs(60);
 /// Bytes of rebuilt shards that are sent for each byte that was lost: more than one is work done twice.
 const SENT_PER_LOST_MAX: f64 = 1.5;
 
