@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::harness::{Home, Network, PROGRAM, Setup, Tree, eventually, mortal, noise, poll_until};
+use super::harness::{Home, Network, PROGRAM, Setup, Stored, Tree, eventually, live_bytes, mortal, noise, poll_until};
 
 const NODES: usize = 8;
 /// As many as neither a put nor a get can do without. Not all: eight machines would share the work that is two
@@ -23,11 +23,12 @@ const OVERLAY: &str = "[pledge]\ndisk = \"1 GiB\"\nkeep-free = \"16 MiB\"\nvault
 /// The most that shards of one domain may take of each node: an eighth of the pledge.
 const DOMAIN_BYTES_MAX: u64 = 128 << 20;
 const FILE_BYTES: usize = 24 << 20;
-/// How many times as long others may take, by the medians. They are printed: mostly up to twice, gets up to thrice. Without
-/// what is done against floods it was twenty times and more.
-const SLOWER_MAX: u32 = 4;
+/// How many times as long others may take, by the medians: they keep half of their speed. Without what is done against
+/// floods it was twenty times and more.
+const SLOWER_MAX: u32 = 2;
 /// Each of them without and with the flood, in turns.
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 5;
+const BATCHES_MAX: usize = 3;
 /// The node program takes about 40 MiB; the rest is what its queues may hold by their own limits.
 const RSS_BYTES_MAX: u64 = 256 << 20;
 
@@ -39,11 +40,9 @@ struct Flood {
 
 impl Flood {
     /// It comes from another network than all others do, and opens so many streams to each of the nodes that it floods.
-    /// Its own work is done at a low priority: on a real network it has a machine of its own.
     fn start(network: &Network, flooded: usize, streams: usize) -> Self {
         let program = Path::new(PROGRAM).with_file_name("examples").join("cheats");
-        let mut command = mortal("nice");
-        command.args(["-n", "19"]).arg(program);
+        let mut command = mortal(program);
         command.args(["flood", &network.name(), "127.0.9.1", &streams.to_string()]);
         command.args(network.running().into_iter().take(flooded).map(|node| network.address(node)));
         command.stdin(Stdio::null()).stdout(Stdio::piped());
@@ -102,7 +101,8 @@ fn honest(network: &Network, home: &Home, number: usize) -> (Duration, Duration)
     (put, got)
 }
 
-fn median(mut times: Vec<Duration>) -> Duration {
+fn median(times: &[Duration]) -> Duration {
+    let mut times = times.to_vec();
     times.sort_unstable();
     times[times.len() / 2]
 }
@@ -117,43 +117,39 @@ fn a_flood_stops_nobody_and_takes_bounded_room() {
     let mut times: [[Vec<Duration>; 2]; 2] = Default::default();
     let mut flooded = Vec::new();
     let mut number = 1;
-    for _ in 0..ROUNDS {
-        for with in [false, true] {
+    // A machine that is busy elsewhere may slow one side more than the other: then more rounds tell.
+    let mut slower = Vec::new();
+    for _ in 0..BATCHES_MAX {
+        for with in [false, true].repeat(ROUNDS) {
             let flood = with.then(|| Flood::start(&network, FLOODED, 8));
             if let Some(flood) = &flood {
                 eventually("the flood has begun", || flood.figure("answered") + flood.figure("refused") > 1_000);
             }
-            let before = flood.as_ref().map(Flood::figures);
-            let began = Instant::now();
             let (put, got) = honest(&network, &home, number);
             number += 1;
             times[0][usize::from(with)].push(put);
             times[1][usize::from(with)].push(got);
-            if let (Some(flood), Some(before)) = (&flood, before) {
-                let after = flood.figures();
-                let grown: BTreeMap<&str, u64> =
-                    after.iter().map(|(name, value)| (name.as_str(), value - before[name].min(*value))).collect();
-                eprintln!("in {:?} of flood: {grown:?}", began.elapsed());
-                flooded.push(after);
-            }
+            flooded.extend(flood.as_ref().map(Flood::figures));
+        }
+        slower = ["put", "get"].into_iter().zip(&times).collect();
+        slower.retain(|(what, [without, with])| {
+            let medians = [median(without), median(with)];
+            eprintln!("{what} of {} MiB, without and with the flood: {medians:.2?}", FILE_BYTES >> 20);
+            medians[1] > medians[0] * SLOWER_MAX
+        });
+        if slower.is_empty() {
+            break;
         }
     }
-    for (what, [without, with]) in ["put", "get"].into_iter().zip(times) {
-        eprintln!("{what} of {} MiB: without {without:?}, with the flood {with:?}", FILE_BYTES >> 20);
-        let (without, with) = (median(without), median(with));
-        eprintln!("{what}: {without:?} and {with:?}");
-        assert!(with <= without * SLOWER_MAX, "a {what} took {with:?} instead of {without:?}");
-    }
+    assert!(slower.is_empty(), "others do not keep half of their speed: {slower:.2?}");
     let asked: u64 = flooded.iter().map(|figures| figures["answered"] + figures["refused"]).sum();
     assert!(asked > 2_000, "that was no flood: {flooded:?}");
 
     // What it was let store is bounded for each node, whatever the number of its vaults.
-    let (flooded, others): (Vec<usize>, Vec<usize>) = network.running().into_iter().partition(|node| *node < FLOODED);
-    let used = |nodes: &[usize]| network.figures_of(nodes, "/pledge/used_bytes") / nodes.len() as u64;
-    // Of what honest people store, as much as the others have.
-    let per_node = used(&flooded).saturating_sub(used(&others));
-    eprintln!("{} MiB of each node's pledge are the flood's", per_node >> 20);
-    assert!(per_node <= DOMAIN_BYTES_MAX * 5 / 4, "{per_node} bytes of each node's pledge are the flood's");
+    let others = live_bytes(&Stored::in_vault(&home));
+    let per_node = network.volume_data_bytes().saturating_sub(others) / FLOODED as u64;
+    eprintln!("{} MiB on the disk of each node that it floods are the flood's", per_node >> 20);
+    assert!(per_node <= DOMAIN_BYTES_MAX / 10 * 11, "{per_node} bytes of each node's pledge are the flood's");
     for node in network.running() {
         assert!(network.figure(node, "/pledge/used_bytes") <= network.figure(node, "/pledge/bytes_max"));
         let rss = peak_rss(&network, node);
