@@ -12,7 +12,7 @@ use commonhold_policy::{
     stewards::STEWARDS,
 };
 use commonhold_protocol::{ClaimLeaf, NodeId, shard_stream::GROUP_BYTES};
-use rand::SeedableRng;
+use rand::{SeedableRng, rngs::StdRng};
 
 use super::{Cheat, honest, segments};
 use crate::harness::{Home, Network, Spy, hex_id};
@@ -22,6 +22,8 @@ const DRAWS: usize = 20_000;
 /// The test fails once in a thousand runs for each cheat if the law is right, and nothing takes any time; much less
 /// often with what is allowed beyond.
 const QUANTILE: f64 = 0.999;
+/// `[audit] prove`, as it is by itself.
+const PROVE_MS: u64 = 60 * 60 * 1000;
 /// No peer waits longer for an answer, whatever the deadline: `ASK_TIMEOUT` of the network.
 const WAITED_MS_MAX: u64 = 60_000;
 
@@ -93,19 +95,21 @@ impl Law {
             contained_ms,
         };
         let all = others(held.shards());
-        let mut rng = rand::rngs::StdRng::seed_from_u64(1);
-        let mut draw = |params: &DetectionParams| detection_delay(&mut rng, params).expect("something is lost");
+        let mut rng = StdRng::seed_from_u64(1);
+        let draw =
+            |rng: &mut StdRng, params: &DetectionParams| detection_delay(rng, params).expect("something is lost");
         let mut delays: Vec<Duration> = (0..DRAWS)
             .map(|_| match kind {
-                Kind::Deletes => draw(&params(all, held.deleted(), 0)),
-                Kind::HangsUp => draw(&params(all, held.deleted(), contained_ms(rate))),
-                Kind::Silent => draw(&params(all, held.deleted(), silent_ms(rate, 0, GROUP_BYTES, WAITED_MS_MAX))),
-                Kind::Flips => draw(&params(all, 1.0, 0)),
-                Kind::Refuses => draw(&params(all, 1.0, contained_ms(rate))),
+                Kind::Deletes => draw(&mut rng, &params(all, held.deleted(), 0)),
+                Kind::HangsUp => draw(&mut rng, &params(all, held.deleted(), contained_ms(rate))),
+                Kind::Silent => {
+                    draw(&mut rng, &params(all, held.deleted(), silent_ms(rate, 0, GROUP_BYTES, WAITED_MS_MAX)))
+                }
+                Kind::Flips => draw(&mut rng, &params(all, 1.0, 0)),
+                Kind::Refuses => draw(&mut rng, &params(all, 1.0, contained_ms(rate))),
                 // A shard has to be audited for a second time; as if it had one.
-                Kind::Stale => draw(&params(1, 1.0, 0)) + draw(&params(1, 1.0, 0)),
-                // A new claim is audited within half an epoch.
-                Kind::Forgets | Kind::Invents => Duration::from_millis(rate.epoch_ms() / 2),
+                Kind::Stale => draw(&mut rng, &params(1, 1.0, 0)) + draw(&mut rng, &params(1, 1.0, 0)),
+                Kind::Forgets | Kind::Invents => Duration::from_millis(rate.first_audit_ms(&mut rng, PROVE_MS)),
             })
             .collect();
         delays.sort_unstable();
