@@ -45,6 +45,7 @@ use commonhold_protocol::{
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+pub use self::announced::Known;
 pub(crate) use self::challenges::proves;
 #[cfg(any(test, feature = "fuzzing"))]
 pub use self::kept::audits_of_any_bytes;
@@ -109,7 +110,7 @@ pub enum News {
         /// Which.
         shards: Vec<ClaimLeaf>,
         /// Where the answer goes.
-        reply: oneshot::Sender<Vec<ClaimStanding>>,
+        reply: oneshot::Sender<Vec<(ClaimLeaf, Known)>>,
     },
 }
 
@@ -131,10 +132,15 @@ impl AuditorHandle {
     }
 
     /// What is known of a holder's claims, in order.
-    pub async fn standings(&self, holder: NodeId, shards: Vec<ClaimLeaf>) -> Option<Vec<ClaimStanding>> {
+    pub async fn standings(
+        &self,
+        steward: &Arc<Steward>,
+        holder: NodeId,
+        shards: Vec<ClaimLeaf>,
+    ) -> Option<Vec<ClaimStanding>> {
         let (reply, answer) = oneshot::channel();
         self.0.send(News::Announced { holder, shards, reply }).await.ok()?;
-        answer.await.ok()
+        announced::standings(steward.clone(), holder, answer.await.ok()?).await
     }
 }
 
@@ -368,7 +374,7 @@ impl Auditor {
             News::Record { segment, from } => self.load(vec![(segment, true)], from).await,
             News::Released { holder, shards } => self.released(holder, shards).await,
             News::Announced { holder, shards, reply } => {
-                self.announced(holder, shards, reply);
+                let _ = reply.send(self.announced(holder, shards));
             }
             News::Health { segments, reply } => {
                 let report = |segment| self.report(self.wards.number(segment)?);

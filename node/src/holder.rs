@@ -35,7 +35,7 @@ pub use self::trash::TrashReport;
 pub(crate) use self::trash::empty_trash;
 use self::{
     claims::ClaimSigner,
-    given_up::GivenUp,
+    given_up::{GivenUp, GivingUp},
     limits::{ExchangeLimits, WRITE_BYTES},
     rate::{FairRate, RateLimit},
 };
@@ -135,6 +135,7 @@ pub struct Holder {
     limits: ExchangeLimits,
     admission: Arc<Mutex<ShardAdmission>>,
     given_up: Arc<GivenUp>,
+    giving_up: GivingUp,
     upload: Option<RateLimit>,
     download: Option<RateLimit>,
     fair: FairRate,
@@ -180,6 +181,7 @@ impl Holder {
             limits: ExchangeLimits::default(),
             admission: Arc::new(Mutex::new(ShardAdmission::new(pledge_bytes, vault_bytes_max))),
             given_up: Arc::default(),
+            giving_up: GivingUp::default(),
             upload: rates.upload.map(RateLimit::new),
             download: rates.download.map(RateLimit::new),
             fair: FairRate::default(),
@@ -358,8 +360,9 @@ impl ShardService for Holder {
         let domain = self.neighbours.sender(from).domain;
         self.fair.begin(&domain).await;
         let permits = self.limits.read(from, &ranges).await?;
-        let (store, steward) = (self.store.clone(), self.steward.clone());
+        let (store, steward, giving_up) = (self.store.clone(), self.steward.clone(), self.giving_up.clone());
         let read = blocking(move || {
+            Self::check_kept(&giving_up, &ClaimLeaf { segment, index })?;
             if steward.is_dropped(&segment).map_err(|error| error.refusal())? {
                 return Err(Refusal::Dropped);
             }

@@ -52,7 +52,7 @@ impl Service for NodeService {
                 health.map_or(Response::Refused(Refusal::Stopping), Response::Health)
             }
             Request::Announce { shards } => {
-                let standings = self.auditor.standings(from, shards).await;
+                let standings = self.auditor.standings(&self.steward, from, shards).await;
                 standings.map_or(Response::Refused(Refusal::Stopping), Response::Standings)
             }
             request => {

@@ -159,8 +159,8 @@ pub struct SearchPace {
 /// Between two nodes that are looked for in vain.
 const SEARCH_EVERY_MS_MAX: u64 = 2_000;
 const SEARCH_EVERY_MS_MIN: u64 = 100;
-/// The same as a part of the grace time: a new steward looks for all the dead of old records before it knows what is lost,
-/// which is to take no longer than to give one up.
+/// The same as a part of the grace time: a new steward looks for the dead of old records, some dozens, before it knows what
+/// is lost, which is to take no longer than to give one up.
 const SEARCH_GRACE_PARTS: u64 = 30;
 /// So many may be looked for at once if none was for a while.
 const SEARCHES_SAVED: u64 = 16;

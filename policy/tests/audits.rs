@@ -303,6 +303,24 @@ fn a_shard_that_failed_is_proven_by_nothing_but_what_it_failed_for() {
 }
 
 #[test]
+fn what_was_wrong_when_somebody_read_it_is_to_be_proven_whole() {
+    let of_shard = |groups: &[u32]| Sample { segment: segment(1), index: ShardIndex(0), groups: groups.to_vec() };
+    let wrong = vec![of_shard(&[1, 2, 3]), of_shard(&[4])];
+    let mut machine = Containment::new(Rate::default());
+    assert_eq!(machine.handle(Timestamp(0), Event::Failed(wrong.clone())), [], "it is asked when it is due");
+    let actions = machine.handle(Timestamp(1), Event::Due(vec![of_shard(&[9]), of_shard(&[10]), sample(2)]));
+    assert_eq!(asked(&actions), Some(&[wrong[0].clone(), wrong[1].clone(), sample(2)][..]));
+    let answers = vec![Answer::Held, Answer::Wrong, Answer::Held];
+    let actions = machine.handle(Timestamp(2), Event::Answered(answers));
+    assert_eq!(verdicts(&actions), [(segment(1), Outcome::Wrong), (segment(2), Outcome::Held)]);
+    let actions = machine.handle(Timestamp(3), Event::Due(vec![of_shard(&[9])]));
+    assert_eq!(asked(&actions), Some(&wrong[1..]));
+    let actions = machine.handle(Timestamp(4), Event::Answered(vec![Answer::Held]));
+    assert_eq!(verdicts(&actions), [(segment(1), Outcome::Held)]);
+    assert_eq!(machine.failed().count(), 0);
+}
+
+#[test]
 fn of_what_was_failed_the_last_is_remembered() {
     let mut machine = Containment::new(Rate::default());
     for number in 0..FAILED_MAX as u32 + 10 {

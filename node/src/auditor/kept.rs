@@ -55,8 +55,8 @@ struct KeptHolder {
 }
 
 impl KeptHolder {
-    /// True if nothing is held against it.
-    fn is_trusted(&self) -> bool {
+    /// True if it has answered for all that it was asked for.
+    fn owes_nothing(&self) -> bool {
         !self.reputation.disqualified && self.pinned.is_empty() && self.failed.is_empty()
     }
 }
@@ -86,10 +86,11 @@ impl Auditor {
             reputation: holder.reputation,
             absence_ms: holder.life.absence_ms(),
             pinned: holder.containment.pinned().to_vec(),
-            failed: holder.containment.failed().cloned().collect(),
+            // Who is trusted with nothing is asked for nothing.
+            failed: holder.containment.failed().filter(|_| !holder.reputation.disqualified).cloned().collect(),
         });
         let says_something =
-            |kept: &KeptHolder| kept.reputation.audits > 0 || kept.absence_ms > 0 || !kept.is_trusted();
+            |kept: &KeptHolder| kept.reputation.audits > 0 || kept.absence_ms > 0 || !kept.owes_nothing();
         let holders = known.filter(says_something).collect();
         let bytes = encode(Kept { holders, repaired_at: self.repaired_at.clone() });
         let hash = blake3::hash(&bytes);
@@ -119,13 +120,12 @@ fn encode(Kept { mut holders, repaired_at }: Kept) -> Vec<u8> {
         bytes.extend_from_slice(segment.as_bytes());
         bytes.extend_from_slice(&at.0.to_le_bytes());
     }
-    holders.sort_by_key(|kept| (kept.is_trusted(), std::cmp::Reverse(kept.reputation.audits), kept.node));
+    holders.sort_by_key(|kept| (kept.owes_nothing(), std::cmp::Reverse(kept.reputation.audits), kept.node));
     for kept in &holders {
         let before = bytes.len();
         encode_one(kept, &mut bytes);
         if bytes.len() > FILE_BYTES_MAX {
             bytes.truncate(before);
-            break;
         }
     }
     let sum = crc32fast::hash(&bytes[HEADER_BYTES..]);

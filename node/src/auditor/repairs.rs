@@ -446,12 +446,11 @@ impl Auditor {
             match fault {
                 SourceFault::Absent => self.probe(holder),
                 SourceFault::Wrong(range) => {
-                    self.verdict(holder, segment, index, Outcome::Wrong);
-                    // Signed, it is evidence; and what is not proven then is what it is asked for from now on.
                     let groups: Vec<u32> = (range.first..range.first + range.count).collect();
                     let sample = |groups: &[u32]| Sample { segment, index, groups: groups.to_vec() };
                     let samples = groups.chunks(CHALLENGE_MAX).map(sample).collect();
-                    self.contain(holder, containment::Event::Due(samples));
+                    self.contain(holder, containment::Event::Failed(samples));
+                    self.verdict(holder, segment, index, Outcome::Wrong);
                 }
             }
         }

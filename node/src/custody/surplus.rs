@@ -31,6 +31,7 @@ pub(super) async fn give_up(
         let read = tokio::task::spawn_blocking(move || from.manifest(index.segment, index.index)).await;
         let Ok(Ok(manifest)) = read else { continue };
         let Ok(manifest) = own.steward.verifier().verify(manifest) else { continue };
+        let Some(_yielding) = own.holder.yield_up(leaf) else { continue };
         let proved = proves(&own.peer, own.steward.verifier().network(), &manifest, leaf.index, keeper).await;
         if !may_release(call_it_surplus, stewards.len(), proved) {
             tracing::debug!(segment = %leaf.segment, index = %leaf.index, %keeper, "a keeper does not prove its shard");

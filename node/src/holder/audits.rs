@@ -23,10 +23,13 @@ impl Holder {
         self.check_running()?;
         let all: Vec<GroupRange> = challenge.shards.iter().flat_map(|shard| shard.ranges.iter().copied()).collect();
         let _permits = self.limits.read(from, &all).await?;
-        let (store, steward, given_up) = (self.store.clone(), self.steward.clone(), self.given_up.clone());
+        let (store, steward) = (self.store.clone(), self.steward.clone());
+        let (given_up, giving_up) = (self.given_up.clone(), self.giving_up.clone());
         let hash = challenge.hash();
         let answers = blocking(move || {
             let prove = |shard: &ChallengedShard| {
+                let leaf = ClaimLeaf { segment: shard.segment, index: shard.index };
+                Self::check_kept(&giving_up, &leaf)?;
                 if steward.is_dropped(&shard.segment).map_err(|error| error.refusal())? {
                     return Err(Refusal::Dropped);
                 }
@@ -41,10 +44,7 @@ impl Holder {
                         let held = store.read(shard.segment, shard.index, &[first]).map_err(|error| refusal(&error))?;
                         other_manifest(held.manifest, shard, steward.verifier())?.ok_or_else(|| refusal(&error))
                     }
-                    Err(error) => {
-                        let leaf = ClaimLeaf { segment: shard.segment, index: shard.index };
-                        Err(given_up.refusal(&leaf, &error))
-                    }
+                    Err(error) => Err(given_up.refusal(&leaf, &error)),
                 }
             };
             let answer = |shard| prove(shard).unwrap_or_else(ShardAnswer::Refused);

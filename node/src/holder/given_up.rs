@@ -1,6 +1,9 @@
 //! Shards that are given up here since another node keeps them.
 
-use std::sync::{Mutex, PoisonError};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use commonhold_protocol::{ClaimLeaf, ask::Refusal};
 use commonhold_storage_engine::store::StoreError;
@@ -34,7 +37,36 @@ impl GivenUp {
     }
 }
 
+/// Shards that are about to be given up.
+pub(super) type GivingUp = Arc<Mutex<BTreeSet<ClaimLeaf>>>;
+
+/// While it lives, a shard is proven and sent to nobody.
+pub(crate) struct Yielding {
+    leaf: ClaimLeaf,
+    all: GivingUp,
+}
+
+impl Drop for Yielding {
+    fn drop(&mut self) {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.leaf);
+    }
+}
+
 impl Holder {
+    /// Begins to give a shard up: to be done before another's proof that it keeps the shard is asked for. Of two that give
+    /// up in favour of each other at one moment, at least one gets no proof; and nobody borrows the proof from here. None:
+    /// somebody does so already.
+    pub(crate) fn yield_up(&self, leaf: ClaimLeaf) -> Option<Yielding> {
+        let is_first = self.giving_up.lock().unwrap_or_else(PoisonError::into_inner).insert(leaf);
+        is_first.then(|| Yielding { leaf, all: self.giving_up.clone() })
+    }
+
+    /// Refuses what is about to be given up, for a moment.
+    pub(super) fn check_kept(giving_up: &GivingUp, leaf: &ClaimLeaf) -> Result<(), Refusal> {
+        let is_kept = !giving_up.lock().unwrap_or_else(PoisonError::into_inner).contains(leaf);
+        if is_kept { Ok(()) } else { Err(Refusal::Busy) }
+    }
+
     /// Removes a shard that most of its stewards were told is given up, and remembers that for those who were not: asked
     /// for it, we say so, instead of as one that has lost it. How many were removed: one, or none.
     pub(crate) async fn give_up(&self, leaf: ClaimLeaf) -> Result<usize, StoreError> {

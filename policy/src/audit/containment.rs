@@ -22,8 +22,8 @@ use super::{Answer, CHALLENGE_MAX, Outcome, Sample, schedule::Rate};
 pub const REPEATS_MAX: u32 = 3;
 /// The most samples that wait to be asked; what is due beyond that is drawn again in another epoch.
 pub const QUEUE_MAX: usize = 8192;
-/// The most shards of which it is remembered what was not proven, the last ones; who fails so many is trusted with nothing
-/// long before.
+/// The most samples that are remembered since they were not proven, the last ones; who fails so many shards is trusted with
+/// nothing long before.
 pub const FAILED_MAX: usize = 1024;
 
 /// What happened.
@@ -41,6 +41,8 @@ pub enum Event {
     },
     /// The holder was not asked after all: these segments are no duty of it any more, and the rest is to be asked anew.
     Gone(Vec<SegmentId>),
+    /// What it sent of these to somebody who read them was wrong: they are what it is asked for when it is due.
+    Failed(Vec<Sample>),
     /// The holder showed life: it connected, or answered or sent anything.
     Alive,
     /// The segment was dropped, or the holder has released its shard: not its duty any more.
@@ -116,7 +118,7 @@ pub struct Containment {
     forgotten: Vec<SegmentId>,
     queue: VecDeque<Sample>,
     reviewed_at: Option<Timestamp>,
-    /// What it was asked for and failed to prove, of each shard what it failed first. Kept when a shard is no duty of it
+    /// What it failed to prove, of each shard what it failed first. Kept when a shard is no duty of it
     /// any more: one that releases a shard and claims it again has not proven it by that.
     failed: VecDeque<Sample>,
 }
@@ -143,7 +145,7 @@ impl Containment {
         self.is_pinned
     }
 
-    /// True if nothing is asked, pinned or due: the machine can be forgotten and made anew.
+    /// True if nothing is asked, pinned or due.
     pub fn is_idle(&self) -> bool {
         self.state == State::Free && self.queue.is_empty()
     }
@@ -153,8 +155,7 @@ impl Containment {
         if self.is_pinned { &self.pinned } else { &[] }
     }
 
-    /// What it failed to prove and has not proven since, at most one sample of each shard and [`FAILED_MAX`] in all: to
-    /// be written down as well.
+    /// What it failed to prove and has not proven since, at most [`FAILED_MAX`] samples: to be written down as well.
     pub fn failed(&self) -> impl Iterator<Item = &Sample> {
         self.failed.iter()
     }
@@ -174,10 +175,12 @@ impl Containment {
             Event::Due(samples) if !self.is_pinned => {
                 let room = QUEUE_MAX.saturating_sub(self.queue.len());
                 for sample in samples.into_iter().take(room) {
-                    let failed = self.failed.iter().find(|failed| failed.is_of_shard(&sample)).cloned();
-                    // Of a shard that several samples were drawn of, what was failed is asked for once.
-                    if failed.is_none() || !self.queue.iter().any(|queued| queued.is_of_shard(&sample)) {
-                        self.queue.push_back(failed.unwrap_or(sample));
+                    let failed = self.failed.iter().filter(|failed| failed.is_of_shard(&sample));
+                    let failed: Vec<Sample> = failed.filter(|failed| !self.queue.contains(failed)).cloned().collect();
+                    if self.has_failed(&sample) {
+                        self.queue.extend(failed);
+                    } else {
+                        self.queue.push_back(sample);
                     }
                 }
             }
@@ -211,6 +214,7 @@ impl Containment {
                     }
                 }
             }
+            Event::Failed(samples) => samples.into_iter().for_each(|sample| remember(&mut self.failed, sample)),
             Event::Forget(segment) => self.forget(&segment),
             Event::Due(_) | Event::Answered(_) | Event::Unanswered { .. } | Event::Gone(_) | Event::Alive => {}
         }
@@ -244,14 +248,17 @@ impl Containment {
             match outcome {
                 Outcome::Wrong | Outcome::Refused => {
                     any_failed = true;
-                    remember(failed, sample);
+                    if !failed.iter().any(|failed| failed.is_of_shard(sample)) {
+                        remember(failed, sample.clone());
+                    }
                 }
-                Outcome::Held => match failed.iter().position(|failed| failed.is_of_shard(sample)) {
-                    Some(at) if failed[at] == *sample => _ = failed.remove(at),
-                    // Drawn before it failed for another sample.
-                    Some(_) => return false,
-                    None => {}
-                },
+                Outcome::Held => {
+                    failed.retain(|failed| failed != sample);
+                    // The rest of what it failed, or one that was drawn before that.
+                    if failed.iter().any(|failed| failed.is_of_shard(sample)) {
+                        return false;
+                    }
+                }
                 Outcome::Contradicted | Outcome::Unreachable => {}
             }
             actions.push(Action::Verdict { segment: sample.segment, index: sample.index, outcome });
@@ -277,9 +284,11 @@ impl Containment {
             actions.push(Action::Timer { at: until });
             return;
         }
-        for sample in self.pinned.drain(..) {
-            remember(&mut self.failed, &sample);
+        for sample in std::mem::take(&mut self.pinned) {
             let Sample { segment, index, .. } = sample;
+            if !self.has_failed(&sample) {
+                remember(&mut self.failed, sample);
+            }
             actions.push(Action::Verdict { segment, index, outcome: Outcome::Refused });
         }
         self.review(now, actions);
@@ -291,6 +300,10 @@ impl Containment {
             self.reviewed_at = Some(now);
             actions.push(Action::Review);
         }
+    }
+
+    fn has_failed(&self, sample: &Sample) -> bool {
+        self.failed.iter().any(|failed| failed.is_of_shard(sample))
     }
 
     fn forget(&mut self, segment: &SegmentId) {
@@ -340,11 +353,12 @@ impl Containment {
     }
 }
 
-fn remember(failed: &mut VecDeque<Sample>, sample: &Sample) {
-    if !failed.iter().any(|failed| failed.is_of_shard(sample)) {
-        if failed.len() >= FAILED_MAX {
-            failed.pop_front();
-        }
-        failed.push_back(sample.clone());
+fn remember(failed: &mut VecDeque<Sample>, sample: Sample) {
+    if failed.contains(&sample) {
+        return;
     }
+    if failed.len() >= FAILED_MAX {
+        failed.pop_front();
+    }
+    failed.push_back(sample);
 }

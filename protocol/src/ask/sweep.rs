@@ -86,7 +86,7 @@ pub enum ClaimStanding {
     Lacking,
     /// It has it.
     Known,
-    /// It has it, and knows of another healthy holder of the same shard, which keeps it: this one may give it up.
+    /// It knows of another healthy holder of the same shard, which keeps it: this one may give it up.
     Surplus {
         /// Who keeps it.
         keeper: NodeId,

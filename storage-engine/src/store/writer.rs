@@ -22,6 +22,8 @@ pub(crate) struct Reservation {
     pub(crate) vault: VaultNumber,
     pub(crate) region: Region,
     pub(crate) file: Arc<dyn VolumeFile>,
+    /// Something was written there.
+    written: bool,
     header_written: bool,
     pub(crate) committed: bool,
 }
@@ -48,7 +50,8 @@ impl Reservation {
             tracing::warn!(volume = %self.region.volume, %error, "a record that was given up could not be erased");
         }
         // Before another can write there. What of it was written would else stay on the disk until one does.
-        if self.store.space().is_last(&self.region)
+        if self.written
+            && self.store.space().is_last(&self.region)
             && let Err(error) = self.file.clear(offset, u64::from(self.region.units) * UNIT_BYTES)
         {
             tracing::warn!(volume = %self.region.volume, %error, "what was written of a shard that was given up stays for now");
@@ -129,6 +132,7 @@ impl ShardStore {
             vault,
             region,
             file,
+            written: false,
             header_written: false,
             committed: false,
         };
@@ -197,6 +201,7 @@ impl ShardWriter {
 
     /// Writes all but the first unit, and keeps that alone.
     fn write_waiting(&mut self) -> Result<(), StoreError> {
+        self.reservation.written = true;
         let (_, waiting) = self.buffer.as_slice().split_at(UNIT_BYTES as usize);
         let length = waiting.len() as u64;
         if length > 0 {

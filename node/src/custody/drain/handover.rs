@@ -70,6 +70,11 @@ impl Drain {
         if took.len() * 2 <= stewards.len() {
             return Outcome::Stays(Hindrance::NoStewards);
         }
+        // The new holder may hear meanwhile that we hold the shard, and give it up.
+        let Some(_yielding) = own.holder.yield_up(leaf) else { return Outcome::Stays(Hindrance::NoNode) };
+        if !proves(&own.peer, own.steward.verifier().network(), &manifest, leaf.index, claim.holder).await {
+            return Outcome::Stays(Hindrance::NoNode);
+        }
         let released = self.colleagues.release(took.iter().map(|node| (*node, vec![leaf])).collect()).await;
         if released.get(&leaf).map_or(0, BTreeSet::len) * 2 <= stewards.len() {
             return Outcome::Stays(Hindrance::NoStewards);
