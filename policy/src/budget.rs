@@ -5,6 +5,9 @@ use commonhold_protocol::Timestamp;
 /// How long the budget can be saved up.
 const SAVED_MS_MAX: u64 = 10 * 60 * 1000;
 
+/// Bytes a second that repairs may move, where a node's pledge names no limit: 80 Mbit/s.
+pub const REPAIR_BYTES_PER_SECOND: u64 = 10 << 20;
+
 /// The budget of a node.
 #[derive(Debug, Clone)]
 pub struct Budget {

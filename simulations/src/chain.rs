@@ -1,5 +1,6 @@
 //! The closed form: how likely a segment is lost, by mathematics alone. A second implementation that shares nothing
-//! with the simulator, and knows nothing of `policy`.
+//! with what the simulator plays and counts, and knows nothing of `policy`. Extrapolations of the report use its tail of the
+//! binomial.
 //!
 //! Holders die independently at rate 1/MTTF. When the number alive comes down to the threshold m, the loss is noticed
 //! after the detection time g, and a repair takes R; when it ends, all n stand again, but for those that died within

@@ -15,7 +15,7 @@ pub use self::closed_form::{ClosedForm, NoClosedForm};
 use crate::{
     confidence::{design_effect, quantile, share_interval},
     distribution::Distribution,
-    scenario::{DAY_MS, Scenario},
+    scenario::{DAY_MS, Population, Scenario},
     tally::{Tally, Window},
 };
 
@@ -43,7 +43,7 @@ pub struct Report {
     pub closed_form: Option<ClosedForm>,
     /// Why it cannot.
     pub no_closed_form: Option<NoClosedForm>,
-    /// Reads of a segment at a random moment.
+    /// Reads at a random moment of a segment that is not lost.
     pub availability: Estimate,
     /// The part of the nodes that is on, on average.
     pub nodes_online: f64,
@@ -120,6 +120,8 @@ pub struct Durability {
     pub lost: u64,
     /// Segments that there were.
     pub segments: u64,
+    /// Those of them that found no holders and were never stored: in no other figure.
+    pub unplaced: u64,
     /// How much more losses scatter over the runs than independent ones; 1 if they do not, or with one run.
     pub design_effect: f64,
     /// The part that was lost by the end, by counting.
@@ -263,7 +265,7 @@ impl Report {
         let groups = rate.groups(held as u64);
         let audit_days = scenario.audit.every.ms() / DAY_MS;
         let per_shard = f64::from(groups) * proven_group_bytes(shard_bytes) / audit_days;
-        let mut thin: Vec<f32> = all.windows.iter().map(|window| (window.lasted / 3.6e6) as f32).collect();
+        let mut thin: Vec<f32> = all.windows.iter().map(|window| (window.below_n / 3.6e6) as f32).collect();
         let mut detections: Vec<f32> = all.detections.iter().map(|ms| ms / 3.6e6).collect();
         let in_days = |all: &[f32]| all.iter().map(|ms| (f64::from(*ms) / DAY_MS) as f32).collect::<Vec<f32>>();
         let (mut found_days, mut first_days) = (in_days(&all.cheat_delays), in_days(&all.cheats_first_found));
@@ -356,6 +358,7 @@ fn durability(scenario: &Scenario, all: &Tally, scatter: f64) -> Durability {
     Durability {
         lost: all.lost,
         segments: all.segments,
+        unplaced: all.unplaced,
         design_effect: scatter,
         counted,
         per_year_counted,
@@ -402,12 +405,8 @@ fn thin_loss(scenario: &Scenario, false_shards: u8) -> Option<f64> {
     let m = scenario.threshold().checked_sub(false_shards).filter(|real| *real >= k)?;
     let repair_ms = scenario.repair.time.as_ref().map_or_else(
         || {
-            let rates = scenario
-                .population
-                .iter()
-                .map(|population| scenario.repair.rate.unwrap_or(population.download).0 * population.share.get_ref().0);
-            let bytes = f64::from(coding.n()) * coding.shard_length(scenario.network.segment_size.0) as f64;
-            bytes / rates.sum::<f64>() * 1000.0
+            let of = |steward: &Population| scenario.repair_ms(steward, coding.n() - m) * steward.share.get_ref().0;
+            scenario.population.iter().map(of).sum()
         },
         Distribution::mean,
     );

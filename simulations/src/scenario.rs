@@ -9,7 +9,7 @@ mod trace;
 
 use std::path::Path;
 
-use commonhold_policy::parameters;
+use commonhold_policy::{budget::REPAIR_BYTES_PER_SECOND, parameters};
 use commonhold_protocol::Coding;
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
@@ -105,7 +105,7 @@ pub struct Repair {
     pub top_up: Span,
     /// How long one repair takes; from the bytes and the links if not given.
     pub time: Option<Distribution>,
-    /// The most that a steward spends on repairs; without it, its download.
+    /// The most that a steward moves for repairs in all; without it, what a node's own budget allows.
     pub rate: Option<Rate>,
 }
 
@@ -198,7 +198,7 @@ pub struct Incident {
     /// Whom: nodes of this population.
     pub population: Option<Spanned<String>>,
     /// So many of them, drawn.
-    pub nodes: Option<u32>,
+    pub nodes: Option<Spanned<u32>>,
     /// Which part of them: whole operators.
     #[serde(default = "whole")]
     pub share: Share,
@@ -306,6 +306,18 @@ impl Scenario {
         let coding = self.coding();
         let own = coding.threshold().min(coding.n() - 1);
         self.network.threshold.as_ref().map_or(own, |threshold| *threshold.get_ref())
+    }
+
+    /// Milliseconds that a repair of `missing` shards takes a steward of this population: its budget, its links and the
+    /// slowest uplink of those that it reads from, all of which work at once.
+    pub(crate) fn repair_ms(&self, steward: &Population, missing: u8) -> f64 {
+        let coding = self.coding();
+        let shard_bytes = coding.shard_length(self.network.segment_size.0) as f64;
+        let (read, sent) = (f64::from(coding.k()), f64::from(missing));
+        let rate = self.repair.rate.unwrap_or(Rate(REPAIR_BYTES_PER_SECOND as f64));
+        let slowest = self.population.iter().map(|population| population.upload.0).fold(f64::INFINITY, f64::min);
+        let parts = [(read + sent) / rate.0, read / steward.download.0, sent / steward.upload.0, 1.0 / slowest];
+        parts.into_iter().fold(0.0, f64::max) * shard_bytes * 1000.0
     }
 
     /// The same scenario with another coding; its threshold is the coding's own unless one is set again.

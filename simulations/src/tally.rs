@@ -5,8 +5,10 @@
 pub(crate) struct Window {
     /// It was down to the threshold. If not: it was only below n.
     pub(crate) crossed: bool,
-    /// Milliseconds.
+    /// Milliseconds that it was at its threshold or below; if not `crossed`, that it was below n.
     pub(crate) lasted: f64,
+    /// Milliseconds that it was below n.
+    pub(crate) below_n: f64,
     /// Shards that count and are not there: no audit has found them yet.
     pub(crate) false_shards: u8,
     /// The chance that it would have been lost in it; if not `crossed`, that it would have come down to the threshold.

@@ -58,10 +58,16 @@ fn errors_name_file_line_and_what_is_allowed() {
             "unknown field",
         ),
         ("[audit]\n", "[sweep]\nevery = [\"1 d\", \"0 s\"]\n[audit]\n", 10, "more than 0 is allowed"),
-        ("[audit]\n", "[[incident]]\nat = \"6 d\"\nnodes = 1000\n[audit]\n", 10, "1 to 100 are allowed"),
+        ("[audit]\n", "[[incident]]\nat = \"6 d\"\nnodes = 1000\n[audit]\n", 11, "1 to 100 are allowed"),
         ("[audit]\n", "[[incident]]\nat = \"6 d\"\nregion = \"moon\"\n[audit]\n", 11, "no population has `regions`"),
         ("\"exponential\"", "\"gauss\"", 13, "`weibull`"),
         ("name = \"all\"\n", "name = \"all\"\nshare = 0.5\n", 13, "must add up to 1"),
+        (
+            "name = \"all\"\n",
+            "name = \"some\"\nshare = 0.5\nlifetime = { law = \"never\" }\n[[population]]\nname = \"all\"\n",
+            16,
+            "must add up to 1, not 1.5",
+        ),
         ("duration = \"30 d\"", "duration = \"0 d\"", 3, "more than 0 and at most 1000 years"),
         (
             "name = \"all\"\n",

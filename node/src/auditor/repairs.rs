@@ -9,7 +9,7 @@ use std::{
 use commonhold_policy::{
     Domain, Standing,
     audit::{CHALLENGE_MAX, Outcome, Sample, containment},
-    budget::Budget,
+    budget::{Budget, REPAIR_BYTES_PER_SECOND},
     life::Life,
     placement::Candidate,
     repair::{
@@ -38,8 +38,6 @@ use crate::{clock::Clock, config::Rate};
 const AT_ONCE: usize = 2;
 /// Repairs that wait for their turn; those beyond are ordered again when their machines wake.
 const WAITING_MAX: usize = 4096;
-/// Bytes a second that repairs may move, where the pledge names no limit: 80 Mbit/s.
-const BYTES_PER_SECOND: u64 = 10 << 20;
 /// How long a steward may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// A node that refused a shard is not offered another for a back-off, doubled each time, up to this many times.
@@ -74,7 +72,7 @@ struct Refusals {
 
 impl Repairs {
     pub(super) fn new(clock: &Arc<Clock>, upload: Option<Rate>) -> Self {
-        let bytes_per_second = upload.map_or(BYTES_PER_SECOND, Rate::bytes_per_second);
+        let bytes_per_second = upload.map_or(REPAIR_BYTES_PER_SECOND, Rate::bytes_per_second);
         Self {
             pace: Pace {
                 budget: Arc::new(Mutex::new(Budget::new(clock.now(), bytes_per_second))),

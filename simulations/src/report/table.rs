@@ -57,6 +57,10 @@ impl Report {
             ("loss per year", loss_per_year(self)),
             ("closed form", closed_form(self)),
         ];
+        if lost.unplaced > 0 {
+            let told = format!("{} of {}: they are in no other figure", lost.unplaced, lost.segments);
+            rows.push(("found no holders", told));
+        }
         let availability = &self.availability;
         rows.extend([
             (

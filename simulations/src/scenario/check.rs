@@ -18,11 +18,16 @@ impl Scenario {
         )?;
         let shares: f64 = self.population.iter().map(|population| population.share.get_ref().0).sum();
         if let Some(last) = self.population.last() {
-            lines.allow(
-                (shares - 1.0).abs() < 1e-6,
-                &last.share,
-                &format!("`share`: the shares of all populations must add up to 1, not {shares}"),
-            )?;
+            let allowed = format!("`share`: the shares of all populations must add up to 1, not {shares}");
+            if (shares - 1.0).abs() >= 1e-6 {
+                // Where none is written, it is the whole.
+                let is_written = !last.share.span().is_empty();
+                return Err(if is_written {
+                    lines.not_allowed(&last.share, &allowed)
+                } else {
+                    lines.where_it_says(&last.name, allowed)
+                });
+            }
         }
         for population in &self.population {
             population.check(lines)?;
@@ -93,9 +98,10 @@ impl Scenario {
             let allowed = format!("`[[incident]] region`: {allowed}");
             lines.allow(names.contains(&name.get_ref().as_str()), name, &allowed)?;
         }
+        let Some(struck) = &incident.nodes else { return Ok(()) };
         let nodes = *self.network.nodes.get_ref();
         let allowed = format!("`[[incident]] nodes`: 1 to {nodes} are allowed, as many as there are");
-        lines.allow(incident.nodes.is_none_or(|struck| (1..=nodes).contains(&struck)), &incident.at, &allowed)
+        lines.allow((1..=nodes).contains(struck.get_ref()), struck, &allowed)
     }
 
     /// What is seen of laws once measured values are read: an endless number of lives or sessions in no time.

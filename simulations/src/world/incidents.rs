@@ -12,8 +12,8 @@ impl World<'_> {
         let salt: u64 = self.rng.random();
         let mut struck: Vec<u32> =
             self.members.iter().copied().filter(|node| self.is_struck(number, *node, salt)).collect();
-        if let Some(count) = incident.nodes {
-            struck = struck.choose_multiple(&mut self.rng, count as usize).copied().collect();
+        if let Some(count) = &incident.nodes {
+            struck = struck.choose_multiple(&mut self.rng, *count.get_ref() as usize).copied().collect();
         }
         let until = incident.lasts.map(|lasts| self.later(lasts.ms()));
         if until.is_none() {

@@ -78,7 +78,8 @@ impl World<'_> {
         } else {
             chain::binomial_tail(m, m - k + 1, death)
         };
-        let window = Window { crossed: !crossed.is_nan(), lasted, false_shards, chance };
+        let below_n = self.now as f64 - dipped_at;
+        let window = Window { crossed: !crossed.is_nan(), lasted, below_n, false_shards, chance };
         self.tally.windows.push(window);
     }
 

@@ -211,9 +211,7 @@ impl World<'_> {
             Some(law) => law.draw(&mut self.rng),
             None => {
                 let steward = self.members[self.rng.random_range(0..self.members.len())];
-                let rate = self.scenario.repair.rate.unwrap_or(self.population(steward).download);
-                let shards = f64::from(self.coding.k()) + f64::from(missing);
-                shards * self.shard_bytes as f64 / rate.0 * 1000.0
+                self.scenario.repair_ms(self.population(steward), missing)
             }
         };
         self.segments[at].repair = self.segments[at].repair.wrapping_add(1);
