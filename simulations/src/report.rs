@@ -353,7 +353,14 @@ fn durability(scenario: &Scenario, all: &Tally, scatter: f64) -> Durability {
     } else {
         let (sum, method, rarest) = extrapolated(scenario, &all.windows);
         let watched_years = years * all.watched as f64 / trials.max(1.0);
-        (sum / watched_years.max(f64::MIN_POSITIVE), method, rarest)
+        let expected = sum / watched_years.max(f64::MIN_POSITIVE);
+        // What was seen, be it once, refutes an extrapolation that holds it for impossible: that knows nothing of repairs that
+        // wait for holders to come back.
+        if expected < low * trials / years.max(f64::MIN_POSITIVE) {
+            (per_year_counted, Method::Counted, 0.0)
+        } else {
+            (expected, method, rarest)
+        }
     };
     Durability {
         lost: all.lost,

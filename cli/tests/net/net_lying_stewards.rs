@@ -3,6 +3,7 @@
 //! stated here too: it is the table in `ARCHITECTURE.md`.
 
 use std::{
+    ffi::OsStr,
     fs,
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -55,7 +56,11 @@ fn seven_liars_of_eight_hide_no_head_and_no_record() {
         let (home, phrase) = network.new_home(&format!("home-{}", lie.name()));
         // The first is what a liar with an old head serves for ever.
         for name in ["first", "second", "third"] {
-            put(&network, &home, name);
+            // It reads what is there already, as all who read, see below.
+            let (path, target) = (file(&network, name), format!("/{name}"));
+            let put = || home.run([OsStr::new("put"), path.as_os_str(), OsStr::new(&target)]).code == Some(0);
+            let done = poll_until(REPAIR_MAX, || put().then_some(()));
+            assert!(done.is_some(), "{lie:?}: {name} not put in {REPAIR_MAX:?}");
         }
         let cold = network.cold_home(&format!("cold-{}", lie.name()), &phrase, &[1]);
         assert_eq!(cold.names("/"), ["first", "second", "third"], "{lie:?}");
