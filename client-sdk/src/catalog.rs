@@ -13,7 +13,7 @@ use commonhold_storage_engine::tree::map::TreeRoot;
 
 use crate::{
     head_payload::HeadPayload,
-    table::{NodeHint, NodeKey, SegmentInfo},
+    table::{NodeKey, SegmentInfo},
 };
 
 /// Segments remembered at once; each takes one or two KiB. At the limit all are forgotten, and learned anew from
@@ -93,8 +93,8 @@ impl Catalog {
         known.manifests.insert(segment, manifest);
     }
 
-    pub(crate) fn learn_node(&self, hint: &NodeHint) {
-        self.known().nodes.insert(NodeKey::of(&hint.node), hint.node);
+    pub(crate) fn learn_node(&self, node: NodeId) {
+        self.known().nodes.insert(NodeKey::of(&node), node);
     }
 
     /// Holders whose node is not known yet.

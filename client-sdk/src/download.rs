@@ -286,7 +286,7 @@ impl Download {
         holders: BTreeMap<ShardIndex, Vec<NodeId>>,
     ) -> (SegmentInfo, Holders) {
         for node in holders.values().flatten() {
-            self.catalog.learn_node(&crate::table::NodeHint { node: *node, addresses: Vec::new() });
+            self.catalog.learn_node(*node);
         }
         let first = |index| holders.get(&index).and_then(|of| of.first()).map(NodeKey::of);
         let info = SegmentInfo { coding, length, holders: coding.indices().map(first).collect() };

@@ -299,8 +299,11 @@ impl Packer {
 
     fn keep(&mut self, finished: Result<Placed, Error>) -> Result<(), Error> {
         self.under_way -= 1;
-        let Placed { segment, bytes_placed, shared, missing, slot } = finished?;
-        self.reader.catalog().learn_info(segment.id, segment.info.clone());
+        let Placed { segment, holders, bytes_placed, shared, missing, slot } = finished?;
+        let catalog = self.reader.catalog();
+        catalog.learn_info(segment.id, segment.info.clone());
+        // Else the head that is to come would hint holders whom it does not name, and its readers would need stewards.
+        holders.iter().for_each(|node| catalog.learn_node(*node));
         let journaled = self.journal.append(&segment, &self.seal)?;
         slot.map_or(Ok(()), Slot::free)?;
         self.dedup.placed(&segment)?;

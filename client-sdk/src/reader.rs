@@ -185,7 +185,7 @@ impl Reader {
                 if let Some(value) = self.look_up(&table, &table::node_key(key))? {
                     let hint = NodeHint::decode(value)?;
                     self.session.learn(&hint);
-                    self.catalog.learn_node(&hint);
+                    self.catalog.learn_node(hint.node);
                 }
             }
             self.catalog.learn_info(segment, info);

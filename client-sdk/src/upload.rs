@@ -57,6 +57,8 @@ pub(crate) struct SegmentUpload {
 /// A segment that holders have claimed and stewards keep.
 pub(crate) struct Placed {
     pub(crate) segment: PlacedSegment,
+    /// Who claimed its shards: the segment itself has their keys only.
+    pub(crate) holders: Vec<NodeId>,
     pub(crate) bytes_placed: u64,
     /// Shards that share a failure domain, or even a node, with another of the segment.
     pub(crate) shared: usize,
@@ -94,9 +96,10 @@ pub(crate) async fn run(
     let mut slot = upload.slot.take();
     let Claimed { claims, shared, missing } = place(session, &upload, &mut slot, progress).await?;
     let coding = upload.manifest.coding;
-    let mut holders = vec![None; usize::from(coding.n())];
+    let holders: Vec<NodeId> = claims.iter().map(|claim| claim.holder).collect();
+    let mut keys = vec![None; usize::from(coding.n())];
     for claim in &claims {
-        holders[usize::from(claim.claim.leaf.index.0)] = Some(NodeKey::of(&claim.holder));
+        keys[usize::from(claim.claim.leaf.index.0)] = Some(NodeKey::of(&claim.holder));
     }
     let record = Record {
         manifest: upload.manifest.to_unverified(),
@@ -104,14 +107,13 @@ pub(crate) async fn run(
         drop: None,
     };
     if let Err(error) = records.keep(upload.id, record).await {
-        let holders: Vec<NodeId> = claims.iter().map(|claim| claim.holder).collect();
         undo(session, &upload, slot, holders).await?;
         return Err(error);
     }
-    let info = SegmentInfo { coding, length: upload.manifest.length, holders };
+    let info = SegmentInfo { coding, length: upload.manifest.length, holders: keys };
     let bytes_placed = claims.len() as u64 * upload.manifest.shard_length();
     let segment = PlacedSegment { id: upload.id, info, chunks: upload.chunks };
-    Ok(Placed { segment, bytes_placed, shared, missing, slot })
+    Ok(Placed { segment, holders, bytes_placed, shared, missing, slot })
 }
 
 /// Drives the store machine until enough shards are claimed.

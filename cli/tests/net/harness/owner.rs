@@ -59,6 +59,8 @@ struct HeadContent {
     k: u32,
     #[prost(uint32, tag = "5")]
     n: u32,
+    #[prost(bytes = "bytes", repeated, tag = "6")]
+    nodes: Vec<Bytes>,
     #[prost(bytes = "bytes", tag = "9")]
     device: Bytes,
     #[prost(uint64, tag = "10")]
@@ -125,7 +127,12 @@ impl<'n> Owner<'n> {
         }
     }
 
-    fn rewrite_head(&self, change: impl FnOnce(&mut HeadContent)) {
+    /// Nodes that the newest head names as holders of what it hints.
+    pub(crate) fn named_in_head(&self) -> usize {
+        self.newest_head().1.nodes.len()
+    }
+
+    fn newest_head(&self) -> (Verified<Head>, HeadContent) {
         let vault = self.keys.vault_id();
         let heads = self.nodes.iter().flat_map(|node| self.spy.heads(*node, vault).0);
         let newest = heads
@@ -133,7 +140,14 @@ impl<'n> Owner<'n> {
             .max_by_key(|head| head.version.counters().map(|(_, counter)| counter).sum::<u64>())
             .expect("a head");
         let payload = open_head(&newest, self.keys.head_key()).unwrap();
-        let mut content = HeadContent::decode(payload.as_slice()).unwrap();
+        let content = HeadContent::decode(payload.as_slice()).unwrap();
+        (newest, content)
+    }
+
+    fn rewrite_head(&self, change: impl FnOnce(&mut HeadContent)) {
+        let vault = self.keys.vault_id();
+        let (newest, mut content) = self.newest_head();
+        content.nodes.clear();
         change(&mut content);
         let version = newest.version.next(DeviceId([7; 8]));
         let sealed = seal_head(&content.encode_to_vec(), &vault, &version, self.keys.head_key()).unwrap();
