@@ -13,6 +13,7 @@ mod holders;
 mod kept;
 mod lives;
 mod loading;
+mod pace;
 mod rebuild;
 mod releases;
 mod repairs;

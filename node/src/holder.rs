@@ -362,7 +362,7 @@ impl ShardService for Holder {
         let permits = self.limits.read(from, &ranges).await?;
         let (store, steward, giving_up) = (self.store.clone(), self.steward.clone(), self.giving_up.clone());
         let read = blocking(move || {
-            Self::check_kept(&giving_up, &ClaimLeaf { segment, index })?;
+            giving_up.check(&ClaimLeaf { segment, index })?;
             if steward.is_dropped(&segment).map_err(|error| error.refusal())? {
                 return Err(Refusal::Dropped);
             }

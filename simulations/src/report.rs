@@ -412,7 +412,8 @@ fn thin_loss(scenario: &Scenario, false_shards: u8) -> Option<f64> {
     let m = scenario.threshold().checked_sub(false_shards).filter(|real| *real >= k)?;
     let repair_ms = scenario.repair.time.as_ref().map_or_else(
         || {
-            let of = |steward: &Population| scenario.repair_ms(steward, coding.n() - m) * steward.share.get_ref().0;
+            let missing = coding.n() - m;
+            let of = |steward: &Population| scenario.repair_ms(coding, steward, missing) * steward.share.get_ref().0;
             scenario.population.iter().map(of).sum()
         },
         Distribution::mean,

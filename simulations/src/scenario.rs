@@ -310,8 +310,7 @@ impl Scenario {
 
     /// Milliseconds that a repair of `missing` shards takes a steward of this population: its budget, its links and the
     /// slowest uplink of those that it reads from, all of which work at once.
-    pub(crate) fn repair_ms(&self, steward: &Population, missing: u8) -> f64 {
-        let coding = self.coding();
+    pub(crate) fn repair_ms(&self, coding: Coding, steward: &Population, missing: u8) -> f64 {
         let shard_bytes = coding.shard_length(self.network.segment_size.0) as f64;
         let (read, sent) = (f64::from(coding.k()), f64::from(missing));
         let rate = self.repair.rate.unwrap_or(Rate(REPAIR_BYTES_PER_SECOND as f64));

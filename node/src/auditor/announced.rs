@@ -99,9 +99,9 @@ fn standing(steward: &Steward, holder: &NodeId, leaf: &ClaimLeaf, known: Known) 
         // It sends its claim before it hears that nobody needs it: perhaps it is counted then.
         Known::Elsewhere(healthy) => {
             let claims = claims(steward, leaf);
-            let mut here = claims.iter().filter(|claim| claim.claim.leaf == *leaf);
+            let here = claims.iter().filter(|claim| claim.claim.leaf == *leaf);
             let has_spoken = here.clone().any(|claim| claim.holder == *holder);
-            let found_no_place = here.by_ref().count() >= CLAIMS_PER_INDEX_MAX;
+            let found_no_place = here.count() >= CLAIMS_PER_INDEX_MAX;
             let keeper = keeper(&claims, leaf, &healthy).filter(|_| has_spoken || found_no_place);
             keeper.map_or(ClaimStanding::Lacking, |keeper| ClaimStanding::Surplus { keeper })
         }

@@ -18,7 +18,7 @@ use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use tokio::{sync::mpsc, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use super::{figures::AuditFigures, repairs::Pace};
+use super::{figures::AuditFigures, pace::Pace};
 use crate::holder::Holder;
 
 /// Memory of one rebuild: a column of each source, as it came and decoded, and of each target.

@@ -2,14 +2,14 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
 use commonhold_policy::{
     Domain, Standing,
     audit::{CHALLENGE_MAX, Outcome, Sample, containment},
-    budget::{Budget, REPAIR_BYTES_PER_SECOND},
+    budget::REPAIR_BYTES_PER_SECOND,
     life::Life,
     placement::Candidate,
     repair::{
@@ -29,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Auditor, Done, HolderState, NodeNumber, TimerOf, WardNumber,
+    pace::Pace,
     rebuild::{Rebuild, Rebuilt, SourceFault},
     ward::Ordered,
 };
@@ -74,10 +75,7 @@ impl Repairs {
     pub(super) fn new(clock: &Arc<Clock>, upload: Option<Rate>) -> Self {
         let bytes_per_second = upload.map_or(REPAIR_BYTES_PER_SECOND, Rate::bytes_per_second);
         Self {
-            pace: Pace {
-                budget: Arc::new(Mutex::new(Budget::new(clock.now(), bytes_per_second))),
-                clock: clock.clone(),
-            },
+            pace: Pace::new(clock, bytes_per_second),
             running: BTreeMap::new(),
             urgent: VecDeque::new(),
             waiting: VecDeque::new(),
@@ -143,29 +141,6 @@ impl Repairs {
         self.waiting.retain(|waiting| waiting != segment);
         if let Some(Turn::Rebuild(stop)) = self.running.get(segment) {
             stop.cancel();
-        }
-    }
-}
-
-/// The budget that all repairs share.
-#[derive(Clone)]
-pub(super) struct Pace {
-    budget: Arc<Mutex<Budget>>,
-    clock: Arc<Clock>,
-}
-
-impl Pace {
-    /// Waits until so many bytes may be moved.
-    pub(super) async fn spend(&self, bytes: u64) {
-        loop {
-            let spent = self.budget.lock().unwrap_or_else(PoisonError::into_inner).spend(self.clock.now(), bytes);
-            match spent {
-                Ok(()) => return,
-                Err(until) => {
-                    let wait_ms = until.map_or(60_000, |until| until.ms_since(self.clock.now()));
-                    tokio::time::sleep(Duration::from_millis(wait_ms.max(1))).await;
-                }
-            }
         }
     }
 }

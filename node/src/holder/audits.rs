@@ -29,7 +29,7 @@ impl Holder {
         let answers = blocking(move || {
             let prove = |shard: &ChallengedShard| {
                 let leaf = ClaimLeaf { segment: shard.segment, index: shard.index };
-                Self::check_kept(&giving_up, &leaf)?;
+                giving_up.check(&leaf)?;
                 if steward.is_dropped(&shard.segment).map_err(|error| error.refusal())? {
                     return Err(Refusal::Dropped);
                 }

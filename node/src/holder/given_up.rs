@@ -38,9 +38,11 @@ impl GivenUp {
 }
 
 /// Shards that are about to be given up.
-pub(super) type GivingUp = Arc<Mutex<BTreeSet<ClaimLeaf>>>;
+#[derive(Debug, Clone, Default)]
+pub(super) struct GivingUp(Arc<Mutex<BTreeSet<ClaimLeaf>>>);
 
 /// While it lives, a shard is proven and sent to nobody.
+#[derive(Debug)]
 pub(crate) struct Yielding {
     leaf: ClaimLeaf,
     all: GivingUp,
@@ -48,7 +50,20 @@ pub(crate) struct Yielding {
 
 impl Drop for Yielding {
     fn drop(&mut self) {
-        self.all.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.leaf);
+        self.all.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.leaf);
+    }
+}
+
+impl GivingUp {
+    fn begin(&self, leaf: ClaimLeaf) -> Option<Yielding> {
+        let is_first = self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(leaf);
+        is_first.then(|| Yielding { leaf, all: self.clone() })
+    }
+
+    /// Refuses what is about to be given up, for a moment.
+    pub(super) fn check(&self, leaf: &ClaimLeaf) -> Result<(), Refusal> {
+        let is_kept = !self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(leaf);
+        if is_kept { Ok(()) } else { Err(Refusal::Busy) }
     }
 }
 
@@ -57,14 +72,7 @@ impl Holder {
     /// up in favour of each other at one moment, at least one gets no proof; and nobody borrows the proof from here. None:
     /// somebody does so already.
     pub(crate) fn yield_up(&self, leaf: ClaimLeaf) -> Option<Yielding> {
-        let is_first = self.giving_up.lock().unwrap_or_else(PoisonError::into_inner).insert(leaf);
-        is_first.then(|| Yielding { leaf, all: self.giving_up.clone() })
-    }
-
-    /// Refuses what is about to be given up, for a moment.
-    pub(super) fn check_kept(giving_up: &GivingUp, leaf: &ClaimLeaf) -> Result<(), Refusal> {
-        let is_kept = !giving_up.lock().unwrap_or_else(PoisonError::into_inner).contains(leaf);
-        if is_kept { Ok(()) } else { Err(Refusal::Busy) }
+        self.giving_up.begin(leaf)
     }
 
     /// Removes a shard that most of its stewards were told is given up, and remembers that for those who were not: asked
@@ -74,5 +82,25 @@ impl Holder {
         let store = self.store.clone();
         // A panic in there is logged by the runtime.
         tokio::task::spawn_blocking(move || store.remove_all(&[leaf])).await.unwrap_or(Ok(0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use commonhold_protocol::{SegmentId, ShardIndex};
+
+    use super::*;
+
+    #[test]
+    fn what_is_being_given_up_is_proven_to_nobody_until_that_is_over() {
+        let [leaf, other] =
+            [1, 2].map(|of| ClaimLeaf { segment: SegmentId::from_bytes([of; 32]), index: ShardIndex(0) });
+        let all = GivingUp::default();
+        let yielding = all.begin(leaf).expect("nobody does so yet");
+        assert!(all.begin(leaf).is_none(), "two at once would each believe that the other's proof still counts");
+        assert_eq!((all.check(&leaf), all.check(&other)), (Err(Refusal::Busy), Ok(())));
+        drop(yielding);
+        assert_eq!(all.check(&leaf), Ok(()));
+        assert!(all.begin(leaf).is_some());
     }
 }

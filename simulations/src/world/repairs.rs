@@ -211,7 +211,7 @@ impl World<'_> {
             Some(law) => law.draw(&mut self.rng),
             None => {
                 let steward = self.members[self.rng.random_range(0..self.members.len())];
-                self.scenario.repair_ms(self.population(steward), missing)
+                self.scenario.repair_ms(self.coding, self.population(steward), missing)
             }
         };
         self.segments[at].repair = self.segments[at].repair.wrapping_add(1);

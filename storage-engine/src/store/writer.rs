@@ -54,7 +54,7 @@ impl Reservation {
             && self.store.space().is_last(&self.region)
             && let Err(error) = self.file.clear(offset, u64::from(self.region.units) * UNIT_BYTES)
         {
-            tracing::warn!(volume = %self.region.volume, %error, "what was written of a shard that was given up stays for now");
+            tracing::warn!(volume = %self.region.volume, %error, "what was written of a shard that was given up could not be cleared");
         }
         let given_back = self.store.space().give_back(&self.region);
         let punched = !given_back && self.store.punch(self.file.as_ref(), &self.region);
