@@ -9,7 +9,7 @@ mod trace;
 
 use std::path::Path;
 
-use commonhold_policy::{budget::REPAIR_BYTES_PER_SECOND, parameters};
+use commonhold_policy::parameters;
 use commonhold_protocol::Coding;
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
@@ -308,14 +308,13 @@ impl Scenario {
         self.network.threshold.as_ref().map_or(own, |threshold| *threshold.get_ref())
     }
 
-    /// Milliseconds that a repair of `missing` shards takes a steward of this population: its budget, its links and the
-    /// slowest uplink of those that it reads from, all of which work at once.
+    /// Milliseconds that a repair of `missing` shards takes a steward of this population that does nothing else: its links
+    /// and the slowest uplink of those that it reads from, all of which work at once.
     pub(crate) fn repair_ms(&self, coding: Coding, steward: &Population, missing: u8) -> f64 {
         let shard_bytes = coding.shard_length(self.network.segment_size.0) as f64;
         let (read, sent) = (f64::from(coding.k()), f64::from(missing));
-        let rate = self.repair.rate.unwrap_or(Rate(REPAIR_BYTES_PER_SECOND as f64));
         let slowest = self.population.iter().map(|population| population.upload.0).fold(f64::INFINITY, f64::min);
-        let parts = [(read + sent) / rate.0, read / steward.download.0, sent / steward.upload.0, 1.0 / slowest];
+        let parts = [read / steward.download.0, sent / steward.upload.0, 1.0 / slowest];
         parts.into_iter().fold(0.0, f64::max) * shard_bytes * 1000.0
     }
 

@@ -38,6 +38,8 @@ pub(crate) struct Tally {
     pub(crate) shards_rebuilt: u64,
     pub(crate) repair_bytes: u64,
     pub(crate) cheats_found: u64,
+    /// Pairs of a steward and a holder that it trusts no more.
+    pub(crate) disqualified: u64,
     /// Milliseconds from a cheat's first shard to the first that is found.
     pub(crate) cheats_first_found: Vec<f32>,
     /// Milliseconds from a shard's being taken to its being found.
@@ -81,6 +83,7 @@ impl Default for Tally {
             shards_rebuilt: 0,
             repair_bytes: 0,
             cheats_found: 0,
+            disqualified: 0,
             cheats_first_found: Vec::new(),
             cheat_delays: Vec::new(),
             detections: Vec::new(),
@@ -131,6 +134,7 @@ impl Tally {
         self.cheats_first_found.extend(other.cheats_first_found);
         self.cheat_delays.extend(other.cheat_delays);
         self.cheats_found += other.cheats_found;
+        self.disqualified += other.disqualified;
         self.detections.extend(other.detections);
         self.windows.extend(other.windows);
         self.lost_at_once += other.lost_at_once;

@@ -11,6 +11,7 @@ mod incidents;
 mod losses;
 mod repairs;
 mod shards;
+mod stewards;
 
 use commonhold_policy::{
     audit::schedule::Rate,
@@ -22,6 +23,7 @@ use commonhold_protocol::{Coding, Timestamp};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use shards::{Held, List, Pool};
+use stewards::{Duties, Reputations};
 
 use crate::{
     distribution::Distribution,
@@ -71,11 +73,10 @@ struct Nodes {
     operator: Vec<u32>,
     region: Vec<u16>,
     zone: Vec<i8>,
-    /// Milliseconds; before the start for those that were there already.
-    born: Vec<f64>,
     gone_at: Vec<u64>,
     life: Vec<NodeLife>,
     disk: Vec<Disk>,
+    duties: Vec<Duties>,
     /// Where it stands among the members.
     place: Vec<u32>,
 }
@@ -83,6 +84,8 @@ struct Nodes {
 /// A node's disk and link: what a repair touches of a node that it may move bytes to lies together.
 #[derive(Debug)]
 struct Disk {
+    /// Milliseconds; before the start for those that were there already.
+    born: f64,
     free_bytes: u64,
     sent: u64,
     received: u64,
@@ -98,7 +101,12 @@ struct Segment {
     timer_at: u64,
     /// The one repair that counts.
     repair: u16,
+    /// The steward whose turn it has or waits for.
+    steward: u32,
 }
+
+/// No steward.
+const NOBODY: u32 = u32::MAX;
 
 /// What is truly there of a segment. By itself, since all that is held by a node that dies is counted down at once: a
 /// segment is hundreds of bytes somewhere in gigabytes, this is two in a few megabytes.
@@ -152,6 +160,7 @@ pub(crate) struct World<'s> {
     resting: std::collections::BTreeSet<u32>,
     watch_each: u32,
     cheats: cheats::Cheats,
+    reputations: Reputations,
     /// The segments of the start are placed.
     is_placed: bool,
     tally: Tally,
@@ -189,6 +198,7 @@ impl<'s> World<'s> {
             resting: std::collections::BTreeSet::new(),
             watch_each: (segment_count / WATCHED).max(1),
             cheats: cheats::Cheats::default(),
+            reputations: Reputations::default(),
             is_placed: false,
             tally: Tally::default(),
         };
@@ -339,10 +349,11 @@ impl<'s> World<'s> {
         self.nodes.operator.push(operator);
         self.nodes.region.push(region);
         self.nodes.zone.push(zone);
-        self.nodes.born.push(self.now as f64 - age);
         self.nodes.gone_at.push(u64::MAX);
         self.nodes.life.push(NodeLife::new(self.scenario.audit.grace.as_ms()));
-        self.nodes.disk.push(Disk { free_bytes: population.disk.0, sent: 0, received: 0, held: List::EMPTY });
+        let born = self.now as f64 - age;
+        self.nodes.disk.push(Disk { born, free_bytes: population.disk.0, sent: 0, received: 0, held: List::EMPTY });
+        self.nodes.duties.push(self.new_duties());
         self.nodes.place.push(self.members.len() as u32);
         self.members.push(node);
         self.queue.push(self.later(rest), What::Leaves { node });

@@ -14,10 +14,7 @@ use std::{
 };
 
 use commonhold_cheats::Kind;
-use commonhold_protocol::{
-    ClaimLeaf, NodeId, SegmentId,
-    ask::{Request, Response},
-};
+use commonhold_protocol::{ClaimLeaf, NodeId, SegmentId};
 
 use self::{
     law::{Held, Law, claims},
@@ -69,8 +66,7 @@ fn every_cheat_is_found_in_time_and_its_shards_are_rebuilt_elsewhere() {
             // It claims what it hears of.
             Kind::Invents => {
                 began = Instant::now();
-                let request = Request::FetchHealth { segments: segments(&home) };
-                Spy::on(&network).ask(hex_id(&id), request);
+                Spy::on(&network).health(hex_id(&id), &segments(&home));
             }
             _ => {}
         }
@@ -221,9 +217,7 @@ fn whole_again(network: &Network, home: &Home, cheats: &[Cheat]) {
         let mut lacking = Vec::new();
         let mut stewards = vec![0; ids.len()];
         for node in &honest {
-            let answer = spy.ask(hex_id(&network.node_id(*node)), Request::FetchHealth { segments: ids.clone() });
-            let Response::Health(reports) = answer else { panic!("{answer:?}") };
-            for (number, report) in reports.into_iter().enumerate() {
+            for (number, report) in spy.health(hex_id(&network.node_id(*node)), &ids).into_iter().enumerate() {
                 let Some(report) = report else { continue };
                 stewards[number] += 1;
                 if report.suspect > 0 || report.lost > 0 {

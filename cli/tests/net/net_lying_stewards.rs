@@ -218,10 +218,7 @@ impl LiedAbout {
     fn await_healthy(&self, spy: &Spy, healthy: u8) -> Duration {
         let (last, began, mut seen) = (self.stewards[EIGHT - 1], Instant::now(), 0);
         let reached = poll_until(REPAIR_MAX, || {
-            match spy.ask(last, Request::FetchHealth { segments: vec![self.segment] }) {
-                Response::Health(reports) => seen = reports[0].map_or(0, |report| report.healthy),
-                answer => panic!("{answer:?}"),
-            }
+            seen = spy.health(last, &[self.segment])[0].map_or(0, |report| report.healthy);
             (seen == healthy).then_some(began.elapsed())
         });
         reached.unwrap_or_else(|| panic!("{seen} shards are healthy and not {healthy}, after {REPAIR_MAX:?}"))

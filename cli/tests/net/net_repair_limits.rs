@@ -93,9 +93,8 @@ fn a_repair_keeps_to_its_limits_of_bandwidth_and_memory() {
     // When that was it knows after a restart, too: nobody else does.
     let segments: Vec<SegmentId> = stored.iter().map(|segment| segment.id).collect();
     let repaired_at = || {
-        let answer = spy.ask(ids[REPAIRER], Request::FetchHealth { segments: segments.clone() });
-        let Response::Health(reports) = answer else { panic!("{answer:?}") };
-        reports.into_iter().map(|report| report?.repaired_at).collect::<Option<Vec<Timestamp>>>()
+        let reports = spy.health(ids[REPAIRER], &segments).into_iter();
+        reports.map(|report| report?.repaired_at).collect::<Option<Vec<Timestamp>>>()
     };
     let before = poll_until(WHOLE_MAX, repaired_at).expect("it has repaired all of them");
     network.stop(REPAIRER);

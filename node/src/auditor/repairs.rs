@@ -1,7 +1,7 @@
 //! Repairs: assesses segments, looks at the other stewards' records before acting, and has missing shards rebuilt.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::Duration,
 };
@@ -16,6 +16,7 @@ use commonhold_policy::{
         self, Decision,
         order::{self, Action},
         plan::{self, Helper, RepairPlan},
+        turns::Turns,
     },
     segment_health::{ClaimState, Claimed, SegmentHealth, ShardState, Source},
     stewards,
@@ -35,10 +36,6 @@ use super::{
 };
 use crate::{clock::Clock, config::Rate};
 
-/// Repairs at once: each takes up to 8 MiB of memory.
-const AT_ONCE: usize = 2;
-/// Repairs that wait for their turn; those beyond are ordered again when their machines wake.
-const WAITING_MAX: usize = 4096;
 /// How long a steward may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// A node that refused a shard is not offered another for a back-off, doubled each time, up to this many times.
@@ -47,20 +44,12 @@ const REFUSAL_DOUBLINGS_MAX: u32 = 6;
 /// Repairs that run and that wait.
 pub(super) struct Repairs {
     pace: Pace,
-    running: BTreeMap<SegmentId, Turn>,
-    urgent: VecDeque<SegmentId>,
-    waiting: VecDeque<SegmentId>,
+    turns: Turns<SegmentId>,
+    /// What stops those that are rebuilt; the others whose turn it is are being looked at.
+    rebuilding: BTreeMap<SegmentId, CancellationToken>,
     /// Segments that lack shards which no node could take.
     resting: BTreeSet<WardNumber>,
     refusals: BTreeMap<NodeId, Refusals>,
-}
-
-/// What is done for a segment whose turn it is.
-enum Turn {
-    /// The other stewards are looked at.
-    Look,
-    /// It is rebuilt, until that is stopped.
-    Rebuild(CancellationToken),
 }
 
 /// A node that said that it has room, and took nothing. Without this, segments that rest would try it again and again.
@@ -76,9 +65,8 @@ impl Repairs {
         let bytes_per_second = upload.map_or(REPAIR_BYTES_PER_SECOND, Rate::bytes_per_second);
         Self {
             pace: Pace::new(clock, bytes_per_second),
-            running: BTreeMap::new(),
-            urgent: VecDeque::new(),
-            waiting: VecDeque::new(),
+            turns: Turns::default(),
+            rebuilding: BTreeMap::new(),
             resting: BTreeSet::new(),
             refusals: BTreeMap::new(),
         }
@@ -91,7 +79,7 @@ impl Repairs {
 
     /// True if it is a segment's turn to be looked at or rebuilt.
     pub(super) fn has_turn(&self, segment: &SegmentId) -> bool {
-        self.running.contains_key(segment)
+        self.turns.has(segment)
     }
 
     /// A segment is not looked after any more: its number may soon be another's.
@@ -112,34 +100,10 @@ impl Repairs {
         self.refusals.get(node).is_some_and(|refusals| now < refusals.until)
     }
 
-    fn queue(&mut self, segment: SegmentId, urgent: bool) -> bool {
-        let queue = if urgent { &mut self.urgent } else { &mut self.waiting };
-        let fits = queue.len() < WAITING_MAX;
-        if fits {
-            queue.push_back(segment);
-        }
-        fits
-    }
-
-    /// The segment whose turn it is. One that was stopped ends before the same segment's next begins.
-    fn next(&mut self) -> Option<SegmentId> {
-        if self.running.len() >= AT_ONCE {
-            return None;
-        }
-        let queues = [&mut self.urgent, &mut self.waiting];
-        let next = queues.into_iter().find_map(|queue| {
-            let place = queue.iter().position(|segment| !self.running.contains_key(segment))?;
-            queue.remove(place)
-        })?;
-        self.running.insert(next, Turn::Look);
-        Some(next)
-    }
-
     /// Ends the repair of a segment, or takes it out of those that wait.
     pub(super) fn stop(&mut self, segment: &SegmentId) {
-        self.urgent.retain(|waiting| waiting != segment);
-        self.waiting.retain(|waiting| waiting != segment);
-        if let Some(Turn::Rebuild(stop)) = self.running.get(segment) {
+        self.turns.leave(segment);
+        if let Some(stop) = self.rebuilding.get(segment) {
             stop.cancel();
         }
     }
@@ -266,7 +230,7 @@ impl Auditor {
                     self.wake(at, TimerOf::Repair(number));
                 }
                 Action::Look { urgent } => {
-                    if self.repairs.queue(segment, urgent) {
+                    if self.repairs.turns.wait(segment, urgent) {
                         self.next_turn();
                     } else {
                         self.order(number, order::Event::Failed);
@@ -280,7 +244,7 @@ impl Auditor {
 
     /// Begins those whose turn has come.
     fn next_turn(&mut self) {
-        while let Some(segment) = self.repairs.next() {
+        while let Some(segment) = self.repairs.turns.next() {
             self.look(segment);
         }
     }
@@ -334,8 +298,8 @@ impl Auditor {
             let busy = busy.or(offers);
             self.order(number, order::Event::Looked { decision, busy });
         }
-        if matches!(self.repairs.running.get(&segment), Some(Turn::Look)) {
-            self.repairs.running.remove(&segment);
+        if !self.repairs.rebuilding.contains_key(&segment) {
+            self.repairs.turns.end(&segment);
         }
         self.next_turn();
     }
@@ -355,7 +319,7 @@ impl Auditor {
         };
         tracing::info!(%segment, %number, shards = plan.targets.len(), "repairing");
         let stop = CancellationToken::new();
-        self.repairs.running.insert(segment, Turn::Rebuild(stop.clone()));
+        self.repairs.rebuilding.insert(segment, stop.clone());
         let (steward, done) = (self.parts.steward.clone(), self.done.clone());
         let (peer, network) = (self.parts.peer.clone(), self.parts.network.clone());
         let (own, pace) = ((self.own, self.parts.holder.clone()), self.repairs.pace.clone());
@@ -387,7 +351,8 @@ impl Auditor {
 
     /// A repair has ended: its claims go into the record, here and at the other stewards. None: it was stopped.
     pub(super) async fn rebuilt(&mut self, segment: SegmentId, rebuilt: Option<Rebuilt>) {
-        self.repairs.running.remove(&segment);
+        self.repairs.rebuilding.remove(&segment);
+        self.repairs.turns.end(&segment);
         if let Some(rebuilt) = rebuilt {
             self.take_rebuilt(segment, rebuilt).await;
         } else {

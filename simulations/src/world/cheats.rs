@@ -74,12 +74,10 @@ impl World<'_> {
         if let Some(since) = self.cheats.since.get_mut(&node).and_then(Option::take) {
             self.tally.cheats_first_found.push((self.now - since) as f32);
         }
-        let Some(Cheat::Drop { lost, .. }) = self.population(node).cheat else { return };
         // The steward that found it keeps the record of another of its shards with this chance.
         let known = (STEWARDS as f64 / self.members.len() as f64).min(1.0);
         let held = self.held(node);
-        let asked = self.rate.groups(held.len() as u64);
-        let finds = detection::detection_chance(lost.0, u64::from(asked)) * known;
+        let finds = self.failure_chance(node) * known;
         if finds <= 0.0 {
             return;
         }
@@ -96,6 +94,13 @@ impl World<'_> {
         }
     }
 
+    /// The chance that a cheat fails an audit of one of its shards.
+    fn failure_chance(&self, node: u32) -> f64 {
+        let Some(Cheat::Drop { lost, .. }) = self.population(node).cheat else { return 0.0 };
+        let asked = self.rate.groups(self.nodes.disk[node as usize].held.len().into());
+        detection::detection_chance(lost.0, u64::from(asked))
+    }
+
     /// Counts a shard as lost; false if it was already, or is held no more.
     fn is_found(&mut self, segment: u32, node: u32, index: u8) -> bool {
         let health = &mut self.segments[segment as usize].health;
@@ -106,6 +111,7 @@ impl World<'_> {
         if let Some(taken) = self.cheats.taken.remove(&(node, segment, index)) {
             self.tally.cheat_delays.push((self.now - taken) as f32);
         }
+        self.count_failure(segment, node, 1.0 - self.failure_chance(node));
         self.assess(segment);
         true
     }

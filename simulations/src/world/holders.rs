@@ -28,12 +28,14 @@ impl World<'_> {
         self.nodes.gone_at[at] = self.now;
         self.tally.left += 1;
         let disk = &self.nodes.disk[at];
-        self.tally.node_traffic(disk.sent + disk.received, self.now as f64 - self.nodes.born[at].max(0.0));
-        let place = self.nodes.place[at] as usize;
-        self.members.swap_remove(place);
-        if let Some(moved) = self.members.get(place) {
-            self.nodes.place[*moved as usize] = place as u32;
-        }
+        self.tally.node_traffic(disk.sent + disk.received, self.now as f64 - disk.born.max(0.0));
+
+        let population = self.nodes.population[at];
+        let newcomer = self.newcomer(population);
+        // In its place, so that all others stay the stewards that they are.
+        let place = self.nodes.place[at];
+        self.members.swap_remove(place as usize);
+        self.nodes.place[newcomer as usize] = place;
 
         if self.population(node).cheat.is_none() {
             for shard in self.held(node) {
@@ -46,8 +48,7 @@ impl World<'_> {
             Life::Suspect { .. } => self.live(node, Event::Timer, u64::MAX),
             Life::Lost { .. } => self.shards_lost(node),
         }
-        let population = self.nodes.population[at];
-        let newcomer = self.newcomer(population);
+        self.stewards_left(node);
         self.room_grew(newcomer);
     }
 

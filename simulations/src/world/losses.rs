@@ -55,6 +55,7 @@ impl World<'_> {
                 self.nodes.disk[claim.node as usize].free_bytes += self.shard_bytes;
             }
         }
+        self.end_turn(segment);
         if self.scenario.network.renew_lost {
             self.place_segment();
         }
@@ -104,7 +105,7 @@ impl World<'_> {
         let mut sum = 0.0;
         let mut count = 0.0;
         for claim in self.segments[segment as usize].health.claims() {
-            let age = (since - self.nodes.born[claim.node as usize]).max(0.0);
+            let age = (since - self.nodes.disk[claim.node as usize].born).max(0.0);
             sum += self.population(claim.node).lifetime.get_ref().ends_within(age, ms);
             count += 1.0;
         }
@@ -127,8 +128,8 @@ impl World<'_> {
         }
         for place in 0..self.members.len() {
             let at = self.members[place] as usize;
-            let here = end - self.nodes.born[at].max(0.0);
             let disk = &self.nodes.disk[at];
+            let here = end - disk.born.max(0.0);
             self.tally.node_traffic(disk.sent + disk.received, here);
             self.tally.shards_held += u64::from(disk.held.len());
         }

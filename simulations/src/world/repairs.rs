@@ -16,7 +16,7 @@ use commonhold_policy::{
 use commonhold_protocol::{Coding, NodeId, ShardIndex, Timestamp};
 use rand::Rng;
 
-use super::{Held, Segment, Thin, Truth, What, World, own_domain};
+use super::{Held, NOBODY, Segment, Thin, Truth, What, World, own_domain};
 
 /// So many candidates are looked at for each shard that is missing, and some more: what a node finds by walking a few
 /// random keys.
@@ -50,6 +50,7 @@ impl World<'_> {
             order: RepairOrder::new(self.times),
             timer_at: u64::MAX,
             repair: 0,
+            steward: NOBODY,
         });
         self.truth.push(Truth { alive: real, lost: unplaced, doubled: false });
         self.placed_at.push(self.now);
@@ -122,20 +123,21 @@ impl World<'_> {
         sampled
     }
 
-    fn helpers(&mut self, missing: usize) -> Vec<Helper<u32, u32>> {
+    /// Whom a steward could give a shard to.
+    fn helpers(&mut self, steward: u32, missing: usize) -> Vec<Helper<u32, u32>> {
         let nodes = self.sample_online(missing * HELPERS_EACH + HELPERS_MORE);
-        let helper = |node| Helper { candidate: self.candidate(node), trust: Trust::Trusted };
+        let helper = |node| Helper { candidate: self.candidate(node), trust: self.trust(steward, node) };
         nodes.into_iter().map(helper).collect()
     }
 
-    fn decide(&mut self, segment: u32) -> Decision {
+    fn decide(&mut self, steward: u32, segment: u32) -> Decision {
         let counters = self.segments[segment as usize].health.counters();
         let n = usize::from(self.coding.n());
         let room = if self.ample || usize::from(counters.standing()) >= n {
             // More than n changes nothing.
             Room { nodes: n, domains: n }
         } else {
-            let helpers = self.helpers(self.members.len());
+            let helpers = self.helpers(steward, self.members.len());
             let health = &self.segments[segment as usize].health;
             plan::room(health, self.shard_bytes, &helpers, |node| Some(self.domain(*node)))
         };
@@ -147,13 +149,14 @@ impl World<'_> {
         if self.truth[segment as usize].lost {
             return;
         }
-        let decision = self.decide(segment);
+        let (rank, steward) = self.acting_steward(segment);
+        let decision = self.decide(steward, segment);
         if matches!(decision, Decision::Resting { .. }) {
             self.resting.insert(segment);
         } else if !self.ample {
             self.resting.remove(&segment);
         }
-        self.order(segment, Event::Assessed { decision, rank: 0 });
+        self.order(segment, Event::Assessed { decision, rank });
     }
 
     /// There may be room now, at `node`, for segments that rest below n: not for those that have a shard in its domain
@@ -187,31 +190,80 @@ impl World<'_> {
     fn order(&mut self, segment: u32, event: Event) {
         let at = segment as usize;
         let now = self.moment();
-        let mut next = Some(event);
-        while let Some(event) = next.take() {
-            for action in self.segments[at].order.handle(now, event) {
-                match action {
-                    Action::Timer { at: moment } => {
-                        self.segments[at].timer_at = moment.0;
-                        self.queue.push(moment.0, What::RepairTimer { segment });
-                    }
-                    // All stewards see the same.
-                    Action::Look { .. } => next = Some(Event::Looked { decision: self.decide(segment), busy: None }),
-                    Action::Repair => self.begin_repair(segment),
-                    Action::Stop => self.segments[at].repair = self.segments[at].repair.wrapping_add(1),
+        for action in self.segments[at].order.handle(now, event) {
+            match action {
+                Action::Timer { at: moment } => {
+                    self.segments[at].timer_at = moment.0;
+                    self.queue.push(moment.0, What::RepairTimer { segment });
+                }
+                Action::Look { urgent } => self.wait_for_turn(segment, urgent),
+                Action::Repair => self.begin_repair(segment),
+                Action::Stop => {
+                    self.segments[at].repair = self.segments[at].repair.wrapping_add(1);
+                    self.end_turn(segment);
                 }
             }
+        }
+    }
+
+    fn wait_for_turn(&mut self, segment: u32, urgent: bool) {
+        let (_, steward) = self.acting_steward(segment);
+        self.segments[segment as usize].steward = steward;
+        // A time that is given is all that a repair takes.
+        if self.scenario.repair.time.is_some() {
+            let decision = self.decide(steward, segment);
+            self.order(segment, Event::Looked { decision, busy: None });
+        } else if self.nodes.duties[steward as usize].turns.wait(segment, urgent) {
+            self.next_turns(steward);
+        } else {
+            self.order(segment, Event::Failed);
+        }
+    }
+
+    /// Has a steward do what it has time for. To look costs nothing: all stewards see the same.
+    fn next_turns(&mut self, steward: u32) {
+        while let Some(segment) = self.nodes.duties[steward as usize].turns.next() {
+            let decision = self.decide(steward, segment);
+            self.order(segment, Event::Looked { decision, busy: None });
+            if !self.segments[segment as usize].order.is_repairing() {
+                self.nodes.duties[steward as usize].turns.end(&segment);
+            }
+        }
+    }
+
+    /// A segment neither has a turn any more nor waits for one.
+    pub(super) fn end_turn(&mut self, segment: u32) {
+        let steward = std::mem::replace(&mut self.segments[segment as usize].steward, NOBODY);
+        if let Some(duties) = self.nodes.duties.get_mut(steward as usize) {
+            duties.turns.leave(&segment);
+            if duties.turns.end(&segment) {
+                self.next_turns(steward);
+            }
+        }
+    }
+
+    /// A node is gone: the next steward of each segment that it was about to repair does that in its place.
+    pub(super) fn stewards_left(&mut self, node: u32) {
+        for segment in std::mem::take(&mut self.nodes.duties[node as usize].turns).all() {
+            let segment_state = &mut self.segments[segment as usize];
+            segment_state.repair = segment_state.repair.wrapping_add(1);
+            segment_state.steward = NOBODY;
+            self.order(segment, Event::Failed);
         }
     }
 
     fn begin_repair(&mut self, segment: u32) {
         let at = segment as usize;
         let missing = self.coding.n() - self.segments[at].health.counters().standing();
+        let steward = self.segments[at].steward;
         let lasts = match &self.scenario.repair.time {
             Some(law) => law.draw(&mut self.rng),
             None => {
-                let steward = self.members[self.rng.random_range(0..self.members.len())];
-                self.scenario.repair_ms(self.coding, self.population(steward), missing)
+                let shards = u64::from(self.coding.k()) + u64::from(missing);
+                let begins = self.may_move(steward, shards * self.shard_bytes);
+                let beside = self.nodes.duties[steward as usize].turns.running() as f64;
+                (begins - self.now) as f64
+                    + beside * self.scenario.repair_ms(self.coding, self.population(steward), missing)
             }
         };
         self.segments[at].repair = self.segments[at].repair.wrapping_add(1);
@@ -225,7 +277,8 @@ impl World<'_> {
         }
         let missing = self.coding.n().saturating_sub(self.segments[at].health.counters().standing());
         // Where room is scarce, what a few random walks find would seldom be what there is room at.
-        let helpers = self.helpers(if self.ample { missing.into() } else { self.members.len() });
+        let steward = self.segments[at].steward;
+        let helpers = self.helpers(steward, if self.ample { missing.into() } else { self.members.len() });
         let (apart, domains) = (self.apart, &self.nodes.domain);
         let health = &self.segments[at].health;
         let domain_of = |node: &u32| Some(if apart { own_domain(*node) } else { domains[*node as usize] });
@@ -244,22 +297,24 @@ impl World<'_> {
         let Some(plan) = plan else {
             self.tally.repairs_failed += 1;
             self.order(segment, Event::Failed);
+            self.end_turn(segment);
             return;
         };
-        self.execute(segment, &plan);
+        self.execute(segment, steward, &plan);
         self.order(segment, Event::Repaired);
+        self.end_turn(segment);
         self.assess(segment);
     }
 
     /// Carries a plan out whose sources are k that are on.
-    fn execute(&mut self, segment: u32, plan: &RepairPlan<u32, u32>) {
+    fn execute(&mut self, segment: u32, steward: u32, plan: &RepairPlan<u32, u32>) {
         let at = segment as usize;
         let bytes = self.shard_bytes;
         self.window_ends(segment);
         for (_, source) in &plan.sources {
             self.nodes.disk[*source as usize].sent += bytes;
         }
-        let steward = self.members[self.rng.random_range(0..self.members.len())] as usize;
+        let steward = steward as usize;
         self.nodes.disk[steward].received += bytes * plan.sources.len() as u64;
         self.nodes.disk[steward].sent += bytes * plan.targets.len() as u64;
         self.touch_ends(plan.targets.values().map(|place| place.node));
@@ -301,6 +356,9 @@ impl World<'_> {
 
     /// A shard of a node that was lost: true if it counts again, false if it was rebuilt meanwhile and is given up.
     pub(super) fn counts_again(&mut self, segment: u32, index: u8, node: u32) -> bool {
+        if self.trust(self.acting_steward(segment).1, node) == Trust::Disqualified {
+            return false;
+        }
         let health = &mut self.segments[segment as usize].health;
         health.returned(node);
         // What comes back is audited at once.

@@ -8,7 +8,7 @@ use commonhold_client_sdk::Phrase;
 use commonhold_network::{Limits, Peer, PeerConfig, RangeReply, Role, TransferError};
 use commonhold_protocol::{
     Claim, Head, Lease, Manifest, NetworkName, NodeId, Record, SegmentId, ShardIndex, Unverified, VaultId,
-    ask::{Refusal, Request, Response},
+    ask::{HealthReport, Refusal, Request, Response},
     shard_stream::GroupRange,
 };
 use commonhold_storage_engine::{
@@ -80,6 +80,14 @@ impl Spy {
     pub(crate) fn record(&self, node: NodeId, segment: SegmentId) -> Option<Record> {
         match self.ask(node, Request::FetchRecords { segments: vec![segment] }) {
             Response::Records(records) => records.into_iter().next().flatten(),
+            other => panic!("an answer to another question: {other:?}"),
+        }
+    }
+
+    /// How a node sees these segments; none of those of which it is no steward.
+    pub(crate) fn health(&self, node: NodeId, segments: &[SegmentId]) -> Vec<Option<HealthReport>> {
+        match self.ask(node, Request::FetchHealth { segments: segments.to_vec() }) {
+            Response::Health(reports) => reports,
             other => panic!("an answer to another question: {other:?}"),
         }
     }

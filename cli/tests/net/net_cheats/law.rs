@@ -11,7 +11,7 @@ use commonhold_policy::{
     detection_delay,
     stewards::STEWARDS,
 };
-use commonhold_protocol::{ClaimLeaf, NodeId, shard_stream::GROUP_BYTES};
+use commonhold_protocol::{ClaimLeaf, NodeId, ask::HealthReport, shard_stream::GROUP_BYTES};
 use rand::{SeedableRng, rngs::StdRng};
 
 use super::{Cheat, honest, segments};
@@ -27,15 +27,19 @@ const PROVE_MS: u64 = 60 * 60 * 1000;
 /// No peer waits longer for an answer, whatever the deadline: `ASK_TIMEOUT` of the network.
 const WAITED_MS_MAX: u64 = 60_000;
 
-/// Who claims what, by the records of the first honest node that keeps one: a cheat, which nobody tells anything any
-/// more, may keep an old one.
+/// Who claims what, by the records of the first honest steward of each segment. Others may keep one too: a cheat, which
+/// nobody tells anything any more, an old one, and who is no steward one of which a cheat has told him.
 pub(super) fn claims(network: &Network, home: &Home, cheats: &[Cheat]) -> Vec<(NodeId, ClaimLeaf, u32)> {
     let spy = Spy::on(network);
-    let honest: Vec<_> = honest(network, cheats).into_iter().map(|node| hex_id(&network.node_id(node))).collect();
+    let segments = segments(home);
+    let honest = honest(network, cheats).into_iter().map(|node| hex_id(&network.node_id(node)));
+    let keeping: Vec<(NodeId, Vec<Option<HealthReport>>)> =
+        honest.map(|node| (node, spy.health(node, &segments))).collect();
     let mut claimed = Vec::new();
-    for segment in segments(home) {
-        let kept = honest.iter().find_map(|steward| spy.record(*steward, segment));
-        let record = kept.unwrap_or_else(|| panic!("no honest node keeps the record of {segment}"));
+    for (number, segment) in segments.into_iter().enumerate() {
+        let mut stewards = keeping.iter().filter(|(_, keeps)| keeps[number].is_some());
+        let kept = stewards.find_map(|(steward, _)| spy.record(*steward, segment));
+        let record = kept.unwrap_or_else(|| panic!("no honest steward keeps the record of {segment}"));
         let groups = shard_groups(record.manifest.verify(&spy.network).unwrap().shard_length());
         let claims = record.claims.into_iter().map(|claim| claim.verify(&spy.network).unwrap());
         claimed.extend(claims.map(|claim| (claim.holder, claim.claim.leaf, groups)));

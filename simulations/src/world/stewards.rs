@@ -1,0 +1,127 @@
+//! Who acts for a segment, what that steward has to do besides and may move, and what it thinks of holders.
+
+use std::collections::BTreeMap;
+
+use commonhold_policy::{
+    audit::Outcome,
+    budget::{Budget, REPAIR_BYTES_PER_SECOND},
+    repair::turns::Turns,
+    reputation::{Reputation, Trust},
+    stewards::STEWARDS,
+};
+use commonhold_protocol::{ShardIndex, Timestamp};
+
+use super::{World, incidents::mix};
+
+/// More audits than this that were passed leave a reputation as it is: 0.999 to this power is nothing.
+const PASSED_MAX: u32 = 10_000;
+
+/// What a node does as a steward.
+#[derive(Debug)]
+pub(super) struct Duties {
+    /// Repairs, by segment.
+    pub(super) turns: Turns<u32>,
+    budget: Budget,
+}
+
+impl Duties {
+    pub(super) fn new(now: Timestamp, bytes_per_second: u64) -> Self {
+        Self { turns: Turns::default(), budget: Budget::new(now, bytes_per_second) }
+    }
+
+    /// When so many bytes may be moved, from `now` on; they are spent then.
+    fn spend(&mut self, now: Timestamp, bytes: u64) -> Timestamp {
+        let at = match self.budget.spend(now, bytes) {
+            Ok(()) => return now,
+            Err(at) => at.unwrap_or(Timestamp(u64::MAX)),
+        };
+        // All that is missing is there by then.
+        let spent = self.budget.spend(at, bytes);
+        debug_assert!(spent.is_ok() || at == Timestamp(u64::MAX));
+        at
+    }
+}
+
+/// What stewards think of those that failed audits; of all others it follows from their time and their shards.
+#[derive(Debug, Default)]
+pub(super) struct Reputations(BTreeMap<(u32, u32), Reputation>);
+
+impl World<'_> {
+    /// One of a segment's stewards, 0 first: nodes side by side, as stewards are the closest of all to its id.
+    fn steward(&self, segment: u32, place: usize) -> u32 {
+        let first = mix(u64::from(segment)) as usize % self.members.len();
+        self.members[(first + place) % self.members.len()]
+    }
+
+    /// The rank and the node of the first of a segment's stewards that is on; of none, the first.
+    pub(super) fn acting_steward(&self, segment: u32) -> (usize, u32) {
+        let stewards = (0..STEWARDS).map(|place| (place, self.steward(segment, place)));
+        stewards.clone().find(|(_, node)| self.is_online(*node)).unwrap_or((0, self.steward(segment, 0)))
+    }
+
+    pub(super) fn new_duties(&self) -> Duties {
+        let given = self.scenario.repair.rate.map(|rate| rate.0 as u64);
+        Duties::new(self.moment(), given.unwrap_or(REPAIR_BYTES_PER_SECOND))
+    }
+
+    /// When a steward may begin a repair that moves so many bytes.
+    pub(super) fn may_move(&mut self, steward: u32, bytes: u64) -> u64 {
+        let now = self.moment();
+        self.nodes.duties[steward as usize].spend(now, bytes).0
+    }
+
+    /// What a steward thinks of a node.
+    pub(super) fn trust(&self, steward: u32, node: u32) -> Trust {
+        let known = if self.reputations.0.is_empty() { None } else { self.reputations.0.get(&(node, steward)) };
+        let reputation = known.copied().unwrap_or_else(|| self.unblemished(node));
+        reputation.trust(self.moment())
+    }
+
+    /// Of a node that failed no audit.
+    fn unblemished(&self, node: u32) -> Reputation {
+        let since = Timestamp(self.nodes.disk[node as usize].born.max(0.0) as u64);
+        Reputation { audits: self.audits_by_one(node), ..Reputation::new(since) }
+    }
+
+    /// Audits of a node by each of its stewards, on average, since it is there. Each shard has one in `every`, and eight
+    /// stewards of all nodes.
+    fn audits_by_one(&self, node: u32) -> u32 {
+        let disk = &self.nodes.disk[node as usize];
+        let here = self.now as f64 - disk.born.max(0.0);
+        let shared = f64::from(disk.held.len()) / self.members.len() as f64;
+        // The cast saturates.
+        (shared * here / self.rate.every_ms as f64) as u32
+    }
+
+    /// A shard was found that is not what it should be: each steward of the segment counts that, and those that trust the
+    /// holder no more count all that it claims as lost. `passes` is the chance that an audit of the holder is passed.
+    pub(super) fn count_failure(&mut self, segment: u32, node: u32, passes: f64) {
+        for place in 0..STEWARDS.min(self.members.len()) {
+            let steward = self.steward(segment, place);
+            let until_now = self.audits_by_one(node);
+            let fresh = Reputation { audits: 0, ..self.unblemished(node) };
+            let reputation = self.reputations.0.entry((node, steward)).or_insert(fresh);
+            let passed = (f64::from(until_now.saturating_sub(reputation.audits)) * passes).round() as u32;
+            for _ in 0..passed.min(PASSED_MAX) {
+                reputation.count(Outcome::Held);
+            }
+            if reputation.count(Outcome::Refused) {
+                self.tally.disqualified += 1;
+                self.disqualified(steward, node);
+            }
+        }
+    }
+
+    /// All that a node claims of the segments for which this steward acts is lost.
+    fn disqualified(&mut self, steward: u32, node: u32) {
+        for shard in self.held(node) {
+            if self.truth[shard.segment as usize].lost || self.acting_steward(shard.segment).1 != steward {
+                continue;
+            }
+            let health = &mut self.segments[shard.segment as usize].health;
+            if health.audited(ShardIndex(shard.index), node, Outcome::Refused) {
+                self.assess(shard.segment);
+            }
+        }
+    }
+}
