@@ -74,28 +74,27 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 fn nines(report: &Report) -> String {
-    let found = &report.durability;
+    let (lost, found) = (&report.durability, &report.durability.found);
     let how = match found.method {
         Method::Counted => "counted",
         Method::Conditional => "extrapolated",
         Method::TwoSteps => "in two steps",
     };
     let bound = if found.from_the_rarest > 0.5 { ", at least" } else { "" };
-    match found.nines {
-        Some(nines) if found.is_extrapolation && found.per_year_at_once > 0.0 => {
-            let at_once = found.per_year_at_once;
-            format!("{:.1e} ({nines:.1} nines; {how}{bound}), and at once {at_once:.0e}", found.per_year)
-        }
-        Some(nines) => format!("{:.1e} ({nines:.1} nines; {how}{bound})", found.per_year),
-        None => "none seen, nothing to extrapolate from".to_owned(),
-    }
+    let Some(nines) = found.nines() else { return "none seen, nothing to extrapolate from".to_owned() };
+    let at_once = if found.is_extrapolation() && lost.per_year_at_once > 0.0 {
+        format!(", and at once {:.0e}", lost.per_year_at_once)
+    } else {
+        String::new()
+    };
+    format!("{:.1e}, {:.0e} to {:.0e} ({nines:.1} nines; {how}{bound}){at_once}", found.per_year, found.low, found.high)
 }
 
 fn losses(page: &mut String, reports: &[(&str, Report)]) -> std::fmt::Result {
     writeln!(page, "## What is lost\n")?;
     writeln!(
         page,
-        "| scenario | nodes | coding | segments lost of | 95% of the share | loss per segment and year | reads that work | 95% |"
+        "| scenario | nodes | coding | segments lost of | 95% of the share | loss per segment and year, and its 95% | reads that work | 95% |"
     )?;
     writeln!(page, "|---|---|---|---|---|---|---|---|")?;
     for (name, report) in reports {

@@ -1,9 +1,11 @@
 //! How far a count can be trusted.
 
+/// The standard normal's quantile at 97.5%.
+const Z: f64 = 1.959_963_985;
+
 /// Interval of a share, from `count` of `trials`: Wilson, 1927, at 95%. With none seen, its upper end is close to the
 /// rule of three.
 pub fn share_interval(count: f64, trials: f64) -> (f64, f64) {
-    const Z: f64 = 1.959_963_985;
     if trials <= 0.0 {
         return (0.0, 1.0);
     }
@@ -34,6 +36,23 @@ pub fn design_effect(counts: &[(u64, u64)]) -> f64 {
     (chi / (runs - 1.0)).max(1.0)
 }
 
+/// Interval at 95% of what a sum is expected to be, from those that make it up, by run. Its logarithm is taken as normal:
+/// what makes up such sums differs by powers of ten. It scatters as the runs do where that is more than independent parts
+/// would.
+pub fn sum_interval(runs: &[Vec<f64>]) -> (f64, f64) {
+    let sum: f64 = runs.iter().flatten().sum();
+    if sum <= 0.0 {
+        return (0.0, 0.0);
+    }
+    // Scaled, since squares of what is that small are nothing.
+    let squares: f64 = runs.iter().flatten().map(|part| (part / sum).powi(2)).sum();
+    let count = runs.len() as f64;
+    let between: f64 = runs.iter().map(|run| (run.iter().sum::<f64>() / sum - 1.0 / count).powi(2)).sum();
+    let between = if count >= 2.0 { between * count / (count - 1.0) } else { 0.0 };
+    let scatter = (Z * squares.max(between).sqrt()).exp();
+    (sum / scatter, sum * scatter)
+}
+
 /// The value below which `part` of `sorted` lies.
 pub fn quantile(sorted: &[f32], part: f64) -> f64 {
     match sorted.len() {
@@ -52,6 +71,20 @@ mod tests {
         assert!((share_interval(0.0, 1000.0).1 - 3.83e-3).abs() < 1e-4);
         let (low, high) = share_interval(100.0, 1000.0);
         assert!((low - 0.0829).abs() < 1e-3 && (high - 0.1202).abs() < 1e-3, "{low} {high}");
+    }
+
+    #[test]
+    fn a_sum_scatters_as_its_parts_do_and_as_runs_do_if_that_is_more() {
+        let alike = vec![vec![1e-30; 100]; 4];
+        let (low, high) = sum_interval(&alike);
+        // 400 parts: a twentieth, twice.
+        assert!((low / 4e-28 - 0.907).abs() < 1e-3 && (high / 4e-28 - 1.103).abs() < 1e-3, "{low} {high}");
+        let one_makes_all = vec![vec![1.0], vec![0.0; 99]];
+        let (low, high) = sum_interval(&one_makes_all);
+        assert!(low < 0.15 && high > 7.0, "{low} {high}");
+        let runs_differ = vec![vec![1.0; 50], vec![1.0; 150]];
+        assert!(sum_interval(&runs_differ).1 / 200.0 > 2.0);
+        assert_eq!(sum_interval(&[vec![]]), (0.0, 0.0));
     }
 
     #[test]

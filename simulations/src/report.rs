@@ -1,6 +1,8 @@
 //! What came out of a scenario: as a table, as JSON, as a page with plots.
 
 mod closed_form;
+mod durability;
+mod extrapolate;
 pub mod html;
 pub(crate) mod plots;
 mod table;
@@ -11,18 +13,15 @@ use commonhold_policy::{
 };
 use serde::Serialize;
 
-pub use self::closed_form::{ClosedForm, NoClosedForm};
-use crate::{
-    confidence::{design_effect, quantile, share_interval},
-    distribution::Distribution,
-    scenario::{DAY_MS, Population, Scenario},
-    tally::{Tally, Window},
+pub use self::{
+    closed_form::{ClosedForm, NoClosedForm},
+    durability::{Durability, Found, Method},
 };
-
-/// With fewer losses than this, their count says little, and they are estimated instead.
-const COUNTED_MIN: u64 = 10;
-/// With fewer windows than this at the threshold, two steps are needed.
-const WINDOWS_MIN: usize = 100;
+use crate::{
+    confidence::{quantile, share_interval},
+    scenario::{DAY_MS, Scenario},
+    tally::Tally,
+};
 
 /// What came out.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -97,50 +96,6 @@ pub struct Estimate {
     pub low: f64,
     /// Upper end.
     pub high: f64,
-}
-
-/// How losses were found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Method {
-    /// They were counted.
-    Counted,
-    /// An extrapolation from segments that came down to their threshold: how likely each would have been lost until
-    /// its repair ended (conditional expectation), taking its holders as independent in that time.
-    Conditional,
-    /// An extrapolation in two steps: how likely a segment comes down to its threshold before it is topped up, times
-    /// how likely it is then lost (splitting by conditional expectations).
-    TwoSteps,
-}
-
-/// What was lost.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Durability {
-    /// Segments that were lost.
-    pub lost: u64,
-    /// Segments that there were.
-    pub segments: u64,
-    /// Those of them that found no holders and were never stored: in no other figure.
-    pub unplaced: u64,
-    /// How much more losses scatter over the runs than independent ones; 1 if they do not, or with one run.
-    pub design_effect: f64,
-    /// The part that was lost by the end, by counting.
-    pub counted: Estimate,
-    /// Losses per segment and year, by counting.
-    pub per_year_counted: f64,
-    /// Losses per segment and year: counted, or extrapolated where too few are seen.
-    pub per_year: f64,
-    /// How `per_year` was found.
-    pub method: Method,
-    /// It is no count, and what strikes many at once is in it only as far as it was seen: that is in `per_year_at_once`.
-    pub is_extrapolation: bool,
-    /// Losses per segment and year that were to be expected of incidents in which many leave for good at once, each
-    /// holder as likely as any other. A few thin segments make up most of it: runs differ by a factor of ten to a hundred.
-    pub per_year_at_once: f64,
-    /// -log10 of `per_year`; none if nothing was lost and nothing can be said.
-    pub nines: Option<f64>,
-    /// The part of the estimate that comes from its largest hundredth of windows: above one half it is a lower bound.
-    pub from_the_rarest: f64,
 }
 
 /// A distribution over nodes, or over events.
@@ -232,6 +187,8 @@ pub struct Cheats {
     pub found: u64,
     /// Nodes of which a shard was found.
     pub nodes_found: u64,
+    /// Times that a steward came to trust a holder with nothing more.
+    pub disqualified: u64,
     /// Days from taking the first shard to the first that was found.
     pub first_days: Spread,
     /// Days from taking a shard to its being found, of those that were found.
@@ -246,13 +203,13 @@ fn proven_group_bytes(shard_bytes: u64) -> f64 {
 
 impl Report {
     pub(crate) fn new(scenario: &Scenario, seed: u64, runs: Vec<Tally>) -> Self {
-        let counts: Vec<(u64, u64)> = runs.iter().map(|run| (run.lost, run.segments)).collect();
-        let scatter = design_effect(&counts);
         let run_count = runs.len() as u32;
         let mut all = Tally::default();
-        for run in runs {
+        for run in &runs {
             all.add(run);
         }
+        let durability = Durability::new(scenario, &runs, &all);
+        let scatter = durability.design_effect;
         let coding = scenario.coding();
         let shard_bytes = coding.shard_length(scenario.network.segment_size.0);
         let days = scenario.duration.get_ref().ms() / DAY_MS;
@@ -265,7 +222,8 @@ impl Report {
         let groups = rate.groups(held as u64);
         let audit_days = scenario.audit.every.ms() / DAY_MS;
         let per_shard = f64::from(groups) * proven_group_bytes(shard_bytes) / audit_days;
-        let mut thin: Vec<f32> = all.windows.iter().map(|window| (window.below_n / 3.6e6) as f32).collect();
+        let windows = runs.iter().flat_map(|run| &run.windows);
+        let mut thin: Vec<f32> = windows.map(|window| (window.below_n.lasted / 3.6e6) as f32).collect();
         let mut detections: Vec<f32> = all.detections.iter().map(|ms| ms / 3.6e6).collect();
         let in_days = |all: &[f32]| all.iter().map(|ms| (f64::from(*ms) / DAY_MS) as f32).collect::<Vec<f32>>();
         let (mut found_days, mut first_days) = (in_days(&all.cheat_delays), in_days(&all.cheats_first_found));
@@ -273,7 +231,6 @@ impl Report {
         let (on, looked_at) = all.online_sampled;
         let failed = all.reads_failed as f64;
         let (low, high) = share_interval((all.reads - all.reads_failed) as f64 / scatter, all.reads as f64 / scatter);
-        let durability = durability(scenario, &all, scatter);
         let closed_form = closed_form::closed_form(scenario, &durability);
 
         Self {
@@ -325,6 +282,7 @@ impl Report {
             cheats: has_cheats.then(|| Cheats {
                 found: all.cheats_found,
                 nodes_found: first_days.len() as u64,
+                disqualified: all.disqualified,
                 first_days: Spread::of(&mut first_days),
                 found_days: Spread::of(&mut found_days),
             }),
@@ -339,90 +297,4 @@ impl Report {
 fn overhead(scenario: &Scenario, all: &Tally, shard_bytes: u64) -> f64 {
     let kept = all.alive_at_end.iter().sum::<u64>() as f64 * scenario.network.segment_size.0 as f64;
     if kept > 0.0 { all.shards_on_disks as f64 * shard_bytes as f64 / kept } else { 0.0 }
-}
-
-fn durability(scenario: &Scenario, all: &Tally, scatter: f64) -> Durability {
-    let trials = all.segments as f64;
-    // What is lost the moment that it is placed was there for a millisecond.
-    let years = all.at_risk_ms.max(trials) / DAY_MS / 365.25;
-    let (low, high) = share_interval(all.lost as f64 / scatter, trials / scatter);
-    let counted = Estimate { value: all.lost as f64 / trials.max(1.0), low, high };
-    let per_year_counted = all.lost as f64 / years.max(f64::MIN_POSITIVE);
-    let (expected, method, from_the_rarest) = if all.lost >= COUNTED_MIN {
-        (per_year_counted, Method::Counted, 0.0)
-    } else {
-        let (sum, method, rarest) = extrapolated(scenario, &all.windows);
-        let watched_years = years * all.watched as f64 / trials.max(1.0);
-        let expected = sum / watched_years.max(f64::MIN_POSITIVE);
-        // What was seen, be it once, refutes an extrapolation that holds it for impossible: that knows nothing of repairs that
-        // wait for holders to come back.
-        if expected < low * trials / years.max(f64::MIN_POSITIVE) {
-            (per_year_counted, Method::Counted, 0.0)
-        } else {
-            (expected, method, rarest)
-        }
-    };
-    Durability {
-        lost: all.lost,
-        segments: all.segments,
-        unplaced: all.unplaced,
-        design_effect: scatter,
-        counted,
-        per_year_counted,
-        per_year: expected,
-        method,
-        is_extrapolation: method != Method::Counted,
-        per_year_at_once: all.lost_at_once / (years * all.watched as f64 / trials.max(1.0)).max(f64::MIN_POSITIVE),
-        nines: (expected > 0.0).then(|| -expected.log10()),
-        from_the_rarest,
-    }
-}
-
-/// Expected losses in these windows, how they were found, and how much of them comes from the rarest hundredth.
-fn extrapolated(scenario: &Scenario, windows: &[Window]) -> (f64, Method, f64) {
-    // What only seems to be there makes the second of two steps shorter.
-    let thin: Vec<f64> = (0..=u8::MAX).map_while(|false_shards| thin_loss(scenario, false_shards)).collect();
-    let of = |crossed: bool| -> Vec<f64> {
-        let chance = |window: &Window| {
-            let step = thin.get(usize::from(window.false_shards)).copied().unwrap_or(1.0);
-            window.chance * if crossed { 1.0 } else { step }
-        };
-        let mut chances: Vec<f64> = windows.iter().filter(|window| window.crossed == crossed).map(chance).collect();
-        chances.sort_by(f64::total_cmp);
-        chances
-    };
-    let rarest = |chances: &[f64]| -> f64 {
-        let sum: f64 = chances.iter().sum();
-        let top: f64 = chances.iter().rev().take(chances.len().div_ceil(100)).sum();
-        if sum > 0.0 { top / sum } else { 0.0 }
-    };
-    let (crossed, dips) = (of(true), of(false));
-    if crossed.len() >= WINDOWS_MIN {
-        return (crossed.iter().sum(), Method::Conditional, rarest(&crossed));
-    }
-    // An empty sum is -0.
-    (dips.iter().fold(0.0, |sum, chance| sum + chance), Method::TwoSteps, rarest(&dips))
-}
-
-/// The chance that a segment at its threshold, so many shards of which are false, is lost before its repair ends, in the
-/// mean of all nodes; none where fewer than k are left.
-fn thin_loss(scenario: &Scenario, false_shards: u8) -> Option<f64> {
-    let coding = scenario.coding();
-    let k = coding.k();
-    let m = scenario.threshold().checked_sub(false_shards).filter(|real| *real >= k)?;
-    let repair_ms = scenario.repair.time.as_ref().map_or_else(
-        || {
-            let missing = coding.n() - m;
-            let of = |steward: &Population| scenario.repair_ms(coding, steward, missing) * steward.share.get_ref().0;
-            scenario.population.iter().map(of).sum()
-        },
-        Distribution::mean,
-    );
-    let window = scenario.audit.grace.ms() + repair_ms;
-    let deaths = scenario.population.iter().map(|population| {
-        // At a random moment: in equilibrium a node dies once in a mean lifetime.
-        let mean = population.lifetime.get_ref().mean();
-        population.share.get_ref().0 * if mean.is_finite() { -(-window / mean).exp_m1() } else { 0.0 }
-    });
-    Some(crate::chain::binomial_tail(m, m - k + 1, deaths.sum()))
 }

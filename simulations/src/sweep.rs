@@ -71,7 +71,7 @@ pub fn run(scenario: &Scenario, seed: u64) -> Result<Vec<Point>, SweepError> {
 fn costs(point: &Point) -> [f64; 4] {
     let settings = &point.report.settings;
     let (k, n) = (f64::from(settings.k), f64::from(settings.n));
-    [point.report.durability.per_year, traffic(&point.report), n / k, n]
+    [point.report.durability.found.per_year, traffic(&point.report), n / k, n]
 }
 
 /// Bytes that repairs and audits move for each byte stored and month.
@@ -211,10 +211,11 @@ pub fn table(points: &[Point]) -> Vec<Vec<String>> {
             (false, true) => "frontier",
             (false, false) => "",
         };
-        let mark = if report.durability.is_extrapolation { " (extrapolated)" } else { "" };
+        let found = &report.durability.found;
+        let mark = if found.is_extrapolation() { " (extrapolated)" } else { "" };
         vec![
             point.label.clone(),
-            format!("{:.2e}{mark}", report.durability.per_year),
+            format!("{:.2e}{mark}", found.per_year),
             format!("{:.3}", traffic(report)),
             format!("{:.2}", report.overhead),
             format!("{:.6}", report.availability.value),

@@ -1,18 +1,27 @@
 //! What a run counts, and how runs are put together.
 
+/// How thin a watched segment was, and for how long.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Thin {
+    /// Shards that were alive at first.
+    pub(crate) alive: u8,
+    /// Shards that counted then and were not there.
+    pub(crate) false_shards: u8,
+    /// Milliseconds until it was repaired, or lost.
+    pub(crate) lasted: f64,
+}
+
 /// A time in which a watched segment was thin, and what might have happened in it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Window {
-    /// It was down to the threshold. If not: it was only below n.
-    pub(crate) crossed: bool,
-    /// Milliseconds that it was at its threshold or below; if not `crossed`, that it was below n.
-    pub(crate) lasted: f64,
-    /// Milliseconds that it was below n.
-    pub(crate) below_n: f64,
-    /// Shards that count and are not there: no audit has found them yet.
-    pub(crate) false_shards: u8,
-    /// The chance that it would have been lost in it; if not `crossed`, that it would have come down to the threshold.
-    pub(crate) chance: f64,
+    /// From fewer than n on.
+    pub(crate) below_n: Thin,
+    /// From the threshold on, or less; none if it did not come that far down.
+    pub(crate) at_threshold: Option<Thin>,
+    /// How often each of its holders dies in a millisecond.
+    pub(crate) hazard: f64,
+    /// It ended in a loss.
+    pub(crate) lost: bool,
 }
 
 /// The counts of a run, or of several.
@@ -112,8 +121,8 @@ impl Tally {
         self.detections.push(ms as f32);
     }
 
-    /// Adds the counts of another run.
-    pub(crate) fn add(&mut self, other: Self) {
+    /// Adds the counts of another run; its windows stay with it.
+    pub(crate) fn add(&mut self, other: &Self) {
         self.events += other.events;
         self.segments += other.segments;
         self.unplaced += other.unplaced;
@@ -131,16 +140,15 @@ impl Tally {
         self.repairs_failed += other.repairs_failed;
         self.shards_rebuilt += other.shards_rebuilt;
         self.repair_bytes += other.repair_bytes;
-        self.cheats_first_found.extend(other.cheats_first_found);
-        self.cheat_delays.extend(other.cheat_delays);
+        self.cheats_first_found.extend(&other.cheats_first_found);
+        self.cheat_delays.extend(&other.cheat_delays);
         self.cheats_found += other.cheats_found;
         self.disqualified += other.disqualified;
-        self.detections.extend(other.detections);
-        self.windows.extend(other.windows);
+        self.detections.extend(&other.detections);
         self.lost_at_once += other.lost_at_once;
         self.watched += other.watched;
-        self.traffic.extend(other.traffic);
-        for (sum, count) in self.alive_at_end.iter_mut().zip(other.alive_at_end) {
+        self.traffic.extend(&other.traffic);
+        for (sum, count) in self.alive_at_end.iter_mut().zip(&other.alive_at_end) {
             *sum += count;
         }
         self.standing_at_end += other.standing_at_end;

@@ -119,17 +119,24 @@ struct Truth {
     doubled: bool,
 }
 
-/// Since when a segment that is watched is thin, in milliseconds.
+/// From when on a segment that is watched is thin, and how it was at that moment.
 #[derive(Debug, Clone, Copy)]
-struct Thin {
-    /// Since when fewer than n are alive; not a number if all are.
-    dipped_at: f64,
-    /// Since when no more than the threshold are alive.
-    crossed_at: f64,
+struct Since {
+    /// Milliseconds.
+    at: u64,
+    /// Real shards on disks that are there.
+    alive: u8,
+    /// Shards that count and are not real: no audit has found them yet.
+    false_shards: u8,
 }
 
-impl Thin {
-    const NEVER: Self = Self { dipped_at: f64::NAN, crossed_at: f64::NAN };
+/// Since when a watched segment has to be repaired, or will have to be as soon as it is known who is gone.
+#[derive(Debug, Clone, Copy, Default)]
+struct Watched {
+    /// Fewer than n are there or seem to be.
+    below_n: Option<Since>,
+    /// No more than the threshold.
+    at_threshold: Option<Since>,
 }
 
 /// One run.
@@ -150,7 +157,7 @@ pub(crate) struct World<'s> {
     truth: Vec<Truth>,
     placed_at: Vec<u64>,
     /// Of those that are watched: one of `watch_each`.
-    thin: Vec<Thin>,
+    watched: Vec<Watched>,
     pool: Pool,
     /// No two nodes share a domain.
     apart: bool,
@@ -191,7 +198,7 @@ impl<'s> World<'s> {
             segments: Vec::with_capacity(segment_count as usize),
             truth: Vec::with_capacity(segment_count as usize),
             placed_at: Vec::with_capacity(segment_count as usize),
-            thin: Vec::new(),
+            watched: Vec::new(),
             pool: Pool::with_capacity(node_count as usize, segment_count as usize * usize::from(coding.n())),
             apart: scenario.population.iter().all(|population| *population.per_domain.get_ref() <= 1),
             ample: false,
@@ -287,8 +294,8 @@ impl<'s> World<'s> {
         segment.is_multiple_of(self.watch_each)
     }
 
-    fn watched(&mut self, segment: u32) -> Option<&mut Thin> {
-        self.is_watched(segment).then(|| &mut self.thin[(segment / self.watch_each) as usize])
+    fn watched(&mut self, segment: u32) -> Option<&mut Watched> {
+        self.is_watched(segment).then(|| &mut self.watched[(segment / self.watch_each) as usize])
     }
 
     /// A node's failure domain.

@@ -1,6 +1,8 @@
 //! The simulator agrees with mathematics: losses by a moment, over a grid of codings, thresholds, lives, detection
 //! and repair times and both laws of repair, lie within three standard errors of the closed form.
 
+mod points;
+
 use std::path::Path;
 
 use commonhold_simulations::{
@@ -8,32 +10,8 @@ use commonhold_simulations::{
     chain::{Point, RepairLaw, loss_without_repair, storj},
     run,
 };
+use points::scenario;
 use rayon::prelude::*;
-
-/// Days and hours as the simulator wants them, whatever they are.
-fn seconds(days: f64) -> String {
-    format!("{}s", (days * 86_400.0).round() as u64)
-}
-
-fn scenario(point: &Point, days: f64, nodes: u32, segments: u32, top_up: &str) -> Scenario {
-    let repair = match point.law {
-        RepairLaw::Exponential => format!("{{ law = \"exponential\", mean = \"{}\" }}", seconds(point.repair)),
-        RepairLaw::Fixed => format!("{{ law = \"fixed\", value = \"{}\" }}", seconds(point.repair)),
-    };
-    let text = format!(
-        "name = \"a point\"\nsource = \"closed form\"\nduration = \"{}\"\n\
-         [network]\nnodes = {nodes}\nsegments = {segments}\nsegment-size = \"64 KiB\"\ncoding = \"{}/{}\"\n\
-         threshold = {}\n[audit]\ngrace = \"{}\"\n[repair]\ntop-up = \"{top_up}\"\ntime = {repair}\n\
-         [[population]]\nname = \"all\"\nlifetime = {{ law = \"exponential\", mean = \"{}\" }}\n",
-        seconds(days),
-        point.k,
-        point.n,
-        point.threshold,
-        seconds(point.detection),
-        seconds(point.mttf),
-    );
-    Scenario::parse(&text, Path::new("point.toml"), Path::new(".")).expect("a good scenario")
-}
 
 /// One of those that pass, see below.
 const GRID_SEED: u64 = 1;
@@ -182,17 +160,6 @@ fn repair_traffic_is_that_of_the_chain_at_the_nine_points_of_storj() {
         // The approximation's own error.
         assert!((found / storj::repair_ratio(months, k, n, m) - 1.0).abs() < 0.06, "{k}/{n}/{m}: {found}");
     });
-}
-
-/// Where losses can just be counted, the extrapolation from few segments agrees with the count of many.
-#[test]
-fn the_extrapolation_agrees_with_the_count() {
-    let law = RepairLaw::Fixed;
-    let point = Point { k: 7, n: 14, threshold: 10, mttf: 60.0, detection: 0.5, repair: 3.5, law };
-    let few = run(&scenario(&point, 40.0, 3000, 300, "1000years"), 5).durability;
-    assert!(few.is_extrapolation, "{few:?}");
-    let expected = point.loss_rate().expect("no overlap") * 365.25;
-    assert!((few.per_year / expected - 1.0).abs() < 0.35, "{} against {expected}", few.per_year);
 }
 
 /// With one shard of parity the coding's own threshold is n: it is the first death that opens a window.

@@ -21,6 +21,6 @@ fn policy_s_grace_time_and_audit_rate_are_on_the_frontier() {
     assert_eq!((default.report.settings.grace_hours, default.report.settings.audit_days), (12.0, 7.0));
     assert!(default.on_frontier, "{}", default.label);
     let rare = points.iter().find(|point| point.label.ends_with("grace 12 h audits 30 d")).expect("it was swept");
-    let losses = |point: &sweep::Point| point.report.durability.per_year;
+    let losses = |point: &sweep::Point| point.report.durability.found.per_year;
     assert!(losses(rare) > 10.0 * losses(default), "what no audit finds is as if it were there");
 }

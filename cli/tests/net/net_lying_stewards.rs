@@ -10,10 +10,7 @@ use std::{
 
 use commonhold_cheats::Lie;
 use commonhold_policy::{Domain, stewards};
-use commonhold_protocol::{
-    NodeId, SegmentId,
-    ask::{Request, Response},
-};
+use commonhold_protocol::{NodeId, SegmentId, ask::Request};
 
 use super::harness::{
     HandMadeVault, Home, Network, Owner, Setup, Spy, Tree, eventually, hex_id, in_ms, keys_of, noise, poll_until,

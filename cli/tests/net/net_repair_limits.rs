@@ -6,10 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use commonhold_protocol::{
-    Coding, Manifest, NodeId, SegmentId, Timestamp,
-    ask::{Request, Response},
-};
+use commonhold_protocol::{Coding, Manifest, NodeId, SegmentId, Timestamp};
 use commonhold_storage_engine::segment::CodedSegment;
 
 use super::harness::{

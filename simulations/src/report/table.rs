@@ -119,6 +119,7 @@ impl Report {
                 "cheats found",
                 format!("{} nodes; first after: {}", cheats.nodes_found, spread(&cheats.first_days, span)),
             ));
+            rows.push(("trusted no more", format!("{} times, each by one steward", cheats.disqualified)));
             rows.push(("false shards found", format!("{}; after: {}", cheats.found, spread(&cheats.found_days, span))));
         }
         rows
@@ -136,19 +137,22 @@ fn closed_form(report: &Report) -> String {
 }
 
 fn loss_per_year(report: &Report) -> String {
-    let lost = &report.durability;
+    let (lost, found) = (&report.durability, &report.durability.found);
     let nines = lost.nines.map_or_else(String::new, |nines| format!(", {nines:.1} nines"));
-    let method = match lost.method {
+    let method = match found.method {
         Method::Counted => "counted",
         Method::Conditional => "an extrapolation: what might have happened while segments were at their threshold",
         Method::TwoSteps => "an extrapolation in two steps: down to the threshold, and from there",
     };
     let bound =
-        if lost.from_the_rarest > 0.5 { "; a few windows make up most of it: take it as a lower bound" } else { "" };
+        if found.from_the_rarest > 0.5 { "; a few windows make up most of it: take it as a lower bound" } else { "" };
     let at_once = match lost.per_year_at_once {
         nothing if nothing <= 0.0 => String::new(),
         expected => format!("; and {expected:.3e} were to be expected where many left at once"),
     };
-    let at_once = if lost.is_extrapolation { at_once } else { String::new() };
-    format!("{:.3e} of segments{nines} ({method}{bound}){at_once}", lost.per_year)
+    let at_once = if found.is_extrapolation() { at_once } else { String::new() };
+    format!(
+        "{:.3e} of segments{nines} (95% between {:.3e} and {:.3e}; {method}{bound}){at_once}",
+        found.per_year, found.low, found.high
+    )
 }

@@ -108,6 +108,7 @@ impl World<'_> {
             return false;
         }
         self.tally.cheats_found += 1;
+        self.watch(segment);
         if let Some(taken) = self.cheats.taken.remove(&(node, segment, index)) {
             self.tally.cheat_delays.push((self.now - taken) as f32);
         }

@@ -1,7 +1,10 @@
 //! What is truly there, which no node knows; and what is learned of losses too rare to be seen.
 
-use super::{GONE, LIAR, Thin, World, repairs::claimed};
-use crate::{chain, distribution::Distribution, tally::Window};
+use super::{GONE, LIAR, Since, World, repairs::claimed};
+use crate::{
+    distribution::Distribution,
+    tally::{Thin, Window},
+};
 
 impl World<'_> {
     /// Whether a real copy of the shard is on a disk that is still there, counted or not.
@@ -26,22 +29,38 @@ impl World<'_> {
         }
         self.truth[at].alive -= 1;
         self.tally.shards_died += 1;
+        self.watch(segment);
         let alive = self.truth[at].alive;
-        let (now, threshold) = (self.now as f64, self.threshold);
-        if let Some(thin) = self.watched(segment) {
-            if thin.dipped_at.is_nan() {
-                thin.dipped_at = now;
-            }
-            if alive <= threshold && thin.crossed_at.is_nan() {
-                thin.crossed_at = now;
-            }
-        }
         if alive < self.coding.k() {
             self.segment_lost(segment);
         }
     }
 
+    /// Notes whether a watched segment is thin now.
+    pub(super) fn watch(&mut self, segment: u32) {
+        if !self.is_watched(segment) {
+            return;
+        }
+        let (alive, false_shards) = (self.truth[segment as usize].alive, self.false_shards(segment));
+        let now = Since { at: self.now, alive, false_shards };
+        let note = |since: &mut Option<Since>| match since {
+            // What many that go at once leave is what there is from then on.
+            Some(since) if since.at < now.at => {}
+            _ => *since = Some(now),
+        };
+        let (n, threshold) = (self.coding.n(), self.threshold);
+        if let Some(watched) = self.watched(segment) {
+            if alive + false_shards < n {
+                note(&mut watched.below_n);
+            }
+            if alive + false_shards <= threshold {
+                note(&mut watched.at_threshold);
+            }
+        }
+    }
+
     pub(super) fn segment_lost(&mut self, segment: u32) {
+        self.window_ends(segment, true);
         let at = segment as usize;
         self.truth[at].lost = true;
         self.tally.lost += 1;
@@ -61,27 +80,21 @@ impl World<'_> {
         }
     }
 
-    /// A repair ends the time in which a watched segment was thin: how likely would it have been lost in it?
-    pub(super) fn window_ends(&mut self, segment: u32) {
+    /// The time in which a watched segment was thin is over: it is repaired, or lost.
+    pub(super) fn window_ends(&mut self, segment: u32, lost: bool) {
         // A window is counted once, though a repair that finds too little room may leave the segment thin.
-        let thin = self.watched(segment).map(|thin| std::mem::replace(thin, Thin::NEVER));
-        let Some(Thin { dipped_at, crossed_at: crossed }) = thin.filter(|thin| !thin.dipped_at.is_nan()) else {
-            return;
-        };
-        let (n, k, m) = (self.coding.n(), self.coding.k(), self.threshold);
-        let since = if crossed.is_nan() { dipped_at } else { crossed };
-        let lasted = self.now as f64 - since;
-        let death = self.mean_death_chance(segment, since, lasted);
-        let false_shards = self.false_shards(segment);
-        let chance = if crossed.is_nan() {
-            // From the first that died: how likely would it have come down to the threshold?
-            chain::binomial_tail(n - 1, n - m - 1, death)
-        } else {
-            chain::binomial_tail(m, m - k + 1, death)
-        };
-        let below_n = self.now as f64 - dipped_at;
-        let window = Window { crossed: !crossed.is_nan(), lasted, below_n, false_shards, chance };
-        self.tally.windows.push(window);
+        let Some(watched) = self.watched(segment).map(std::mem::take) else { return };
+        let Some(below_n) = watched.below_n.map(|since| self.thin(since)) else { return };
+        let at_threshold = watched.at_threshold.map(|since| self.thin(since));
+        let looked_at = at_threshold.unwrap_or(below_n).lasted;
+        let death = self.mean_death_chance(segment, self.now as f64 - looked_at, looked_at);
+        let hazard = -(-death).ln_1p() / looked_at;
+        self.tally.windows.push(Window { below_n, at_threshold, hazard, lost });
+    }
+
+    fn thin(&self, Since { at, alive, false_shards }: Since) -> Thin {
+        // At least a millisecond, as all times are whole ones.
+        Thin { alive, false_shards, lasted: (self.now - at).max(1) as f64 }
     }
 
     /// Shards of a segment that count, and that their holders do not have.

@@ -16,7 +16,7 @@ use commonhold_policy::{
 use commonhold_protocol::{Coding, NodeId, ShardIndex, Timestamp};
 use rand::Rng;
 
-use super::{Held, NOBODY, Segment, Thin, Truth, What, World, own_domain};
+use super::{Held, NOBODY, Segment, Truth, Watched, What, World, own_domain};
 
 /// So many candidates are looked at for each shard that is missing, and some more: what a node finds by walking a few
 /// random keys.
@@ -55,7 +55,7 @@ impl World<'_> {
         self.truth.push(Truth { alive: real, lost: unplaced, doubled: false });
         self.placed_at.push(self.now);
         if self.is_watched(segment) {
-            self.thin.push(Thin::NEVER);
+            self.watched.push(Watched::default());
         }
         for at in 0..self.segments[segment as usize].health.claims().len() {
             let claim = self.segments[segment as usize].health.claims()[at];
@@ -310,7 +310,7 @@ impl World<'_> {
     fn execute(&mut self, segment: u32, steward: u32, plan: &RepairPlan<u32, u32>) {
         let at = segment as usize;
         let bytes = self.shard_bytes;
-        self.window_ends(segment);
+        self.window_ends(segment, false);
         for (_, source) in &plan.sources {
             self.nodes.disk[*source as usize].sent += bytes;
         }
@@ -340,15 +340,8 @@ impl World<'_> {
                 self.truth[at].alive += 1;
             }
         }
-        let (alive, n, threshold) = (self.truth[at].alive, self.coding.n(), self.threshold);
-        if let Some(thin) = self.watched(segment) {
-            if alive > threshold {
-                thin.crossed_at = f64::NAN;
-            }
-            if alive == n {
-                thin.dipped_at = f64::NAN;
-            }
-        }
+        // Who died unnoticed is missing still.
+        self.watch(segment);
         self.tally.repairs += 1;
         self.tally.shards_rebuilt += plan.targets.len() as u64;
         self.tally.repair_bytes += plan.bytes;

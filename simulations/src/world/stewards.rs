@@ -120,6 +120,7 @@ impl World<'_> {
             }
             let health = &mut self.segments[shard.segment as usize].health;
             if health.audited(ShardIndex(shard.index), node, Outcome::Refused) {
+                self.watch(shard.segment);
                 self.assess(shard.segment);
             }
         }
