@@ -5,8 +5,6 @@
 pub(crate) struct Thin {
     /// Shards that were alive at first.
     pub(crate) alive: u8,
-    /// Shards that counted then and were not there.
-    pub(crate) false_shards: u8,
     /// Milliseconds until it was repaired, or lost.
     pub(crate) lasted: f64,
 }
@@ -18,6 +16,8 @@ pub(crate) struct Window {
     pub(crate) below_n: Thin,
     /// From the threshold on, or less; none if it did not come that far down.
     pub(crate) at_threshold: Option<Thin>,
+    /// Shards that count at its end and are not there: no audit has found them yet.
+    pub(crate) false_shards: u8,
     /// How often each of its holders dies in a millisecond.
     pub(crate) hazard: f64,
     /// It ended in a loss.

@@ -126,8 +126,6 @@ struct Since {
     at: u64,
     /// Real shards on disks that are there.
     alive: u8,
-    /// Shards that count and are not real: no audit has found them yet.
-    false_shards: u8,
 }
 
 /// Since when a watched segment has to be repaired, or will have to be as soon as it is known who is gone.
@@ -158,6 +156,9 @@ pub(crate) struct World<'s> {
     placed_at: Vec<u64>,
     /// Of those that are watched: one of `watch_each`.
     watched: Vec<Watched>,
+    /// Watched segments by the shards that are there, over all moments at which they were looked at.
+    alive_so_far: [u64; 256],
+    looks: u32,
     pool: Pool,
     /// No two nodes share a domain.
     apart: bool,
@@ -199,6 +200,8 @@ impl<'s> World<'s> {
             truth: Vec::with_capacity(segment_count as usize),
             placed_at: Vec::with_capacity(segment_count as usize),
             watched: Vec::new(),
+            alive_so_far: [0; 256],
+            looks: 0,
             pool: Pool::with_capacity(node_count as usize, segment_count as usize * usize::from(coding.n())),
             apart: scenario.population.iter().all(|population| *population.per_domain.get_ref() <= 1),
             ample: false,
@@ -412,6 +415,7 @@ impl<'s> World<'s> {
 
     /// Reads of some segments, at a random choice: can each be restored from the nodes that are on?
     fn sample(&mut self) {
+        self.look_at_watched();
         let count = self.segments.len() as u32;
         for _ in 0..SAMPLED_SEGMENTS.min(count) {
             let segment = self.rng.random_range(0..count);

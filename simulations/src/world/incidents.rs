@@ -28,22 +28,23 @@ impl World<'_> {
     }
 
     /// The part `share` of all nodes is about to go for good: how likely is each watched segment lost with them? Far too
-    /// seldom to be seen, mostly.
+    /// seldom to be seen, mostly; and what of it there is hangs on a few that are thin at that moment, so all moments so
+    /// far at which segments were looked at count, as if it could have been any of them.
     fn expect_losses(&mut self, share: f64) {
+        self.look_at_watched();
         let k = self.coding.k();
-        let watched = (0..self.segments.len() as u32).filter(|segment| self.is_watched(*segment));
-        let standing = watched.map(|segment| self.count_alive(segment)).filter(|alive| *alive >= k);
-        let lost: f64 = standing.map(|alive| chain::binomial_tail(alive, alive - k + 1, share)).sum();
-        self.tally.lost_at_once += lost;
+        let looked_at = (k..=u8::MAX).zip(&self.alive_so_far[usize::from(k)..]);
+        let lost: f64 =
+            looked_at.map(|(alive, seen)| *seen as f64 * chain::binomial_tail(alive, alive - k + 1, share)).sum();
+        self.tally.lost_at_once += lost / self.looks as f64;
     }
 
-    /// Indices of which a real copy is on a disk that is there; of a lost segment there is none.
-    fn count_alive(&self, segment: u32) -> u8 {
-        let claims = self.segments[segment as usize].health.claims().iter();
-        let mut alive: Vec<u8> = claims.filter(|claim| self.is_real(claim.node)).map(|claim| claim.index.0).collect();
-        alive.sort_unstable();
-        alive.dedup();
-        alive.len() as u8
+    /// Counts the watched segments that are not lost by the real shards that are there.
+    pub(super) fn look_at_watched(&mut self) {
+        self.looks += 1;
+        for truth in self.truth.iter().step_by(self.watch_each as usize).filter(|truth| !truth.lost) {
+            self.alive_so_far[usize::from(truth.alive)] += 1;
+        }
     }
 
     fn is_struck(&self, number: usize, node: u32, salt: u64) -> bool {

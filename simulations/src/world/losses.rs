@@ -42,7 +42,7 @@ impl World<'_> {
             return;
         }
         let (alive, false_shards) = (self.truth[segment as usize].alive, self.false_shards(segment));
-        let now = Since { at: self.now, alive, false_shards };
+        let now = Since { at: self.now, alive };
         let note = |since: &mut Option<Since>| match since {
             // What many that go at once leave is what there is from then on.
             Some(since) if since.at < now.at => {}
@@ -89,12 +89,13 @@ impl World<'_> {
         let looked_at = at_threshold.unwrap_or(below_n).lasted;
         let death = self.mean_death_chance(segment, self.now as f64 - looked_at, looked_at);
         let hazard = -(-death).ln_1p() / looked_at;
-        self.tally.windows.push(Window { below_n, at_threshold, hazard, lost });
+        let false_shards = self.false_shards(segment);
+        self.tally.windows.push(Window { below_n, at_threshold, false_shards, hazard, lost });
     }
 
-    fn thin(&self, Since { at, alive, false_shards }: Since) -> Thin {
+    fn thin(&self, Since { at, alive }: Since) -> Thin {
         // At least a millisecond, as all times are whole ones.
-        Thin { alive, false_shards, lasted: (self.now - at).max(1) as f64 }
+        Thin { alive, lasted: (self.now - at).max(1) as f64 }
     }
 
     /// Shards of a segment that count, and that their holders do not have.
