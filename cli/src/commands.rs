@@ -99,13 +99,13 @@ fn remark_on_commit(output: &Output, report: &CommitReport) {
 }
 
 /// Shards that nobody holds yet are no failure: enough others are held, and stewards rebuild these after `[repair]
-/// top-up`, a week unless operators set another time.
+/// top-up`, two months unless operators set another time, or once more are lost.
 fn remark_on_missing(shards: u64) -> Option<String> {
     let count = figures::count(shards, "shard", "shards");
     let them = if shards == 1 { "it" } else { "them" };
     (shards > 0).then(|| {
         format!(
-            "{count} found no place yet; the network fills {them} in by itself, within days, where it has nodes for \
+            "{count} found no place yet; the network fills {them} in by itself, within weeks, where it has nodes for \
              {them}"
         )
     })

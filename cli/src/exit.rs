@@ -85,8 +85,8 @@ pub(crate) enum Failure {
     NodeFsck(#[from] node::FsckError),
     #[error(transparent)]
     Scenario(#[from] commonhold_simulations::ScenarioError),
-    #[error(transparent)]
-    Sweep(#[from] commonhold_simulations::sweep::SweepError),
+    #[error("{}: {source}", path.display())]
+    Sweep { path: PathBuf, source: commonhold_simulations::sweep::SweepError },
     #[error(transparent)]
     Plot(#[from] commonhold_simulations::report::html::PlotError),
     #[error(transparent)]

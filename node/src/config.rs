@@ -171,7 +171,7 @@ pub struct RepairSection {
 
 impl Default for RepairSection {
     fn default() -> Self {
-        Self { top_up: days(7) }
+        Self { top_up: days(60) }
     }
 }
 

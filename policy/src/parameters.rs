@@ -170,7 +170,7 @@ mod tests {
         };
         assert_eq!(resolved(None, 14, 1), Ok("5/10".to_owned()));
         assert_eq!(resolved(Some("7/14"), 13, 1), Ok("7/14".to_owned()));
-        assert_eq!(resolved(Some("6-nines"), 60, 60), Ok("22/35".to_owned()));
+        assert_eq!(resolved(Some("6-nines"), 60, 60), Ok("26/37".to_owned()));
         let few = "3 holders can be reached, but at least 4 are needed".to_owned();
         assert_eq!(resolved(Some("1-nines"), 3, 3), Err(few));
         assert!(resolved(Some("1-nines"), 60, 1).unwrap_err().contains("nodes in 1 failure domain:"));

@@ -224,17 +224,17 @@ fn when_a_segment_is_repaired() {
     let decide = |counters| repair::decide(coding, counters, room);
     assert_eq!(decide(counters(20, 0, 0, 0)), Decision::Whole);
     assert_eq!(decide(counters(12, 8, 0, 0)), Decision::Whole, "suspects are not lost");
-    assert_eq!(decide(counters(16, 0, 4, 0)), Decision::TopUp);
-    assert_eq!(decide(counters(15, 0, 4, 1)), Decision::Now);
+    assert_eq!(decide(counters(18, 0, 2, 0)), Decision::TopUp);
+    assert_eq!(decide(counters(17, 0, 2, 1)), Decision::Now);
     assert_eq!(decide(counters(9, 0, 11, 0)), Decision::OutOfReach { healthy: 9 });
     assert_eq!(decide(counters(9, 6, 5, 0)), Decision::OutOfReach { healthy: 9 });
     let none = Room::default();
-    assert_eq!(repair::decide(coding, counters(15, 0, 5, 0), none), Decision::Resting { have: 15 });
+    assert_eq!(repair::decide(coding, counters(17, 0, 3, 0), none), Decision::Resting { have: 17 });
     // No new domain: at the threshold a second shard in a domain is better than none, above it is not.
     let shared = Room { nodes: 5, domains: 0 };
-    assert_eq!(repair::decide(coding, counters(15, 0, 5, 0), shared), Decision::Now);
-    assert_eq!(repair::goal(coding, counters(13, 0, 7, 0), shared), 16);
-    assert_eq!(repair::decide(coding, counters(16, 0, 4, 0), shared), Decision::Resting { have: 16 });
+    assert_eq!(repair::decide(coding, counters(17, 0, 3, 0), shared), Decision::Now);
+    assert_eq!(repair::goal(coding, counters(15, 0, 5, 0), shared), 18);
+    assert_eq!(repair::decide(coding, counters(18, 0, 2, 0), shared), Decision::Resting { have: 18 });
 }
 
 fn helper(number: u8, domain: u8, trust: Trust) -> Helper {
@@ -348,8 +348,8 @@ fn of_two_copies_the_newest_stays_and_only_against_proof() {
     assert!(!surplus::may_release(4, 8, true), "half is not most");
     assert!(!surplus::may_release(8, 8, false), "no proof");
     assert!(!surplus::may_release(0, 0, true));
-    assert!(surplus::may_shrink(coding(10, 20), counters(16, 0, 4, 0)));
-    assert!(!surplus::may_shrink(coding(10, 20), counters(15, 5, 0, 0)));
+    assert!(surplus::may_shrink(coding(10, 20), counters(18, 0, 2, 0)));
+    assert!(!surplus::may_shrink(coding(10, 20), counters(17, 3, 0, 0)));
 }
 
 proptest! {

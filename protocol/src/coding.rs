@@ -53,14 +53,16 @@ impl Coding {
         self.n - self.k
     }
 
-    /// At this many healthy shards or fewer, a segment is repaired at once.
+    /// At this many healthy shards or fewer, a segment is repaired at once: when a quarter of the shards whose loss is
+    /// survived is lost. What is lost above it waits to be repaired together (`docs/durability.md` has why a quarter).
     pub fn threshold(self) -> u8 {
-        self.k + self.parity().div_ceil(2)
+        self.n - self.parity().div_ceil(4)
     }
 
     /// A put has succeeded when this many shards of each segment are placed and claimed.
     pub fn placed_enough(self) -> u8 {
-        (u16::from(self.threshold()) + u16::from(self.n)).div_ceil(2) as u8
+        let half = self.k + self.parity().div_ceil(2);
+        (u16::from(half) + u16::from(self.n)).div_ceil(2) as u8
     }
 
     /// The coding of a segment of `length` bytes: small ones take fewer data shards, with the same loss tolerance.

@@ -111,7 +111,7 @@ pub struct Repair {
 
 impl Default for Repair {
     fn default() -> Self {
-        Self { top_up: Span(7.0 * DAY_MS), time: None, rate: None }
+        Self { top_up: Span(60.0 * DAY_MS), time: None, rate: None }
     }
 }
 
@@ -212,7 +212,7 @@ pub struct Incident {
 pub struct Sweep {
     /// Codings.
     pub coding: Vec<Spanned<String>>,
-    /// Thresholds, as the part of n - k that may be missing: 0.5 is policy's own.
+    /// Thresholds, as the part of n - k that may be missing: 0.25 is policy's own.
     pub threshold: Vec<Share>,
     /// Grace times.
     pub grace: Vec<Span>,

@@ -35,7 +35,7 @@ pub struct Point {
 #[derive(Debug, thiserror::Error)]
 pub enum SweepError {
     /// The scenario says nothing of it.
-    #[error("the scenario has no section [sweep] with values to vary: coding, threshold, grace, every or top-up")]
+    #[error("there is no section [sweep] with values to vary: coding, threshold, grace, every or top-up")]
     NothingToVary,
     /// Too many combinations.
     #[error("{0} combinations: at most {POINTS_MAX} are allowed")]

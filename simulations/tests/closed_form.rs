@@ -2,6 +2,8 @@
 //! and repair times and both laws of repair, lie within three standard errors of the closed form.
 
 mod points;
+#[path = "points/storj.rs"]
+mod points_of_storj;
 
 use std::path::Path;
 
@@ -126,18 +128,21 @@ fn a_month_without_repair_loses_what_the_binomial_says() {
         .par_iter()
         .filter_map(|&(k, n, expected)| {
             assert!((loss_without_repair(k, n, -(-0.1f64).exp_m1()) / expected - 1.0).abs() < 1e-3);
-            // Enough for some hundred losses, or for as many segments as fit a test.
-            let segments = (600.0 / expected) as u32;
-            let segments = segments.min(200_000);
+            // Enough for a thousand losses, or for as many segments as fit a test.
+            let segments = ((1000.0 / expected) as u32).min(1_600_000);
+            let runs = segments.div_ceil(200_000);
+            let segments = segments / runs;
             // A life of ten months, a month of 30 days, and no repair ever ends.
             let repair = 1e7;
             let law = RepairLaw::Fixed;
             let point = Point { k, n, threshold: n - 1, mttf: 300.0, detection: 0.0, repair, law };
-            let lost = run(&scenario(&point, 30.0, 200_000, segments, "0s"), 7).durability;
-            let error = (expected / f64::from(segments)).sqrt();
-            println!("{k}/{n}: {} of {segments}: {:.3e} against {expected:.3e}", lost.lost, lost.counted.value);
+            let mut scenario = scenario(&point, 30.0, 200_000, segments, "0s");
+            *scenario.runs.get_mut() = runs;
+            let lost = run(&scenario, 7).durability;
+            let error = (expected / lost.segments as f64).sqrt();
+            println!("{k}/{n}: {} of {}: {:.3e} against {expected:.3e}", lost.lost, lost.segments, lost.counted.value);
             let good = (lost.counted.value - expected).abs() <= 3.0 * error;
-            (!good).then(|| format!("{k}/{n}: {} of {segments}, expected {expected}", lost.lost))
+            (!good).then(|| format!("{k}/{n}: {} of {}, expected {expected}", lost.lost, lost.segments))
         })
         .collect();
     assert!(bad.is_empty(), "{}", bad.join("\n"));
@@ -149,11 +154,7 @@ fn a_month_without_repair_loses_what_the_binomial_says() {
 fn repair_traffic_is_that_of_the_chain_at_the_nine_points_of_storj() {
     storj::RATIOS.par_iter().for_each(|&(months, k, n, m, printed)| {
         assert_eq!(format!("{:.2}", storj::repair_ratio(months, k, n, m)), printed, "{k}/{n}/{m}");
-        let law = RepairLaw::Fixed;
-        let point = Point { k, n, threshold: m, mttf: months * 30.0, detection: 0.0, repair: 0.01, law };
-        // Many cycles, the first of which starts whole.
-        let days = months * 30.0 * 20.0;
-        let found = run(&scenario(&point, days, 1000, 300, "1000years"), 3).repair.bytes_per_byte_month;
+        let found = run(&points_of_storj::ratio(months, k, n, m), 3).repair.bytes_per_byte_month;
         let expected = storj::repair_ratio_of_the_chain(months, k, n, m);
         println!("{k}/{n}/{m}: {found:.3}, chain {expected:.3}, Storj {printed}");
         assert!((found / expected - 1.0).abs() < 0.03, "{k}/{n}/{m}: {found} against {expected}");

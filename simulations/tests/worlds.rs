@@ -105,6 +105,64 @@ fn what_strikes_many_is_expected_to_lose_what_chance_says_though_nothing_was_los
     assert!((0.5..2.0).contains(&(told / expected)), "{told} against {expected}");
 }
 
+/// A steward that is to repair much waits for its budget, and its repairs for each other.
+#[test]
+fn repairs_wait_for_their_stewards_budgets() {
+    let hours = |rate: &str| {
+        let rest = format!(
+            "[repair]\nrate = \"{rate}\"\n[[population]]\nname = \"a\"\nlifetime = {{ law = \"never\" }}\n\
+             [[incident]]\nat = \"5 d\"\nshare = 0.2\n"
+        );
+        network(200, 2000, "10/20", 10, &rest)
+    };
+    let (ample, scarce) = (hours("80 Mbit/s"), hours("100 kbit/s"));
+    let waited = |report: &Report| report.repair.thin_hours.p95 - report.settings.grace_hours;
+    // Of all that was moved, each of 200 stewards moved its part.
+    let bytes = scarce.repair.bytes as f64 / f64::from(scarce.runs) / 200.0;
+    let expected = bytes / 12_500.0 / 3600.0;
+    assert!((0.5..2.0).contains(&(waited(&scarce) / expected)), "{} h, {expected} h", waited(&scarce));
+    assert!(waited(&ample) < 0.5, "{} h", waited(&ample));
+}
+
+/// In a small network a steward knows enough shards of a cheat to trust it with nothing more; in a large one it audits
+/// one of them now and then.
+#[test]
+fn who_fails_audits_is_given_nothing_more() {
+    let rest = "[repair]\ntop-up = \"1 d\"\n[[population]]\nname = \"a\"\nshare = 0.9\nlifetime = { law = \"never\" }\n\
+        [[population]]\nname = \"b\"\nshare = 0.1\nlifetime = { law = \"never\" }\n\
+        cheat = { kind = \"drop\", lost = 0.5 }\n";
+    let whole = |report: &Report| {
+        let all: u64 = report.alive_at_end.iter().map(|(_, segments)| segments).sum();
+        report.alive_at_end.iter().find(|(alive, _)| *alive == 10).map_or(0.0, |(_, whole)| *whole as f64 / all as f64)
+    };
+    let small = network(60, 600, "5/10", 90, rest);
+    let disqualified = small.cheats.expect("there are some").disqualified;
+    // Two runs, six cheats, 59 stewards.
+    assert!((300..=720).contains(&disqualified), "{disqualified}");
+    assert!(whole(&small) > 0.99, "{:?}", small.alive_at_end);
+    let large = network(3000, 600, "5/10", 90, rest);
+    assert_eq!(large.cheats.map(|cheats| cheats.disqualified), Some(0));
+}
+
+/// A repair is done by the first of eight stewards that is on: where most are off, it begins later, and it is done.
+#[test]
+fn a_steward_that_is_off_is_followed_by_the_next() {
+    let rest = |off: &str| {
+        format!(
+            "[audit]\ngrace = \"5 d\"\n[[population]]\nname = \"a\"\nlifetime = {{ law = \"never\" }}\n\
+             online = {{ law = \"fixed\", value = \"1 d\" }}\noffline = {{ law = \"fixed\", value = \"{off}\" }}\n\
+             [[incident]]\nat = \"10 d\"\nshare = 0.3\n"
+        )
+    };
+    let minutes = |off| {
+        let report = network(400, 200, "3/10", 30, &rest(off));
+        (report.repair.thin_hours.p50 - report.settings.grace_hours) * 60.0
+    };
+    // A back-off of ten minutes for each that is off.
+    let (seldom, often) = (minutes("1 h"), minutes("2 d"));
+    assert!(seldom < 5.0 && (5.0..60.0).contains(&often), "{seldom} min, {often} min");
+}
+
 /// With fewer nodes than n a segment rests at what can be had, and is not repaired again and again.
 #[test]
 fn without_room_a_segment_rests() {

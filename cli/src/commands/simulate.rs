@@ -15,7 +15,8 @@ pub(super) fn run(args: &args::Simulate, output: &Output) -> Result<(), Failure>
     let scenario = Scenario::load(&args.scenario)?;
     let seed = args.seed.unwrap_or(scenario.seed);
     if args.sweep {
-        let points = sweep::run(&scenario, seed)?;
+        let no_sweep = |source| Failure::Sweep { path: args.scenario.clone(), source };
+        let points = sweep::run(&scenario, seed).map_err(no_sweep)?;
         if let Some(path) = &args.html {
             write(path, &sweep::html(&scenario.name, &points)?)?;
         }

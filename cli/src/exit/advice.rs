@@ -52,7 +52,7 @@ impl Failure {
             Self::Scenario(_) => {
                 (Code::Failed, "docs/simulations.md explains every key; simulations/scenarios has examples")
             }
-            Self::Sweep(_) => {
+            Self::Sweep { .. } => {
                 (Code::Failed, "docs/simulations.md explains [sweep]; simulations/scenarios has examples")
             }
             Self::Plot(_) => (Code::Failed, "the figures are there without --html"),

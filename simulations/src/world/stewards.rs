@@ -31,13 +31,12 @@ impl Duties {
 
     /// When so many bytes may be moved, from `now` on; they are spent then.
     fn spend(&mut self, now: Timestamp, bytes: u64) -> Timestamp {
-        let at = match self.budget.spend(now, bytes) {
-            Ok(()) => return now,
-            Err(at) => at.unwrap_or(Timestamp(u64::MAX)),
-        };
-        // All that is missing is there by then.
-        let spent = self.budget.spend(at, bytes);
-        debug_assert!(spent.is_ok() || at == Timestamp(u64::MAX));
+        let mut at = now;
+        // More than once where what is spent ahead is not saved yet.
+        while let Err(until) = self.budget.spend(at, bytes) {
+            let Some(until) = until else { return Timestamp(u64::MAX) };
+            at = until;
+        }
         at
     }
 }

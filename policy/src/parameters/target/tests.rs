@@ -41,9 +41,9 @@ fn the_choice_for_some_networks_and_targets() {
         })
     };
     assert_eq!(chosen(4), ["1/3", "-", "-", "-"]);
-    assert_eq!(chosen(12), ["5/8", "2/8", "-", "-"]);
-    assert_eq!(chosen(20), ["10/15", "5/12", "4/15", "1/14"]);
-    assert_eq!(chosen(54), ["31/40", "22/35", "19/38", "14/37"]);
+    assert_eq!(chosen(12), ["5/8", "3/9", "1/8", "-"]);
+    assert_eq!(chosen(20), ["10/15", "8/15", "5/15", "3/15"]);
+    assert_eq!(chosen(54), ["31/38", "26/37", "24/40", "19/38"]);
     assert_eq!(chosen(1_000), chosen(54));
 }
 
@@ -53,7 +53,7 @@ fn what_is_out_of_reach_says_what_can_be_had_and_what_it_takes() {
     assert_eq!(
         refused.to_string(),
         "6-nines cannot be had over nodes in 4 failure domains: the safest coding there, 1/3, loses 6.0e-4 of all \
-         segments a year; nodes in 8 failure domains are needed"
+         segments a year; nodes in 7 failure domains are needed"
     );
     let refused = cheapest(nines(1), 1, &Churn::ASSUMED).unwrap_err();
     let text = "1-nines cannot be had over nodes in 1 failure domain: nodes in 4 failure domains are needed";
