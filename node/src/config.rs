@@ -14,9 +14,11 @@ use std::{
     fmt,
     path::{Path, PathBuf},
     str::FromStr,
+    time::Duration,
 };
 
 use commonhold_network::Multiaddr;
+use commonhold_policy::defaults;
 use commonhold_protocol::NetworkName;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use zeroize::Zeroizing;
@@ -156,8 +158,8 @@ pub struct AuditSection {
 
 impl Default for AuditSection {
     fn default() -> Self {
-        let hours = |count: u64| Span(std::time::Duration::from_secs(count * 3600));
-        Self { every: days(7), grace: hours(12), prove: hours(1) }
+        let [every, grace] = [defaults::AUDIT_EVERY_MS, defaults::GRACE_MS].map(span);
+        Self { every, grace, prove: Span(Duration::from_secs(60 * 60)) }
     }
 }
 
@@ -171,7 +173,7 @@ pub struct RepairSection {
 
 impl Default for RepairSection {
     fn default() -> Self {
-        Self { top_up: days(60) }
+        Self { top_up: span(defaults::TOP_UP_MS) }
     }
 }
 
@@ -215,8 +217,12 @@ impl Default for DashboardSection {
     }
 }
 
+fn span(ms: u64) -> Span {
+    Span(Duration::from_millis(ms))
+}
+
 fn days(count: u64) -> Span {
-    Span(std::time::Duration::from_secs(count * 86_400))
+    Span(Duration::from_secs(count * 86_400))
 }
 
 impl Config {

@@ -16,6 +16,7 @@
 pub mod admission;
 pub mod audit;
 pub mod budget;
+pub mod defaults;
 pub mod domain;
 pub mod drops;
 pub mod expiry;

@@ -88,8 +88,8 @@ fn nines(report: &Report) -> String {
     };
     let bound = if found.from_the_rarest > 0.5 { ", at least" } else { "" };
     let Some(nines) = found.nines() else { return "none seen, nothing to extrapolate from".to_owned() };
-    let at_once = if found.is_extrapolation() && lost.per_year_at_once > 0.0 {
-        format!(", and at once {:.0e}", lost.per_year_at_once)
+    let at_once = if found.is_extrapolation() && lost.at_once.value > 0.0 {
+        format!(", and at once {:.0e}, {:.0e} to {:.0e}", lost.at_once.value, lost.at_once.low, lost.at_once.high)
     } else {
         String::new()
     };
@@ -191,7 +191,7 @@ fn sweeps(page: &mut String, points: &[sweep::Point], plot: &str) -> std::fmt::R
         .filter(|(_, point)| point.on_frontier || point.is_default)
         .map(|(row, _)| row)
         .collect();
-    let traffic = |row: &[String]| row[2].parse::<f64>().unwrap_or(f64::INFINITY);
+    let traffic = |row: &[String]| row[3].parse::<f64>().unwrap_or(f64::INFINITY);
     kept.sort_by(|a, b| traffic(a).total_cmp(&traffic(b)));
     writeln!(page, "| {} |", table[0].join(" | "))?;
     writeln!(page, "|{}", "---|".repeat(table[0].len()))?;

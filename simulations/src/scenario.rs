@@ -9,7 +9,7 @@ mod trace;
 
 use std::path::Path;
 
-use commonhold_policy::parameters;
+use commonhold_policy::{defaults, parameters};
 use commonhold_protocol::Coding;
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
@@ -93,7 +93,7 @@ pub struct Audit {
 
 impl Default for Audit {
     fn default() -> Self {
-        Self { every: Span(7.0 * DAY_MS), grace: Span(DAY_MS / 2.0) }
+        Self { every: Span(defaults::AUDIT_EVERY_MS as f64), grace: Span(defaults::GRACE_MS as f64) }
     }
 }
 
@@ -111,7 +111,7 @@ pub struct Repair {
 
 impl Default for Repair {
     fn default() -> Self {
-        Self { top_up: Span(60.0 * DAY_MS), time: None, rate: None }
+        Self { top_up: Span(defaults::TOP_UP_MS as f64), time: None, rate: None }
     }
 }
 

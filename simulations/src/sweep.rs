@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::{
     Report,
     report::{
+        Estimate,
         html::{self, PlotError},
         plots::{self, Dot},
     },
@@ -59,39 +60,60 @@ pub fn run(scenario: &Scenario, seed: u64) -> Result<Vec<Point>, SweepError> {
     let settled = reports.into_iter().zip(defaults).zip(labels);
     let mut points: Vec<Point> =
         settled.map(|((report, is_default), label)| Point { label, on_frontier: false, is_default, report }).collect();
-    let costs: Vec<[f64; 4]> = points.iter().map(costs).collect();
+    let costs: Vec<Costs> = points.iter().map(Costs::of).collect();
     for (point, cost) in points.iter_mut().zip(&costs) {
-        point.on_frontier = !costs.iter().any(|other| is_better(other, cost));
+        point.on_frontier = !costs.iter().any(|other| other.is_better(cost));
     }
     Ok(points)
 }
 
-/// What should be small: losses, traffic, space, and the holders of each segment, since each of them is a dial, a claim
-/// to be synced and a line of its record.
-fn costs(point: &Point) -> [f64; 4] {
-    let settings = &point.report.settings;
-    let (k, n) = (f64::from(settings.k), f64::from(settings.n));
-    [lost(&point.report), traffic(&point.report), n / k, n]
+/// What should be small.
+#[derive(Debug, Clone, Copy)]
+struct Costs {
+    lost: Estimate,
+    traffic: f64,
+    space: f64,
+    /// Of each segment: each of them is a dial, a claim to be synced and a line of its record.
+    holders: f64,
+}
+
+/// Traffic that differs by less than this factor is equal: runs scatter by as much.
+const TRAFFIC_EQUAL: f64 = 1.02;
+
+impl Costs {
+    fn of(point: &Point) -> Self {
+        let settings = &point.report.settings;
+        let (k, n) = (f64::from(settings.k), f64::from(settings.n));
+        Self { lost: lost(&point.report), traffic: traffic(&point.report), space: n / k, holders: n }
+    }
+
+    /// It is smaller in something, and not larger in anything. Losses whose intervals overlap are not told apart.
+    fn is_better(&self, other: &Self) -> bool {
+        let larger = self.lost.low > other.lost.high
+            || self.traffic > other.traffic * TRAFFIC_EQUAL
+            || self.space > other.space
+            || self.holders > other.holders;
+        let smaller = self.lost.high < other.lost.low
+            || self.traffic * TRAFFIC_EQUAL < other.traffic
+            || self.space < other.space
+            || self.holders < other.holders;
+        smaller && !larger
+    }
 }
 
 /// Losses per segment and year, with those that are to be expected where many leave at once.
-fn lost(report: &Report) -> f64 {
-    let lost = &report.durability;
-    lost.found.per_year + if lost.found.is_extrapolation() { lost.per_year_at_once } else { 0.0 }
+fn lost(report: &Report) -> Estimate {
+    let (found, at_once) = (report.durability.found, report.durability.at_once);
+    let found = Estimate { value: found.per_year, low: found.low, high: found.high };
+    if !report.durability.found.is_extrapolation() {
+        return found;
+    }
+    Estimate { value: found.value + at_once.value, low: found.low + at_once.low, high: found.high + at_once.high }
 }
 
 /// Bytes that repairs and audits move for each byte stored and month.
 fn traffic(report: &Report) -> f64 {
     report.repair.bytes_per_byte_month + report.audit.bytes_per_byte_month
-}
-
-/// Costs that differ by less than these factors are equal: runs scatter by as much.
-const EQUAL: [f64; 4] = [3.0, 1.02, 1.001, 1.001];
-
-fn is_better(one: &[f64; 4], other: &[f64; 4]) -> bool {
-    let pairs = || one.iter().zip(other).zip(EQUAL);
-    pairs().all(|((one, other), equal)| *one <= *other * equal)
-        && pairs().any(|((one, other), equal)| *one * equal < *other)
 }
 
 /// Coding and threshold, and of the times those that differ among the points.
@@ -179,7 +201,7 @@ pub fn plot(points: &[Point]) -> Result<String, PlotError> {
         .iter()
         .map(|point| Dot {
             x: traffic(&point.report),
-            y: -lost(&point.report).max(f64::MIN_POSITIVE).log10(),
+            y: -lost(&point.report).value.max(f64::MIN_POSITIVE).log10(),
             label: point.label.clone(),
             on_frontier: point.on_frontier,
             is_default: point.is_default,
@@ -207,7 +229,7 @@ pub fn html(name: &str, points: &[Point]) -> Result<String, PlotError> {
 
 /// The points as rows, the first of them headings.
 pub fn table(points: &[Point]) -> Vec<Vec<String>> {
-    let headings = ["SETTINGS", "LOST PER YEAR", "TRAFFIC PER BYTE, MONTH", "SPACE", "READS", ""];
+    let headings = ["SETTINGS", "LOST PER YEAR", "95%", "TRAFFIC PER BYTE, MONTH", "SPACE", "READS", ""];
     let mut rows = vec![headings.map(str::to_owned).to_vec()];
     rows.extend(points.iter().map(|point| {
         let report = &point.report;
@@ -217,11 +239,12 @@ pub fn table(points: &[Point]) -> Vec<Vec<String>> {
             (false, true) => "frontier",
             (false, false) => "",
         };
-        let found = &report.durability.found;
+        let (found, lost) = (&report.durability.found, lost(report));
         let mark = if found.is_extrapolation() { " (extrapolated)" } else { "" };
         vec![
             point.label.clone(),
-            format!("{:.2e}{mark}", lost(report)),
+            format!("{:.1e}{mark}", lost.value),
+            format!("{:.0e} to {:.0e}", lost.low, lost.high),
             format!("{:.3}", traffic(report)),
             format!("{:.2}", report.overhead),
             format!("{:.6}", report.availability.value),

@@ -101,7 +101,7 @@ fn what_strikes_many_is_expected_to_lose_what_chance_says_though_nothing_was_los
     let found = network(2000, 200, "10/20", 10, rest).durability;
     let expected = commonhold_simulations::chain::binomial_tail(20, 11, 0.2) * 365.25 / 10.0;
     assert!(found.lost == 0 && found.found.is_extrapolation(), "{found:?}");
-    let told = found.per_year_at_once;
+    let told = found.at_once.value;
     assert!((0.5..2.0).contains(&(told / expected)), "{told} against {expected}");
 }
 

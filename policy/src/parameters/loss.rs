@@ -20,6 +20,8 @@
 
 use commonhold_protocol::Coding;
 
+use crate::defaults::GRACE_MS;
+
 const HOUR_MS: u64 = 3_600_000;
 const DAY_MS: u64 = 24 * HOUR_MS;
 const YEAR_MS: f64 = 365.25 * DAY_MS as f64;
@@ -39,7 +41,7 @@ impl Churn {
     /// What an owner's client assumes, as nobody sees the life of a network from one put: lives of half a year
     /// (`research/papers.md`, section 2, the arithmetic after Blake and Rodrigues; the 290 days of corporate PCs would
     /// be kinder), the grace time that nodes have by default, and twice the 12 h of repair that fit Storj's table (1.2).
-    pub const ASSUMED: Self = Self { life_ms: 180 * DAY_MS, detection_ms: 12 * HOUR_MS, repair_ms: 24 * HOUR_MS };
+    pub const ASSUMED: Self = Self { life_ms: 180 * DAY_MS, detection_ms: GRACE_MS, repair_ms: 24 * HOUR_MS };
 }
 
 /// Where more windows than these hold so many unnoticed deaths that the next is due before they end, windows are no

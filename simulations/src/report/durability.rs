@@ -74,8 +74,9 @@ pub struct Durability {
     /// The same in each way that says something, for comparison.
     pub ways: Vec<Found>,
     /// Losses per segment and year that were to be expected of incidents in which many leave for good at once, each
-    /// holder as likely as any other. A few thin segments make up most of it: runs differ by a factor of ten to a hundred.
-    pub per_year_at_once: f64,
+    /// holder as likely as any other: a few thin segments make up most of it. Its interval is that of what scatters from
+    /// run to run.
+    pub at_once: Estimate,
     /// -log10 of the losses per year; none if nothing was lost and nothing can be said.
     pub nines: Option<f64>,
 }
@@ -97,6 +98,8 @@ impl Durability {
             high: high * trials / years,
             from_the_rarest: 0.0,
         };
+        let at_once: Vec<Vec<f64>> = runs.iter().map(|run| vec![run.lost_at_once / watched_years]).collect();
+        let (low_at_once, high_at_once) = sum_interval(&at_once);
         let mut extrapolation = Extrapolation::new(scenario);
         let conditional =
             extrapolated(Method::Conditional, runs, watched_years, |window| extrapolation.conditional(window));
@@ -117,7 +120,7 @@ impl Durability {
             counted: Estimate { value: all.lost as f64 / trials.max(1.0), low, high },
             found,
             ways: [Some(counted), conditional, two_steps].into_iter().flatten().collect(),
-            per_year_at_once: all.lost_at_once / watched_years,
+            at_once: Estimate { value: all.lost_at_once / watched_years, low: low_at_once, high: high_at_once },
             nines: found.nines(),
         }
     }
