@@ -2,12 +2,18 @@
 //! two in the largest. `year 1000000` plays them all, `year 1000000 300000` those from 300,000 nodes; the default is
 //! what takes seconds. Up to 100,000 nodes it is a year, in larger networks a part of one.
 //!
+//! With a file as `CURVE` in the environment the times for an event are plotted there, as SVG.
+//!
 //! Processor time counts, since other processes may want the core too. That of an event is without what it takes to
 //! place all segments at the start.
 
 use std::{path::Path, time::Instant};
 
-use commonhold_simulations::{Report, Scenario, run};
+use commonhold_simulations::{
+    Report, Scenario,
+    report::plots::{Dot, dots},
+    run,
+};
 
 const SPEED: &str = include_str!("../scenarios/speed.toml");
 /// Nodes, segments of each node, and days.
@@ -18,6 +24,7 @@ fn main() {
     let mut bounds = std::env::args().skip(1).filter_map(|argument| argument.parse::<u32>().ok());
     let (most, least) = (bounds.next().unwrap_or(10_000), bounds.next().unwrap_or(0));
     let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("a thread");
+    let mut curve = Vec::new();
     for (nodes, each_holds, days) in SIZES.into_iter().filter(|(nodes, ..)| (least..=most).contains(nodes)) {
         let segments = nodes * each_holds;
         let (_, placing, _) = pool.install(|| play(nodes, segments, "1 ms"));
@@ -29,6 +36,12 @@ fn main() {
             report.events,
             resident_mib()
         );
+        let label = format!("{nodes} nodes: {each:.2}");
+        curve.push(Dot { x: f64::from(nodes).log10(), y: each, label, on_frontier: true, is_default: false });
+    }
+    if let Some(path) = std::env::var_os("CURVE") {
+        let plot = dots("Processor time for each event", "nodes, 10 to the power of", "microseconds", &curve);
+        std::fs::write(path, plot.expect("a plot")).expect("the file can be written");
     }
 }
 

@@ -1,7 +1,7 @@
 //! Writes `durability.md` and `durability.svg` into the folder that it is told: what commonhold promises under which
 //! assumptions, from simulated runs of the scenarios that ship. `make durability` does it.
 
-#[path = "../tests/points/mod.rs"]
+#[path = "../tests/points/scenario.rs"]
 mod points;
 #[path = "../tests/points/storj.rs"]
 mod points_of_storj;

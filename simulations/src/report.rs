@@ -4,7 +4,7 @@ mod closed_form;
 mod durability;
 mod extrapolate;
 pub mod html;
-pub(crate) mod plots;
+pub mod plots;
 mod table;
 
 use commonhold_policy::{

@@ -3,7 +3,7 @@
 //! A node's coming and going is played event by event, through `policy::life`; its shards are touched only when it
 //! leaves for good, is given up or returns from that: the cost is per lost node. Audits are not played: when they
 //! find a cheat is drawn from `policy::detection_delay`, the law that the auditor follows. All stewards of a segment
-//! see the same, and the first in rank acts: what a dead steward costs is one back-off of some minutes.
+//! see the same, and the first in rank that is on acts: each that is off costs one back-off of some minutes.
 
 mod cheats;
 mod holders;

@@ -1,6 +1,7 @@
 //! The simulator agrees with mathematics: losses by a moment, over a grid of codings, thresholds, lives, detection
 //! and repair times and both laws of repair, lie within three standard errors of the closed form.
 
+#[path = "points/scenario.rs"]
 mod points;
 #[path = "points/storj.rs"]
 mod points_of_storj;

@@ -1,6 +1,7 @@
 //! What is extrapolated from windows, most of which did not end in a loss, agrees with mathematics, with a count, and
 //! each way with the other, down to where no run could ever see a loss.
 
+#[path = "points/scenario.rs"]
 mod points;
 
 use commonhold_simulations::{

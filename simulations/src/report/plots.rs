@@ -90,17 +90,23 @@ pub(crate) fn curve(title: &str, x: &str, y: &str, points: &[(f64, f64)]) -> Res
 }
 
 /// A point of a plot, with its label.
-pub(crate) struct Dot {
-    pub(crate) x: f64,
-    pub(crate) y: f64,
-    pub(crate) label: String,
-    pub(crate) on_frontier: bool,
-    pub(crate) is_default: bool,
+#[derive(Debug, Clone)]
+pub struct Dot {
+    /// Where to the right.
+    pub x: f64,
+    /// Where upwards.
+    pub y: f64,
+    /// What is written beside it, if it is on the frontier or the default and there is room.
+    pub label: String,
+    /// It is red.
+    pub on_frontier: bool,
+    /// It is ringed.
+    pub is_default: bool,
 }
 
-/// Points with labels; those on the frontier are red, the default is ringed. They are not joined: the frontier is one in
+/// Points with labels as SVG; those on the frontier are red, the default is ringed. They are not joined: the frontier is one in
 /// more costs than a plot has axes.
-pub(crate) fn dots(title: &str, x: &str, y: &str, dots: &[Dot]) -> Result<String, PlotError> {
+pub fn dots(title: &str, x: &str, y: &str, dots: &[Dot]) -> Result<String, PlotError> {
     let mut svg = String::new();
     {
         let root = SVGBackend::with_string(&mut svg, DOTS_SIZE).into_drawing_area();
