@@ -244,7 +244,7 @@ impl Auditor {
 
     /// Begins those whose turn has come.
     fn next_turn(&mut self) {
-        while let Some(segment) = self.repairs.turns.next() {
+        while let Some(segment) = self.repairs.turns.take_next() {
             self.look(segment);
         }
     }

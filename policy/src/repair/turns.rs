@@ -34,7 +34,7 @@ impl<S: Copy + Eq> Turns<S> {
 
     /// The segment whose turn it is from now on, until [`Self::end`]; none while [`AT_ONCE`] have theirs. One that has
     /// its turn still, though it was stopped, gets the next only after that.
-    pub fn next(&mut self) -> Option<S> {
+    pub fn take_next(&mut self) -> Option<S> {
         if self.running.len() >= AT_ONCE {
             return None;
         }
@@ -85,9 +85,9 @@ mod tests {
         for (segment, urgent) in [(1, false), (2, false), (3, true), (4, true)] {
             assert!(turns.wait(segment, urgent));
         }
-        assert_eq!([turns.next(), turns.next(), turns.next()], [Some(3), Some(4), None]);
+        assert_eq!([turns.take_next(), turns.take_next(), turns.take_next()], [Some(3), Some(4), None]);
         assert!(turns.end(&4) && !turns.end(&4));
-        assert_eq!((turns.next(), turns.next()), (Some(1), None));
+        assert_eq!((turns.take_next(), turns.take_next()), (Some(1), None));
         assert!(turns.has(&1) && !turns.has(&2));
     }
 
@@ -95,16 +95,16 @@ mod tests {
     fn who_leaves_waits_no_more_and_who_was_stopped_ends_before_it_begins_again() {
         let mut turns = Turns::default();
         turns.wait(1, true);
-        assert_eq!(turns.next(), Some(1));
+        assert_eq!(turns.take_next(), Some(1));
         turns.wait(1, true);
         turns.wait(2, false);
         turns.wait(3, false);
         turns.leave(&2);
-        assert_eq!((turns.next(), turns.running()), (Some(3), 2));
+        assert_eq!((turns.take_next(), turns.running()), (Some(3), 2));
         assert!(turns.end(&3));
-        assert_eq!(turns.next(), None, "its first turn is not over");
+        assert_eq!(turns.take_next(), None, "its first turn is not over");
         assert!(turns.end(&1));
-        assert_eq!(turns.next(), Some(1));
+        assert_eq!(turns.take_next(), Some(1));
     }
 
     #[test]

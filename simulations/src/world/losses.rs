@@ -48,12 +48,14 @@ impl World<'_> {
             Some(since) if since.at < now.at => {}
             _ => *since = Some(now),
         };
-        let (n, threshold) = (self.coding.n(), self.threshold);
+        let (n, threshold) = (u16::from(self.coding.n()), u16::from(self.threshold));
+        // Where an index has two claims, more than n.
+        let seen = u16::from(alive) + u16::from(false_shards);
         if let Some(watched) = self.watched(segment) {
-            if alive + false_shards < n {
+            if seen < n {
                 note(&mut watched.below_n);
             }
-            if alive + false_shards <= threshold {
+            if seen <= threshold {
                 note(&mut watched.at_threshold);
             }
         }

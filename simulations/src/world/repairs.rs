@@ -222,10 +222,12 @@ impl World<'_> {
 
     /// Has a steward do what it has time for. To look costs nothing: all stewards see the same.
     fn next_turns(&mut self, steward: u32) {
-        while let Some(segment) = self.nodes.duties[steward as usize].turns.next() {
+        while let Some(segment) = self.nodes.duties[steward as usize].turns.take_next() {
             let decision = self.decide(steward, segment);
             self.order(segment, Event::Looked { decision, busy: None });
-            if !self.segments[segment as usize].order.is_repairing() {
+            let state = &mut self.segments[segment as usize];
+            if !state.order.is_repairing() {
+                state.steward = NOBODY;
                 self.nodes.duties[steward as usize].turns.end(&segment);
             }
         }
