@@ -98,15 +98,15 @@ fn remark_on_commit(output: &Output, report: &CommitReport) {
     }
 }
 
-/// Shards that nobody holds yet are no failure: enough others are held, and stewards rebuild these after `[repair]
-/// top-up`, two months unless operators set another time, or once more are lost.
+/// Shards that nobody holds yet are no failure: enough others are held, and stewards rebuild these at once where they are a
+/// quarter of the parity, else after `[repair] top-up` or with the next that is lost.
 fn remark_on_missing(shards: u64) -> Option<String> {
     let count = figures::count(shards, "shard", "shards");
     let them = if shards == 1 { "it" } else { "them" };
     (shards > 0).then(|| {
         format!(
-            "{count} found no place yet; the network fills {them} in by itself, within weeks, where it has nodes for \
-             {them}"
+            "{count} found no place yet; the network fills {them} in by itself, the sooner the more are missing, where \
+             it has nodes for {them}"
         )
     })
 }

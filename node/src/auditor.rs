@@ -238,6 +238,8 @@ pub struct Auditor {
     orders: BTreeMap<WardNumber, Ordered>,
     /// When a shard of a segment was last rebuilt here.
     repaired_at: BTreeMap<SegmentId, Timestamp>,
+    /// Since when segments that were not looked at since the restart had waited for a top-up.
+    waits_since: BTreeMap<SegmentId, Timestamp>,
     /// Since when the records of wards are on trial.
     trials: BTreeMap<WardNumber, Timestamp>,
     /// Those that have proven themselves, to be written down.
@@ -274,6 +276,7 @@ impl Auditor {
             ailing: BTreeSet::new(),
             orders: BTreeMap::new(),
             repaired_at: BTreeMap::new(),
+            waits_since: BTreeMap::new(),
             trials: BTreeMap::new(),
             proven: Vec::new(),
             pending: VecDeque::new(),

@@ -26,9 +26,10 @@ pub fn keeper(healthy: &[Copy]) -> Option<Copy> {
     healthy.iter().max_by_key(|copy| (copy.signed_at, std::cmp::Reverse(copy.holder))).copied()
 }
 
-/// True if a steward should speak of surplus at all: not while the segment has to be repaired at once.
+/// True if a steward should speak of surplus at all: not while the segment has to be repaired at once. Who is silent
+/// stands: half of all nodes may sleep, and the one that keeps the shard has to prove it anyway.
 pub fn may_shrink(coding: Coding, counters: Counters) -> bool {
-    counters.healthy > coding.threshold()
+    counters.standing() > coding.threshold()
 }
 
 /// True if a holder may give up its copy: more than half of the record's `stewards` call it surplus, and the keeper

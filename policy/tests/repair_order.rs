@@ -156,6 +156,35 @@ fn top_up_waits_and_a_holder_that_returns_saves_the_work() {
 }
 
 #[test]
+fn what_waited_before_a_restart_waits_no_longer_for_it() {
+    let since = Timestamp(1_000);
+    let now = since.after_ms(TIMES.top_up_ms / 2);
+    let top_up = Event::Assessed { decision: Decision::TopUp, rank: 0 };
+    let mut order = RepairOrder::resumed(TIMES, since);
+    assert_eq!((order.waits_since(), order.is_idle()), (Some(since), false));
+    assert_eq!(timer(&order.handle(now, top_up)), since.after_ms(TIMES.top_up_ms));
+    // What has become urgent meanwhile waits for the ranks before, and not for the time that it was not.
+    let mut order = RepairOrder::resumed(TIMES, since);
+    let urgent = order.handle(now, Event::Assessed { decision: Decision::Now, rank: 2 });
+    assert_eq!((timer(&urgent), order.waits_since()), (now.after_ms(2 * TIMES.back_off_ms), None));
+    // What is whole again begins anew.
+    let mut order = RepairOrder::resumed(TIMES, since);
+    order.handle(now, Event::Assessed { decision: Decision::Whole, rank: 0 });
+    assert!(order.is_idle() && order.waits_since().is_none());
+    assert_eq!(timer(&order.handle(now, top_up)), now.after_ms(TIMES.top_up_ms));
+}
+
+#[test]
+fn what_becomes_urgent_while_it_waits_for_its_turn_hurries() {
+    let mut order = RepairOrder::new(TIMES);
+    let at = timer(&order.handle(Timestamp(0), Event::Assessed { decision: Decision::TopUp, rank: 0 }));
+    assert_eq!(order.handle(at, Event::Timer), [Action::Look { urgent: false }]);
+    let urgent = Event::Assessed { decision: Decision::Now, rank: 0 };
+    assert_eq!(order.handle(at, urgent), [Action::Hurry]);
+    assert_eq!(order.handle(at, urgent), [], "once");
+}
+
+#[test]
 fn a_repair_that_fails_backs_off_and_one_that_is_not_needed_stops() {
     let mut order = RepairOrder::new(TIMES);
     let mut at = timer(&order.handle(Timestamp(0), Event::Assessed { decision: Decision::Now, rank: 0 }));

@@ -53,7 +53,7 @@ impl Coding {
         self.n - self.k
     }
 
-    /// At this many healthy shards or fewer, a segment is repaired at once: when a quarter of the shards whose loss is
+    /// At this many standing shards or fewer, a segment is repaired at once: when a quarter of the shards whose loss is
     /// survived is lost. What is lost above it waits to be repaired together (`docs/durability.md` has why a quarter).
     pub fn threshold(self) -> u8 {
         self.n - self.parity().div_ceil(4)

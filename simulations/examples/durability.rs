@@ -12,7 +12,7 @@ use commonhold_policy::{audit::detection::detection_chance, parameters};
 use commonhold_simulations::{
     Report, Scenario,
     chain::{binomial_tail, loss_without_repair, storj},
-    report::Method,
+    report::{Estimate, Method},
     run, sweep,
 };
 
@@ -89,7 +89,12 @@ fn nines(report: &Report) -> String {
     let bound = if found.from_the_rarest > 0.5 { ", at least" } else { "" };
     let Some(nines) = found.nines() else { return "none seen, nothing to extrapolate from".to_owned() };
     let at_once = if found.is_extrapolation() && lost.at_once.value > 0.0 {
-        format!(", and at once {:.0e}, {:.0e} to {:.0e}", lost.at_once.value, lost.at_once.low, lost.at_once.high)
+        let Estimate { value, low, high } = lost.at_once;
+        if high < 1.0 {
+            format!(", and at once {value:.0e}, {low:.0e} to {high:.0e}")
+        } else {
+            format!(", and at once some {value:.0e}")
+        }
     } else {
         String::new()
     };

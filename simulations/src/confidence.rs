@@ -53,6 +53,22 @@ pub fn sum_interval(runs: &[Vec<f64>]) -> (f64, f64) {
     (sum / scatter, sum * scatter)
 }
 
+/// Interval at 95% of the mean of what runs found, by how much they differ alone: on the scale of its logarithm, with
+/// Student's t. Fewer than three say nothing.
+pub fn runs_interval(runs: &[f64]) -> Option<(f64, f64)> {
+    let count = runs.len() as f64;
+    let mean = runs.iter().sum::<f64>() / count;
+    if runs.len() < 3 || mean <= 0.0 {
+        return None;
+    }
+    let squares: f64 = runs.iter().map(|run| (run / mean - 1.0).powi(2)).sum();
+    // Student's quantile by that of the normal distribution (Abramowitz and Stegun, 26.7.5).
+    let free = count - 1.0;
+    let t = Z + (Z.powi(3) + Z) / (4.0 * free) + (5.0 * Z.powi(5) + 16.0 * Z.powi(3) + 3.0 * Z) / (96.0 * free * free);
+    let scatter = (t * (squares / (free * count)).sqrt()).exp();
+    Some((mean / scatter, mean * scatter))
+}
+
 /// The value below which `part` of `sorted` lies.
 pub fn quantile(sorted: &[f32], part: f64) -> f64 {
     match sorted.len() {
@@ -85,6 +101,17 @@ mod tests {
         let runs_differ = vec![vec![1.0; 50], vec![1.0; 150]];
         assert!(sum_interval(&runs_differ).1 / 200.0 > 2.0);
         assert_eq!(sum_interval(&[vec![]]), (0.0, 0.0));
+    }
+
+    #[test]
+    fn runs_say_how_far_their_mean_can_be_trusted() {
+        assert_eq!(runs_interval(&[1.0, 2.0]), None);
+        assert_eq!(runs_interval(&[1e-20; 5]), Some((1e-20, 1e-20)));
+        // Student's quantile for 9 is 2.262; the runs scatter by a tenth of their mean.
+        let runs: Vec<f64> = (0..10).map(|run| if run % 2 == 0 { 0.9 } else { 1.1 }).collect();
+        let (low, high) = runs_interval(&runs).expect("ten runs");
+        let expected = (2.262 * 0.1 / 3.0_f64).exp();
+        assert!((high - expected).abs() < 1e-3 && (low * expected - 1.0).abs() < 1e-3, "{low} {high}");
     }
 
     #[test]

@@ -222,7 +222,7 @@ impl Report {
         let groups = rate.groups(held as u64);
         let audit_days = scenario.audit.every.ms() / DAY_MS;
         let per_shard = f64::from(groups) * proven_group_bytes(shard_bytes) / audit_days;
-        let windows = runs.iter().flat_map(|run| &run.windows);
+        let windows = runs.iter().flat_map(|run| &run.windows).filter(|window| !window.cut);
         let mut thin: Vec<f32> = windows.map(|window| (window.below_n.lasted / 3.6e6) as f32).collect();
         let mut detections: Vec<f32> = all.detections.iter().map(|ms| ms / 3.6e6).collect();
         let in_days = |all: &[f32]| all.iter().map(|ms| (f64::from(*ms) / DAY_MS) as f32).collect::<Vec<f32>>();

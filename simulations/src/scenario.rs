@@ -300,8 +300,8 @@ impl Scenario {
         })
     }
 
-    /// The threshold: as given, else the coding's own. Where that is n, as with one shard of parity, it is the first
-    /// death at which a segment is repaired.
+    /// The threshold: as given, else the coding's own. Where that is n, as without parity, it is the first death at which
+    /// a segment is repaired.
     pub fn threshold(&self) -> u8 {
         let coding = self.coding();
         let own = coding.threshold().min(coding.n() - 1);

@@ -5,6 +5,8 @@
 pub(crate) struct Thin {
     /// Shards that were alive at first.
     pub(crate) alive: u8,
+    /// How often each of their holders was to leave, in a millisecond.
+    pub(crate) hazard: f64,
     /// Milliseconds until it was repaired, or lost.
     pub(crate) lasted: f64,
 }
@@ -18,10 +20,8 @@ pub(crate) struct Window {
     pub(crate) at_threshold: Option<Thin>,
     /// Shards that count at its end and are not there: no audit has found them yet.
     pub(crate) false_shards: u8,
-    /// How often each of its holders dies in a millisecond.
-    pub(crate) hazard: f64,
-    /// It ended in a loss.
-    pub(crate) lost: bool,
+    /// It ended before a repair did: in a loss, or with the run.
+    pub(crate) cut: bool,
 }
 
 /// The counts of a run, or of several.

@@ -20,7 +20,7 @@ use commonhold_policy::{
     segment_health::SegmentHealth,
 };
 use commonhold_protocol::{Coding, Timestamp};
-use rand::{Rng, SeedableRng};
+use rand::{Rng, SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 use shards::{Held, List, Pool};
 use stewards::{Duties, Reputations};
@@ -126,6 +126,8 @@ struct Since {
     at: u64,
     /// Real shards on disks that are there.
     alive: u8,
+    /// How often each of their holders leaves, in a millisecond.
+    hazard: f64,
 }
 
 /// Since when a watched segment has to be repaired, or will have to be as soon as it is known who is gone.
@@ -167,6 +169,9 @@ pub(crate) struct World<'s> {
     /// Segments that wait for room, where it is not ample.
     resting: std::collections::BTreeSet<u32>,
     watch_each: u32,
+    has_cheats: bool,
+    /// Until then all is as whole as it was placed, and says little of later days.
+    warm_at: u64,
     cheats: cheats::Cheats,
     reputations: Reputations,
     /// The segments of the start are placed.
@@ -207,12 +212,19 @@ impl<'s> World<'s> {
             ample: false,
             resting: std::collections::BTreeSet::new(),
             watch_each: (segment_count / WATCHED).max(1),
+            has_cheats: scenario.population.iter().any(|population| population.cheat.is_some()),
+            warm_at: warm_at(scenario),
             cheats: cheats::Cheats::default(),
             reputations: Reputations::default(),
             is_placed: false,
             tally: Tally::default(),
         };
         world.populate(node_count);
+        // Side by side are no nodes of one population: neighbours are stewards together.
+        world.members.shuffle(&mut world.rng);
+        for (place, node) in (0..).zip(&world.members) {
+            world.nodes.place[*node as usize] = place;
+        }
         world.ample = node_count >= 3 * u32::from(coding.n()) && world.domain_count() >= 3 * usize::from(coding.n());
         for _ in 0..segment_count {
             world.place_segment();
@@ -295,10 +307,6 @@ impl<'s> World<'s> {
 
     fn is_watched(&self, segment: u32) -> bool {
         segment.is_multiple_of(self.watch_each)
-    }
-
-    fn watched(&mut self, segment: u32) -> Option<&mut Watched> {
-        self.is_watched(segment).then(|| &mut self.watched[(segment / self.watch_each) as usize])
     }
 
     /// A node's failure domain.
@@ -415,7 +423,9 @@ impl<'s> World<'s> {
 
     /// Reads of some segments, at a random choice: can each be restored from the nodes that are on?
     fn sample(&mut self) {
-        self.look_at_watched();
+        if self.now >= self.warm_at {
+            self.look_at_watched();
+        }
         let count = self.segments.len() as u32;
         for _ in 0..SAMPLED_SEGMENTS.min(count) {
             let segment = self.rng.random_range(0..count);
@@ -442,6 +452,15 @@ impl<'s> World<'s> {
         }
         count
     }
+}
+
+/// When a network that was whole has been thinned by as many departures as later on: after a top-up, but before the first
+/// incident is half-way.
+fn warm_at(scenario: &Scenario) -> u64 {
+    let top_up = scenario.audit.grace.as_ms().saturating_add(scenario.repair.top_up.as_ms());
+    let incidents = scenario.incident.iter().filter(|incident| incident.lasts.is_none());
+    let first = incidents.map(|incident| incident.at.get_ref().as_ms()).min();
+    first.map_or(top_up, |first| top_up.min(first / 2))
 }
 
 /// The domain of a node that shares with nobody: above all groups' numbers.

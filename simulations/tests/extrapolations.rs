@@ -72,13 +72,13 @@ fn both_ways_agree_with_a_count_where_segments_are_topped_up() {
         .par_iter()
         .filter_map(|&(numbers, top_up)| {
             let point = point(numbers, Fixed);
-            let found = run(&scenario(&point, 8.0 * point.mttf, 40_000, 40_000, &format!("{top_up} d")), 5).durability;
+            let found = run(&scenario(&point, 8.0 * point.mttf, 24_000, 24_000, &format!("{top_up} d")), 5).durability;
             let counted = per_year(&found, Method::Counted);
             let ways = [Method::Conditional, Method::TwoSteps].map(|way| per_year(&found, way) / counted - 1.0);
             // Three standard errors of the count, and what the ways leave out.
             let apart_max = 3.0 / (found.lost as f64).sqrt() + 0.05;
             println!("{point:?}, top-up {top_up} d: {} lost, {counted:.3e} per year, {ways:+.3?}", found.lost);
-            let good = found.lost >= 200 && ways.iter().all(|apart| apart.abs() < apart_max);
+            let good = found.lost >= 100 && ways.iter().all(|apart| apart.abs() < apart_max);
             (!good).then(|| format!("{point:?}: {} lost, {ways:+.3?}, {apart_max:.3} allowed", found.lost))
         })
         .collect();

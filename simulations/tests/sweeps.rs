@@ -28,8 +28,10 @@ fn swept(name: &str, smaller: &[(&str, &str)]) -> (Vec<Point>, Point) {
 
 #[test]
 fn policy_s_coding_threshold_and_top_up_are_on_the_frontier() {
-    let (points, default) =
-        swept("home-volunteers", &[("nodes = 2000", "nodes = 1000"), ("segments = 4000", "segments = 3000")]);
+    let (points, default) = swept(
+        "home-volunteers",
+        &[("nodes = 2000", "nodes = 800"), ("segments = 4000", "segments = 2000"), ("runs = 10", "runs = 6")],
+    );
     assert_eq!(points.len(), 24);
     let settings = &default.report.settings;
     assert_eq!((settings.k, settings.n, settings.threshold, settings.top_up_days), (20, 40, 35, 60.0));
@@ -42,8 +44,10 @@ fn policy_s_coding_threshold_and_top_up_are_on_the_frontier() {
 /// Volunteers some of whom lack a part of what they hold, and a third of whom is cut off for hours now and then.
 #[test]
 fn policy_s_grace_time_and_audit_rate_are_on_the_frontier() {
-    let (points, default) =
-        swept("grace-and-audits", &[("nodes = 1000", "nodes = 400"), ("segments = 2000", "segments = 800")]);
+    let (points, default) = swept(
+        "grace-and-audits",
+        &[("nodes = 1000", "nodes = 400"), ("segments = 2000", "segments = 800"), ("runs = 8", "runs = 12")],
+    );
     assert_eq!(points.len(), 9);
     let settings = &default.report.settings;
     assert_eq!((settings.grace_hours, settings.audit_days), (12.0, 7.0));

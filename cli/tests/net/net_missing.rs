@@ -64,7 +64,7 @@ fn a_coding_that_is_too_large_is_made_smaller_in_the_config() {
     let said = home.run(put).expect_code(1);
     said.expect_said(&[
         "6-nines cannot be had over nodes in 4 failure domains",
-        "nodes in 8 failure domains are needed",
+        "nodes in 7 failure domains are needed",
     ]);
     want("3-nines");
     let report = home.json(put);

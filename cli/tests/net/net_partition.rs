@@ -143,7 +143,7 @@ fn two_sides_that_gave_each_other_up_come_together_again() {
     for (side, name) in [(ada, "ada"), (bob, "bob")] {
         let goal = |segment: &Value| {
             let (k, n) = (segment["k"].as_u64().unwrap(), segment["n"].as_u64().unwrap());
-            (k + (n - k).div_ceil(2) + 1).min(n)
+            (n - (n - k).div_ceil(4) + 1).min(n)
         };
         settled(&lab, side, "it has made good what is away", |segment| {
             segment["healthy"].as_u64() >= Some(goal(segment))

@@ -1,6 +1,7 @@
 //! What the auditor remembers over a restart, in one small file: what it thinks of holders, how long they stay away, the
-//! challenges that are pinned, what they failed to prove, and when it last repaired what. A steward that forgets would free every cheat of what it has
-//! not answered, and rebuild what sleepers hold anew, whenever it restarts.
+//! challenges that are pinned, what they failed to prove, when it last repaired what, and what waits for a top-up. A
+//! steward that forgets would free every cheat of what it has not answered, rebuild what sleepers hold anew, and top
+//! nothing up, whenever it restarts.
 
 use std::{
     collections::BTreeMap,
@@ -19,10 +20,12 @@ use commonhold_policy::{
 };
 use commonhold_protocol::{NodeId, SegmentId, ShardIndex, Timestamp};
 
-use super::Auditor;
+use super::{Auditor, WardNumber, ward::Ordered};
 use crate::data_dir::write_atomically;
 
-const MAGIC: &[u8; 8] = b"CHAUDIT3";
+const MAGIC: &[u8; 8] = b"CHAUDIT4";
+/// As it was before what waits for a top-up was kept.
+const MAGIC_V3: &[u8; 8] = b"CHAUDIT3";
 /// As it was before what holders failed was kept.
 const MAGIC_V2: &[u8; 8] = b"CHAUDIT2";
 /// As it was before absences and repairs were kept.
@@ -34,6 +37,8 @@ const FILE_BYTES_MAX: usize = 4 << 20;
 
 /// The most repairs that are remembered, the last ones.
 const REPAIRED_MAX: usize = 1 << 15;
+/// The most segments of which it is remembered since when they wait for a top-up, those that have waited longest.
+const WAITING_MAX: usize = 1 << 14;
 
 /// What is kept.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -41,6 +46,8 @@ struct Kept {
     holders: Vec<KeptHolder>,
     /// When shards of segments were last rebuilt here.
     repaired_at: BTreeMap<SegmentId, Timestamp>,
+    /// Since when segments wait for a top-up.
+    waits_since: BTreeMap<SegmentId, Timestamp>,
 }
 
 /// What is kept of a holder.
@@ -68,6 +75,7 @@ impl Auditor {
         let read = tokio::task::spawn_blocking(move || read(&path).inspect_err(|error| complain(&path, error)));
         let Ok(Ok(kept)) = read.await else { return };
         self.repaired_at = kept.repaired_at;
+        self.waits_since = kept.waits_since;
         let rate = self.schedule.rate();
         for KeptHolder { node, reputation, absence_ms, pinned, failed } in kept.holders {
             let number = self.meet(node);
@@ -92,7 +100,11 @@ impl Auditor {
         let says_something =
             |kept: &KeptHolder| kept.reputation.audits > 0 || kept.absence_ms > 0 || !kept.owes_nothing();
         let holders = known.filter(says_something).collect();
-        let bytes = encode(Kept { holders, repaired_at: self.repaired_at.clone() });
+        let waits =
+            |(ward, order): (&WardNumber, &Ordered)| Some((self.wards.segment(*ward)?, order.machine.waits_since()?));
+        let mut waits_since = self.waits_since.clone();
+        waits_since.extend(self.orders.iter().filter_map(waits));
+        let bytes = encode(Kept { holders, repaired_at: self.repaired_at.clone(), waits_since });
         let hash = blake3::hash(&bytes);
         if self.written.replace(hash) == Some(hash) {
             return;
@@ -109,16 +121,20 @@ fn complain(path: &Path, error: &io::Error) {
     tracing::warn!(%error, path = %path.display(), "what is known of holders cannot be kept");
 }
 
-/// The last repairs, then the holders that matter most, as many as there is room for.
-fn encode(Kept { mut holders, repaired_at }: Kept) -> Vec<u8> {
+/// The last repairs, what waits longest, then the holders that matter most, as many as there is room for.
+fn encode(Kept { mut holders, repaired_at, waits_since }: Kept) -> Vec<u8> {
     let mut bytes = vec![0; HEADER_BYTES];
     let mut repaired: Vec<(SegmentId, Timestamp)> = repaired_at.into_iter().collect();
     repaired.sort_by_key(|(segment, at)| (std::cmp::Reverse(*at), *segment));
-    repaired.truncate(REPAIRED_MAX);
-    bytes.extend_from_slice(&(repaired.len() as u32).to_le_bytes());
-    for (segment, at) in repaired {
-        bytes.extend_from_slice(segment.as_bytes());
-        bytes.extend_from_slice(&at.0.to_le_bytes());
+    let mut waiting: Vec<(SegmentId, Timestamp)> = waits_since.into_iter().collect();
+    waiting.sort_by_key(|(segment, since)| (*since, *segment));
+    for (mut moments, most) in [(repaired, REPAIRED_MAX), (waiting, WAITING_MAX)] {
+        moments.truncate(most);
+        bytes.extend_from_slice(&(moments.len() as u32).to_le_bytes());
+        for (segment, at) in moments {
+            bytes.extend_from_slice(segment.as_bytes());
+            bytes.extend_from_slice(&at.0.to_le_bytes());
+        }
     }
     holders.sort_by_key(|kept| (kept.owes_nothing(), std::cmp::Reverse(kept.reputation.audits), kept.node));
     for kept in &holders {
@@ -168,17 +184,17 @@ fn read(path: &Path) -> io::Result<Kept> {
 
 fn decode(bytes: &[u8]) -> Option<Kept> {
     let (header, mut rest) = bytes.split_at_checked(HEADER_BYTES)?;
-    let version = [MAGIC_V1, MAGIC_V2, MAGIC].into_iter().position(|magic| header.starts_with(magic))? + 1;
+    let version = [MAGIC_V1, MAGIC_V2, MAGIC_V3, MAGIC].into_iter().position(|magic| header.starts_with(magic))? + 1;
     let is_whole = header.ends_with(&crc32fast::hash(rest).to_le_bytes());
     if !is_whole || bytes.len() > FILE_BYTES_MAX {
         return None;
     }
     let mut kept = Kept::default();
-    if version >= 2 {
-        let repaired = u32::from_le_bytes(take(&mut rest)?);
-        for _ in 0..repaired {
+    for (moments, first_version) in [(&mut kept.repaired_at, 2), (&mut kept.waits_since, 4)] {
+        let count = if version < first_version { 0 } else { u32::from_le_bytes(take(&mut rest)?) };
+        for _ in 0..count {
             let segment = SegmentId::from_bytes(take(&mut rest)?);
-            kept.repaired_at.insert(segment, Timestamp(u64::from_le_bytes(take(&mut rest)?)));
+            moments.insert(segment, Timestamp(u64::from_le_bytes(take(&mut rest)?)));
         }
     }
     while !rest.is_empty() {
@@ -232,6 +248,7 @@ pub fn audits_of_any_bytes(bytes: &[u8]) {
         // In the order in which they are written.
         let sorted = decode(&encode(all.clone())).expect("what was written is read");
         assert_eq!((sorted.holders.len(), sorted.repaired_at), (all.holders.len(), all.repaired_at));
+        assert_eq!(sorted.waits_since, all.waits_since);
         assert!(all.holders.iter().all(|kept| sorted.holders.contains(kept)));
     }
 }
@@ -255,8 +272,9 @@ mod tests {
     }
 
     fn kept(holders: &[KeptHolder]) -> Kept {
-        let repaired = |number: u8| (SegmentId::from_bytes([number; 32]), Timestamp(1_000 + u64::from(number)));
-        Kept { holders: holders.to_vec(), repaired_at: (1..3).map(repaired).collect() }
+        let moment = |number: u8| (SegmentId::from_bytes([number; 32]), Timestamp(1_000 + u64::from(number)));
+        let [repaired_at, waits_since] = [1..3, 4..5].map(|numbers| numbers.map(moment).collect());
+        Kept { holders: holders.to_vec(), repaired_at, waits_since }
     }
 
     #[test]
@@ -279,7 +297,7 @@ mod tests {
 
     #[test]
     fn a_damaged_file_is_refused_whatever_was_changed() {
-        const REPAIRED_BYTES: usize = 4 + 2 * 40;
+        const MOMENTS_BYTES: usize = 4 + 2 * 40 + 4 + 40;
         let bytes = encode(kept(&[holder(1, 40, 2, 1), holder(2, 0, 0, 0)]));
         assert!(decode(&bytes).is_some());
         for at in 0..bytes.len() {
@@ -294,7 +312,7 @@ mod tests {
             resum(&mut bytes);
             decode(&bytes)
         };
-        let first = HEADER_BYTES + REPAIRED_BYTES;
+        let first = HEADER_BYTES + MOMENTS_BYTES;
         assert!(resummed(first, 99).is_some(), "another node");
         let [disqualified, pinned] = [first + 68, first + 69];
         assert_eq!((bytes[disqualified], bytes[pinned]), (1, 2));
@@ -341,9 +359,9 @@ mod tests {
 
     /// `COMMONHOLD_WRITE_GOLDEN=1` writes the file if it is missing; one that is there never changes.
     #[test]
-    fn a_file_of_version_3_is_read_and_still_written_so() {
+    fn a_file_of_version_4_is_read_and_still_written_so() {
         let all = kept(&[holder(1, 40, 0, 3), holder(2, 0, 2, 0), holder(3, 1, 0, 0)]);
-        let path = golden("audits_v3.bin");
+        let path = golden("audits_v4.bin");
         if !path.exists() && std::env::var_os("COMMONHOLD_WRITE_GOLDEN").is_some() {
             fs::write(&path, encode(all.clone())).unwrap();
         }
@@ -353,12 +371,15 @@ mod tests {
     }
 
     #[test]
-    fn files_of_versions_1_and_2_are_read() {
+    fn files_of_versions_1_to_3_are_read() {
+        let of_version_3 = kept(&[holder(1, 40, 0, 3), holder(2, 0, 2, 0), holder(3, 1, 0, 0)]);
+        let nothing_waits = |kept| Kept { waits_since: BTreeMap::new(), ..kept };
+        assert_eq!(read(&golden("audits_v3.bin")).unwrap(), nothing_waits(of_version_3));
         let mut holders = [holder(1, 40, 0, 0), holder(2, 0, 2, 0), holder(3, 1, 0, 0)];
-        assert_eq!(read(&golden("audits_v2.bin")).unwrap(), kept(&holders));
+        assert_eq!(read(&golden("audits_v2.bin")).unwrap(), nothing_waits(kept(&holders)));
         holders.iter_mut().for_each(|holder| holder.absence_ms = 0);
         let read = read(&golden("audits_v1.bin")).unwrap();
-        assert_eq!(read, Kept { holders: holders.to_vec(), repaired_at: BTreeMap::new() });
+        assert_eq!(read, Kept { holders: holders.to_vec(), ..Kept::default() });
     }
 
     #[test]
@@ -369,12 +390,14 @@ mod tests {
             let segment = SegmentId::from_bytes(*blake3::hash(&number.to_le_bytes()).as_bytes());
             (segment, Timestamp(number.into()))
         };
-        let repaired_at = (0..40_000).map(repaired).collect();
-        let bytes = encode(Kept { holders, repaired_at });
+        let [repaired_at, waits_since] = [40_000, 20_000].map(|count| (0..count).map(repaired).collect());
+        let bytes = encode(Kept { holders, repaired_at, waits_since });
         assert!(bytes.len() <= FILE_BYTES_MAX && bytes.len() > FILE_BYTES_MAX - 100, "{}", bytes.len());
         let kept = decode(&bytes).unwrap();
         assert_eq!(kept.holders[0].pinned.len(), 32);
         assert_eq!(kept.repaired_at.len(), REPAIRED_MAX);
         assert!(kept.repaired_at.values().all(|at| at.0 >= 40_000 - REPAIRED_MAX as u64), "the last ones");
+        assert_eq!(kept.waits_since.len(), WAITING_MAX);
+        assert!(kept.waits_since.values().all(|since| since.0 < WAITING_MAX as u64), "those that wait longest");
     }
 }

@@ -156,6 +156,9 @@ impl Auditor {
                 self.ailing.remove(number);
                 self.repairs.resting.remove(number);
                 if !self.orders.contains_key(number) {
+                    if let Some(segment) = self.wards.segment(*number) {
+                        self.waits_since.remove(&segment);
+                    }
                     continue;
                 }
             } else {
@@ -216,7 +219,8 @@ impl Auditor {
         let now = self.now();
         let times = self.times;
         let Some(segment) = self.wards.segment(number) else { return };
-        let order = self.orders.entry(number).or_insert_with(|| Ordered::new(times));
+        let waits_since = self.waits_since.remove(&segment).map(|since| since.min(now));
+        let order = self.orders.entry(number).or_insert_with(|| Ordered::new(times, waits_since));
         let actions = order.machine.handle(now, event);
         if order.machine.is_idle() {
             self.orders.remove(&number);
@@ -236,6 +240,7 @@ impl Auditor {
                         self.order(number, order::Event::Failed);
                     }
                 }
+                Action::Hurry => self.repairs.turns.hurry(&segment),
                 Action::Repair => self.rebuild(segment, number),
                 Action::Stop => self.repairs.stop(&segment),
             }

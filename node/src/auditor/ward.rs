@@ -50,8 +50,10 @@ pub(super) struct Ordered {
 }
 
 impl Ordered {
-    pub(super) fn new(times: Times) -> Self {
-        Self { machine: RepairOrder::new(times), due: None }
+    /// Of a segment that waited for its top-up since then before a restart, if it did.
+    pub(super) fn new(times: Times, waits_since: Option<Timestamp>) -> Self {
+        let machine = waits_since.map_or_else(|| RepairOrder::new(times), |since| RepairOrder::resumed(times, since));
+        Self { machine, due: None }
     }
 }
 

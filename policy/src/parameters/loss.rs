@@ -51,7 +51,7 @@ const OVERLAP_MAX: f64 = 0.02;
 /// The chance that a segment is lost in a year, or a bound above it; 1 where nothing can be promised.
 pub fn loss_per_year(coding: Coding, churn: &Churn) -> f64 {
     let (k, n) = (coding.k(), coding.n());
-    // With a single shard of parity the threshold is n, and the first death opens the window.
+    // Without parity the threshold is n, and the first death opens the window.
     let m = coding.threshold().min(n - 1);
     if churn.detection_ms.saturating_add(churn.repair_ms) >= churn.life_ms {
         return 1.0;

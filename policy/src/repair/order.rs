@@ -77,6 +77,8 @@ pub enum Action {
         /// Its turn is before those that are not urgent.
         urgent: bool,
     },
+    /// It has become urgent while it waited for its turn to look: that comes before all that is not urgent.
+    Hurry,
     /// Repair at once. Ends with [`Event::Repaired`] or [`Event::Failed`].
     Repair,
     /// It is not needed any more: end the repair that runs or waits for its turn. Nothing follows it.
@@ -130,6 +132,17 @@ impl RepairOrder {
             not_before: Timestamp(0),
             waited_for: Vec::new(),
         }
+    }
+
+    /// A segment that has waited for its top-up since then, as was known before a restart: else nodes that restart each
+    /// month would never top anything up.
+    pub fn resumed(times: Times, since: Timestamp) -> Self {
+        Self { since: Some(since), decision: Decision::TopUp, ..Self::new(times) }
+    }
+
+    /// Since when it waits for its top-up; none if it does not.
+    pub fn waits_since(&self) -> Option<Timestamp> {
+        self.since.filter(|_| self.decision == Decision::TopUp)
     }
 
     /// True if nothing is to be done, so that the machine can be forgotten.
@@ -201,8 +214,10 @@ impl RepairOrder {
         if self.since.is_none() || (decision == Decision::Now && was != Decision::Now) {
             self.since = Some(now);
         }
-        if matches!(self.state, State::Idle | State::Waiting { .. }) {
-            actions.extend(self.wait(now));
+        match self.state {
+            State::Idle | State::Waiting { .. } => actions.extend(self.wait(now)),
+            State::Looking if decision == Decision::Now && was != Decision::Now => actions.push(Action::Hurry),
+            State::Looking | State::Repairing => {}
         }
         actions
     }

@@ -32,6 +32,17 @@ impl<S: Copy + Eq> Turns<S> {
         fits
     }
 
+    /// A segment that waits is urgent now.
+    pub fn hurry(&mut self, segment: &S) {
+        let place = self.waiting.iter().position(|waiting| waiting == segment);
+        // One that finds no place among the urgent keeps the one that it has.
+        if self.urgent.len() < WAITING_MAX
+            && let Some(segment) = place.and_then(|place| self.waiting.remove(place))
+        {
+            self.urgent.push_back(segment);
+        }
+    }
+
     /// The segment whose turn it is from now on, until [`Self::end`]; none while [`AT_ONCE`] have theirs. One that has
     /// its turn still, though it was stopped, gets the next only after that.
     pub fn take_next(&mut self) -> Option<S> {
@@ -105,6 +116,18 @@ mod tests {
         assert_eq!(turns.take_next(), None, "its first turn is not over");
         assert!(turns.end(&1));
         assert_eq!(turns.take_next(), Some(1));
+    }
+
+    #[test]
+    fn who_becomes_urgent_is_before_all_who_are_not() {
+        let mut turns = Turns::default();
+        for (segment, urgent) in [(1, false), (2, false), (3, true)] {
+            turns.wait(segment, urgent);
+        }
+        turns.hurry(&2);
+        turns.hurry(&4);
+        assert_eq!([turns.take_next(), turns.take_next(), turns.take_next()], [Some(3), Some(2), None]);
+        assert_eq!(turns.all(), [3, 2, 1]);
     }
 
     #[test]

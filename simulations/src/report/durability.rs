@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::{Estimate, extrapolate::Extrapolation};
 use crate::{
-    confidence::{design_effect, share_interval, sum_interval},
+    confidence::{design_effect, runs_interval, share_interval, sum_interval},
     scenario::{DAY_MS, Scenario},
     tally::{Tally, Window},
 };
@@ -75,7 +75,7 @@ pub struct Durability {
     pub ways: Vec<Found>,
     /// Losses per segment and year that were to be expected of incidents in which many leave for good at once, each
     /// holder as likely as any other: a few thin segments make up most of it. Its interval is that of what scatters from
-    /// run to run.
+    /// run to run; from nothing to 1 where there are fewer than three.
     pub at_once: Estimate,
     /// -log10 of the losses per year; none if nothing was lost and nothing can be said.
     pub nines: Option<f64>,
@@ -98,8 +98,10 @@ impl Durability {
             high: high * trials / years,
             from_the_rarest: 0.0,
         };
-        let at_once: Vec<Vec<f64>> = runs.iter().map(|run| vec![run.lost_at_once / watched_years]).collect();
-        let (low_at_once, high_at_once) = sum_interval(&at_once);
+        let at_once: Vec<f64> = runs.iter().map(|run| run.lost_at_once / watched_years * runs.len() as f64).collect();
+        let is_any = at_once.iter().any(|expected| *expected > 0.0);
+        let unknown = if is_any { (0.0, 1.0) } else { (0.0, 0.0) };
+        let (low_at_once, high_at_once) = runs_interval(&at_once).unwrap_or(unknown);
         let mut extrapolation = Extrapolation::new(scenario);
         let conditional =
             extrapolated(Method::Conditional, runs, watched_years, |window| extrapolation.conditional(window));

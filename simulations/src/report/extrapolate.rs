@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use commonhold_policy::budget::REPAIR_BYTES_PER_SECOND;
+
 use crate::{
     chain::binomial_tail,
     distribution::Distribution,
@@ -28,9 +30,12 @@ pub(super) struct Extrapolation {
 impl Extrapolation {
     pub(super) fn new(scenario: &Scenario) -> Self {
         let coding = scenario.coding();
+        let rate = scenario.repair.rate.map_or(REPAIR_BYTES_PER_SECOND as f64, |rate| rate.0);
         let repair_ms = |alive: u8| {
             let missing = coding.n() - alive;
-            let of = |steward: &Population| scenario.repair_ms(coding, steward, missing) * steward.share.get_ref().0;
+            let bytes = f64::from(coding.k() + missing) * coding.shard_length(scenario.network.segment_size.0) as f64;
+            let by_links = |steward: &Population| scenario.repair_ms(coding, steward, missing);
+            let of = |steward: &Population| by_links(steward).max(bytes / rate * 1e3) * steward.share.get_ref().0;
             let from_links = || scenario.population.iter().map(of).sum();
             scenario.repair.time.as_ref().map_or_else(from_links, Distribution::mean)
         };
@@ -44,19 +49,19 @@ impl Extrapolation {
         }
     }
 
-    /// Of a window at the threshold; none if it was not there. One that ended in a loss would have lasted longer.
+    /// Of a window at the threshold; none if it was not there. One that was cut short would have lasted longer.
     pub(super) fn conditional(&self, window: &Window) -> Option<f64> {
-        let Thin { alive, lasted } = window.at_threshold?;
-        let lasted = if window.lost { lasted.max(self.urgent) } else { lasted };
-        Some(self.lost_from(alive, dies(window.hazard, lasted)))
+        let Thin { alive, hazard, lasted } = window.at_threshold?;
+        let lasted = if window.cut { lasted.max(self.urgent) } else { lasted };
+        Some(self.lost_from(alive, dies(hazard, lasted)))
     }
 
     /// Of any window: down to the threshold before it is topped up, and from there before an urgent repair ends.
     pub(super) fn in_two_steps(&mut self, window: &Window) -> f64 {
-        let Thin { alive, lasted } = window.below_n;
+        let Thin { alive, hazard, lasted } = window.below_n;
         // Where the threshold was reached it was not topped up.
-        let lasted = if window.lost || window.at_threshold.is_some() { lasted.max(self.top_up) } else { lasted };
-        let [long, fast] = [lasted, window.hazard].map(|value| (value.ln() / ALIKE).round());
+        let lasted = if window.cut || window.at_threshold.is_some() { lasted.max(self.top_up) } else { lasted };
+        let [long, fast] = [lasted, hazard].map(|value| (value.ln() / ALIKE).round());
         if !long.is_finite() || !fast.is_finite() {
             return 0.0;
         }

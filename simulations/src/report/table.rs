@@ -148,10 +148,11 @@ fn loss_per_year(report: &Report) -> String {
         if found.from_the_rarest > 0.5 { "; a few windows make up most of it: take it as a lower bound" } else { "" };
     let at_once = match lost.at_once {
         nothing if nothing.value <= 0.0 => String::new(),
-        expected => format!(
+        expected if expected.high < 1.0 => format!(
             "; and {:.3e} ({:.1e} to {:.1e}) were to be expected where many left at once",
             expected.value, expected.low, expected.high
         ),
+        expected => format!("; and some {:.0e} were to be expected where many left at once", expected.value),
     };
     let at_once = if found.is_extrapolation() { at_once } else { String::new() };
     format!(

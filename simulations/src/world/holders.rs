@@ -48,7 +48,7 @@ impl World<'_> {
             Life::Suspect { .. } => self.live(node, Event::Timer, u64::MAX),
             Life::Lost { .. } => self.shards_lost(node),
         }
-        self.stewards_left(node);
+        self.steward_goes(node);
         self.room_grew(newcomer);
     }
 
@@ -68,6 +68,7 @@ impl World<'_> {
         let was_on = self.is_online(node);
         self.nodes.flags[node as usize] &= !ON;
         if was_on {
+            self.steward_goes(node);
             self.live(node, Event::Silent, returns);
         }
     }
@@ -94,6 +95,7 @@ impl World<'_> {
     pub(super) fn outage(&mut self, node: u32, until: u64) {
         let was_on = self.is_online(node);
         self.nodes.flags[node as usize] |= OUTAGE;
+        self.steward_goes(node);
         self.queue.push(until, What::OutageEnds { node });
         // If it was off already, its timer may not have been set, since it was to return before.
         self.live(node, if was_on { Event::Silent } else { Event::Timer }, until);
@@ -156,6 +158,9 @@ impl World<'_> {
                 self.segments[segment].health.release(ShardIndex(shard.index), node);
             } else {
                 self.segments[segment].health.lost(node);
+            }
+            if self.has_cheats {
+                self.watch(shard.segment);
             }
             self.assess(shard.segment);
         }

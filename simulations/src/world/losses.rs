@@ -1,10 +1,21 @@
 //! What is truly there, which no node knows; and what is learned of losses too rare to be seen.
 
-use super::{GONE, LIAR, Since, World, repairs::claimed};
+use commonhold_policy::segment_health::Claimed;
+
+use super::{GONE, LIAR, Since, Watched, World, repairs::claimed};
 use crate::{
     distribution::Distribution,
+    scenario::DAY_MS,
     tally::{Thin, Window},
 };
+
+/// Over so long it is looked at most how often holders leave.
+const HAZARD_MS_MAX: f64 = 90.0 * DAY_MS;
+
+/// What happens with this chance within `ms`, as a rate.
+fn rate(chance: f64, ms: f64) -> f64 {
+    -(-chance).ln_1p() / ms
+}
 
 impl World<'_> {
     /// Whether a real copy of the shard is on a disk that is still there, counted or not.
@@ -42,23 +53,21 @@ impl World<'_> {
             return;
         }
         let (alive, false_shards) = (self.truth[segment as usize].alive, self.false_shards(segment));
-        let now = Since { at: self.now, alive };
-        let note = |since: &mut Option<Since>| match since {
-            // What many that go at once leave is what there is from then on.
-            Some(since) if since.at < now.at => {}
-            _ => *since = Some(now),
-        };
         let (n, threshold) = (u16::from(self.coding.n()), u16::from(self.threshold));
-        // Where an index has two claims, more than n.
         let seen = u16::from(alive) + u16::from(false_shards);
-        if let Some(watched) = self.watched(segment) {
-            if seen < n {
-                note(&mut watched.below_n);
-            }
-            if seen <= threshold {
-                note(&mut watched.at_threshold);
-            }
-        }
+        let Watched { below_n, at_threshold } = self.watched[(segment / self.watch_each) as usize];
+        // What many that go at once leave is what there is from then on.
+        let begins = |since: Option<Since>| since.is_none_or(|since| since.at == self.now);
+        let since = |ms| Since { at: self.now, alive, hazard: self.hazard(segment, ms) };
+        let grace_ms = self.scenario.audit.grace.ms().max(1.0);
+        let below_n = if seen < n && begins(below_n) {
+            // No longer than a life is remembered, where segments are never topped up.
+            Some(since((grace_ms + self.scenario.repair.top_up.ms()).min(HAZARD_MS_MAX)))
+        } else {
+            below_n
+        };
+        let at_threshold = if seen <= threshold && begins(at_threshold) { Some(since(grace_ms)) } else { at_threshold };
+        self.watched[(segment / self.watch_each) as usize] = Watched { below_n, at_threshold };
     }
 
     pub(super) fn segment_lost(&mut self, segment: u32) {
@@ -82,55 +91,61 @@ impl World<'_> {
         }
     }
 
-    /// The time in which a watched segment was thin is over: it is repaired, or lost.
-    pub(super) fn window_ends(&mut self, segment: u32, lost: bool) {
+    /// The time in which a watched segment was thin is over: it is repaired; or it is cut short, by a loss or the run's end.
+    pub(super) fn window_ends(&mut self, segment: u32, cut: bool) {
+        if !self.is_watched(segment) {
+            return;
+        }
         // A window is counted once, though a repair that finds too little room may leave the segment thin.
-        let Some(watched) = self.watched(segment).map(std::mem::take) else { return };
+        let watched = std::mem::take(&mut self.watched[(segment / self.watch_each) as usize]);
         let Some(below_n) = watched.below_n.map(|since| self.thin(since)) else { return };
         let at_threshold = watched.at_threshold.map(|since| self.thin(since));
-        let looked_at = at_threshold.unwrap_or(below_n).lasted;
-        let death = self.mean_death_chance(segment, self.now as f64 - looked_at, looked_at);
-        let hazard = -(-death).ln_1p() / looked_at;
         let false_shards = self.false_shards(segment);
-        self.tally.windows.push(Window { below_n, at_threshold, false_shards, hazard, lost });
+        self.tally.windows.push(Window { below_n, at_threshold, false_shards, cut });
     }
 
-    fn thin(&self, Since { at, alive }: Since) -> Thin {
+    fn thin(&self, Since { at, alive, hazard }: Since) -> Thin {
         // At least a millisecond, as all times are whole ones.
-        Thin { alive, lasted: (self.now - at).max(1) as f64 }
+        Thin { alive, hazard, lasted: (self.now - at).max(1) as f64 }
     }
 
-    /// Shards of a segment that count, and that their holders do not have.
+    /// Indices that count though nobody has them: whoever claims them lies.
     fn false_shards(&self, segment: u32) -> u8 {
-        if self.scenario.population.iter().all(|population| population.cheat.is_none()) {
+        if !self.has_cheats {
             return 0;
         }
-        let claims = self.segments[segment as usize].health.claims().iter();
-        let lies = claims.filter(|claim| claim.state.stands() && self.nodes.flags[claim.node as usize] & LIAR != 0);
-        lies.count().min(u8::MAX.into()) as u8
+        let claims = self.segments[segment as usize].health.claims();
+        let of_index = claims.chunk_by(|one, next| one.index == next.index);
+        let is_false = |claims: &&[Claimed<u32>]| {
+            let lies = |claim: &Claimed<u32>| claim.state.stands() && self.nodes.flags[claim.node as usize] & LIAR != 0;
+            claims.iter().any(lies) && !claims.iter().any(|claim| self.is_real(claim.node))
+        };
+        of_index.filter(is_false).count() as u8
     }
 
-    /// The chance that a holder leaves within `ms` from `since`, over the holders that there are now.
-    pub(super) fn mean_death_chance(&self, segment: u32, since: f64, ms: f64) -> f64 {
+    /// How often each of a segment's real holders leaves in a millisecond, over the next `ms`.
+    fn hazard(&self, segment: u32, ms: f64) -> f64 {
         // Where no life remembers its age, all holders of a population are alike.
         if let [population] = self.scenario.population.as_slice()
             && let Distribution::Exponential { .. } = population.lifetime.get_ref()
         {
-            return population.lifetime.get_ref().ends_within(0.0, ms);
+            return rate(population.lifetime.get_ref().ends_within(0.0, ms), ms);
         }
-        let mut sum = 0.0;
-        let mut count = 0.0;
-        for claim in self.segments[segment as usize].health.claims() {
-            let age = (since - self.nodes.disk[claim.node as usize].born).max(0.0);
+        let (mut sum, mut count) = (0.0, 0.0);
+        for claim in self.segments[segment as usize].health.claims().iter().filter(|claim| self.is_real(claim.node)) {
+            let age = (self.now as f64 - self.nodes.disk[claim.node as usize].born).max(0.0);
             sum += self.population(claim.node).lifetime.get_ref().ends_within(age, ms);
             count += 1.0;
         }
-        if count > 0.0 { sum / count } else { 0.0 }
+        if count > 0.0 { rate(sum / count, ms) } else { 0.0 }
     }
 
     /// What is known only at the end.
     pub(super) fn sum_up(&mut self) {
         let end = self.end as f64;
+        for segment in 0..self.segments.len() as u32 {
+            self.window_ends(segment, true);
+        }
         for at in 0..self.segments.len() {
             self.tally.segments += 1;
             if !self.truth[at].lost {

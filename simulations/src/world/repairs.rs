@@ -197,6 +197,11 @@ impl World<'_> {
                     self.queue.push(moment.0, What::RepairTimer { segment });
                 }
                 Action::Look { urgent } => self.wait_for_turn(segment, urgent),
+                Action::Hurry => {
+                    if let Some(duties) = self.nodes.duties.get_mut(self.segments[at].steward as usize) {
+                        duties.turns.hurry(&segment);
+                    }
+                }
                 Action::Repair => self.begin_repair(segment),
                 Action::Stop => {
                     self.segments[at].repair = self.segments[at].repair.wrapping_add(1);
@@ -209,8 +214,11 @@ impl World<'_> {
     fn wait_for_turn(&mut self, segment: u32, urgent: bool) {
         let (_, steward) = self.acting_steward(segment);
         self.segments[segment as usize].steward = steward;
-        // A time that is given is all that a repair takes.
-        if self.scenario.repair.time.is_some() {
+        if !self.is_online(steward) {
+            // All eight are off.
+            self.order(segment, Event::Failed);
+        } else if self.scenario.repair.time.is_some() {
+            // A time that is given is all that a repair takes.
             let decision = self.decide(steward, segment);
             self.order(segment, Event::Looked { decision, busy: None });
         } else if self.nodes.duties[steward as usize].turns.wait(segment, urgent) {
@@ -244,8 +252,8 @@ impl World<'_> {
         }
     }
 
-    /// A node is gone: the next steward of each segment that it was about to repair does that in its place.
-    pub(super) fn stewards_left(&mut self, node: u32) {
+    /// A node is off or gone: the next steward of each segment that it was about to repair does that in its place.
+    pub(super) fn steward_goes(&mut self, node: u32) {
         for segment in std::mem::take(&mut self.nodes.duties[node as usize].turns).all() {
             let segment_state = &mut self.segments[segment as usize];
             segment_state.repair = segment_state.repair.wrapping_add(1);
@@ -352,6 +360,7 @@ impl World<'_> {
     /// A shard of a node that was lost: true if it counts again, false if it was rebuilt meanwhile and is given up.
     pub(super) fn counts_again(&mut self, segment: u32, index: u8, node: u32) -> bool {
         if self.trust(self.acting_steward(segment).1, node) == Trust::Disqualified {
+            self.segments[segment as usize].health.release(ShardIndex(index), node);
             return false;
         }
         let health = &mut self.segments[segment as usize].health;
