@@ -3,11 +3,12 @@
 # make demo    the tour: a local network, a backup, a loss, a restore
 # make bench   the speed of every stage and of the whole (PEERS=1: Tahoe-LAFS beside it)
 # make durability   docs/durability.md anew, from simulated runs
+# make compare      what the simulator predicts of a network of processes, beside what it did; fails if 20% apart
 #
 # Each does all of its own set-up on a fresh Debian with a Rust toolchain, if it runs as root; else it names the packages
 # that are missing. One profile and one target folder serve all checks, so that nothing is built twice.
 
-.PHONY: test build demo bench durability setup setup-build format tidy purity dependencies lint doc unit
+.PHONY: test build demo bench durability compare setup setup-build format tidy purity dependencies lint doc unit
 .NOTPARALLEL:
 
 test: setup format tidy purity dependencies lint doc unit
@@ -24,6 +25,11 @@ bench:
 
 durability: setup-build
 	cargo run --quiet --locked -p commonhold-simulations --example durability docs
+
+compare: setup
+	cargo nextest run --locked -p commonhold --test net --success-output final --no-fail-fast \
+	    -E 'test(/net_repair::/) | test(/every_cheat_is_found/)' 2>&1 | \
+	    cargo run --quiet --locked -p commonhold-simulations --example compare
 
 setup:
 	scripts/setup test

@@ -1,7 +1,7 @@
 //! The law of detection, from which the simulator draws, against a small network in which every audit is played: with
 //! the schedule and the containment that a node's auditor follows.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path};
 
 use commonhold_policy::{
     Domain,
@@ -15,6 +15,7 @@ use commonhold_policy::{
     stewards::{self, STEWARDS},
 };
 use commonhold_protocol::{NodeId, SegmentId, ShardIndex, Timestamp, shard_stream::GROUP_BYTES};
+use commonhold_simulations::{Scenario, run};
 use rand::{Rng, SeedableRng, seq::index};
 use rand_chacha::ChaCha8Rng;
 
@@ -186,6 +187,49 @@ fn a_cheat_is_found_first_as_the_simulator_draws_it() {
     let (apart, allowed) = (distance(played, drawn), CRITICAL * (2.0 / DRAWS as f64).sqrt());
     println!("first of all: {apart:.4} apart, {allowed:.4} allowed");
     assert!(apart < allowed, "{apart} apart, {allowed} allowed");
+}
+
+/// The simulator itself, not only the law that it draws from: a cheat in the same small network.
+#[test]
+fn a_simulated_network_finds_a_cheat_as_one_does_in_which_every_audit_is_played() {
+    const PLAYED: usize = 4_000;
+    const RUNS: usize = 3_000;
+    let text = format!(
+        "name = \"cheat\"\nsource = \"assumed\"\nduration = \"1 d\"\nruns = {RUNS}\n\
+         [network]\nnodes = {NODES}\nsegments = {SEGMENTS}\nsegment-size = \"{} KiB\"\ncoding = \"5/{SHARDS}\"\n\
+         [audit]\nevery = \"600 s\"\n\
+         [[population]]\nname = \"honest\"\nshare = {honest}\nlifetime = {{ law = \"never\" }}\n\
+         [[population]]\nname = \"cheat\"\nshare = {}\nlifetime = {{ law = \"never\" }}\n\
+         cheat = {{ kind = \"drop\", lost = 0.1 }}\n",
+        5 * u64::from(GROUPS) * GROUP_BYTES / 1024,
+        1.0 - honest(),
+        honest = honest(),
+    );
+    let scenario = Scenario::parse(&text, Path::new("cheat.toml"), Path::new(".")).expect("a good scenario");
+    let found = run(&scenario, 11).cheats.expect("there is one").first_days;
+    assert_eq!(found.count as usize, RUNS, "each was found");
+
+    let mut rng = ChaCha8Rng::seed_from_u64(11);
+    let rate = Rate { every_ms: 600_000 };
+    let mut played = Vec::new();
+    while played.len() < PLAYED {
+        let network = Network::new(&mut rng, rate);
+        if !network.held.is_empty() {
+            played.push(network.play(&mut rng, 4, None) as f64 / 86_400_000.0);
+        }
+    }
+    let allowed = CRITICAL * (1.0 / PLAYED as f64 + 1.0 / RUNS as f64).sqrt();
+    for (number, below) in found.twentieths.into_iter().enumerate() {
+        let share = played.iter().filter(|delay| **delay <= below).count() as f64 / PLAYED as f64;
+        let apart = share - number as f64 / 20.0;
+        println!("{number} twentieths below {:.0} s, of those that were played {share:.3}", below * 86_400.0);
+        assert!(apart.abs() < allowed, "{number} twentieths: {share}, {allowed} allowed");
+    }
+}
+
+/// The part of the nodes that is honest: all but one.
+fn honest() -> f64 {
+    1.0 - 1.0 / NODES as f64
 }
 
 /// 1 - (1 - f)^c, with what an auditor draws: groups of many shards, one of each.
