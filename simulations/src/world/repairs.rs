@@ -150,6 +150,8 @@ impl World<'_> {
             return;
         }
         let (rank, steward) = self.acting_steward(segment);
+        // A time that is given is all that a repair takes, head starts too.
+        let rank = if self.scenario.repair.time.is_some() { 0 } else { rank };
         let decision = self.decide(steward, segment);
         if matches!(decision, Decision::Resting { .. }) {
             self.resting.insert(segment);

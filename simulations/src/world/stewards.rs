@@ -52,10 +52,16 @@ impl World<'_> {
         self.members[(first + place) % self.members.len()]
     }
 
-    /// The rank and the node of the first of a segment's stewards that is on; of none, the first.
+    /// The rank and the node of the first of a segment's stewards that is on and has its record; of none, the first.
     pub(super) fn acting_steward(&self, segment: u32) -> (usize, u32) {
-        let stewards = (0..STEWARDS).map(|place| (place, self.steward(segment, place)));
-        stewards.clone().find(|(_, node)| self.is_online(*node)).unwrap_or((0, self.steward(segment, 0)))
+        let mut stewards = (0..STEWARDS).map(|place| (place, self.steward(segment, place)));
+        stewards.find(|(_, node)| self.keeps_records(*node)).unwrap_or((0, self.steward(segment, 0)))
+    }
+
+    /// Who has just joined is a steward, but hears of what is kept by sweeps: taken to be as long as the grace time.
+    fn keeps_records(&self, node: u32) -> bool {
+        let born = self.nodes.disk[node as usize].born;
+        self.is_online(node) && (born <= 0.0 || born + self.scenario.audit.grace.ms() < self.now as f64)
     }
 
     pub(super) fn new_duties(&self) -> Duties {
