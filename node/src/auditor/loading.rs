@@ -58,6 +58,9 @@ impl Auditor {
         let stewards: Stewards = self.parts.neighbours.steward_candidates(grace).into();
         let changed = std::mem::replace(&mut self.stewards, stewards.clone()) != stewards;
         self.look_through(changed).await;
+        // What is remembered of segments that are not ours any more is in the way of what is.
+        let wards = &self.wards;
+        self.waits_since.retain(|segment, _| wards.number(segment).is_some());
         self.write_down().await;
         let at = self.now().after_ms(self.probe_ms());
         self.wake(at, TimerOf::Look);
@@ -219,6 +222,7 @@ impl Auditor {
 
     /// A segment that is not ours to look after any more.
     pub(super) fn forget(&mut self, segment: &SegmentId) {
+        self.waits_since.remove(segment);
         let Some(number) = self.wards.number(segment) else { return };
         let claimants: Vec<NodeNumber> = self.wards.claims(number).map(|claim| claim.node).collect();
         self.wards.remove(number);
