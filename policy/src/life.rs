@@ -22,7 +22,11 @@ pub enum Event {
     /// The node answered, connected or sent anything.
     Seen,
     /// It cannot be reached, or its connection has ended.
-    Silent,
+    Silent {
+        /// The last sign of it. Silence begins before it is noticed: to learn how long a node sleeps, what counts is when
+        /// it was last there, or one whose sleep was noticed late is given up when the next is noticed at once.
+        heard_at: Timestamp,
+    },
     /// It was not the node that was away but we ([`we_are_cut_off`], or our machine slept): its time starts anew.
     WeWereAway,
     /// The moment that was asked for has come.
@@ -108,27 +112,27 @@ impl NodeLife {
             (Event::Seen, Life::Up) => Vec::new(),
             (Event::Seen, Life::Suspect { since }) => self.returned(since, now, false),
             (Event::Seen, Life::Lost { since }) => self.returned(since, now, true),
-            (Event::Silent, Life::Up) => {
-                let timer = self.suspect(now);
+            (Event::Silent { heard_at }, Life::Up) => {
+                let timer = self.suspect(now, heard_at.min(now));
                 vec![Action::Suspect, timer]
             }
             (Event::Timer, Life::Suspect { .. }) if now < self.lost_at => vec![Action::Timer { at: self.lost_at }],
             (Event::Timer, Life::Suspect { since }) => {
                 if now.ms_since(self.lost_at) > (self.grace_ms / LATE_PARTS).max(1_000) {
-                    return vec![self.suspect(now)];
+                    return vec![self.suspect(now, now)];
                 }
                 self.life = Life::Lost { since };
                 vec![Action::Lost]
             }
-            (Event::WeWereAway, Life::Suspect { .. }) => vec![self.suspect(now)],
-            (Event::Silent | Event::WeWereAway, Life::Suspect { .. } | Life::Lost { .. })
+            (Event::WeWereAway, Life::Suspect { .. }) => vec![self.suspect(now, now)],
+            (Event::Silent { .. } | Event::WeWereAway, Life::Suspect { .. } | Life::Lost { .. })
             | (Event::Timer, Life::Up | Life::Lost { .. })
             | (Event::WeWereAway, Life::Up) => Vec::new(),
         }
     }
 
-    fn suspect(&mut self, now: Timestamp) -> Action {
-        self.life = Life::Suspect { since: now };
+    fn suspect(&mut self, now: Timestamp, since: Timestamp) -> Action {
+        self.life = Life::Suspect { since };
         self.lost_at = now.after_ms(self.grace_ms());
         Action::Timer { at: self.lost_at }
     }

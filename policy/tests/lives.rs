@@ -7,11 +7,15 @@ use proptest::prelude::*;
 const HOUR_MS: u64 = 60 * 60 * 1000;
 const GRACE_MS: u64 = 12 * HOUR_MS;
 
+fn silent(now: u64) -> life::Event {
+    life::Event::Silent { heard_at: Timestamp(now) }
+}
+
 /// Plays absences (from, to) of one node, asking timers as a driver would; says when it was given up.
 fn play(life: &mut NodeLife, absences: impl IntoIterator<Item = (u64, u64)>) -> Vec<u64> {
     let mut lost = Vec::new();
     for (from, to) in absences {
-        let mut actions = life.handle(Timestamp(from), life::Event::Silent);
+        let mut actions = life.handle(Timestamp(from), silent(from));
         while let Some(life::Action::Timer { at }) =
             actions.iter().find(|action| matches!(action, life::Action::Timer { at } if at.0 < to))
         {
@@ -29,9 +33,9 @@ fn play(life: &mut NodeLife, absences: impl IntoIterator<Item = (u64, u64)>) -> 
 #[test]
 fn a_node_is_suspect_at_once_and_lost_after_the_grace_time() {
     let mut life = NodeLife::new(GRACE_MS);
-    let silent = life.handle(Timestamp(5), life::Event::Silent);
-    assert_eq!(silent, [life::Action::Suspect, life::Action::Timer { at: Timestamp(5 + GRACE_MS) }]);
-    assert_eq!(life.handle(Timestamp(6), life::Event::Silent), []);
+    let suspected = life.handle(Timestamp(5), silent(5));
+    assert_eq!(suspected, [life::Action::Suspect, life::Action::Timer { at: Timestamp(5 + GRACE_MS) }]);
+    assert_eq!(life.handle(Timestamp(6), silent(6)), []);
     assert_eq!(life.handle(Timestamp(5 + GRACE_MS), life::Event::Timer), [life::Action::Lost]);
     let back = life.handle(Timestamp(3 * GRACE_MS), life::Event::Seen);
     assert_eq!(back, [life::Action::Returned { was_lost: true }]);
@@ -45,6 +49,33 @@ fn an_honest_node_that_sleeps_at_night_is_given_up_once_at_most() {
     assert_eq!(play(&mut NodeLife::new(5 * HOUR_MS), nights(8)).len(), 1, "more: learned from the first night");
     assert_eq!(play(&mut NodeLife::new(3 * HOUR_MS), nights(8)).len(), 1);
     assert!(play(&mut NodeLife::new(HOUR_MS), nights(8)).len() > 50, "the stretch is bounded");
+}
+
+/// To notice a silence takes as long as to ask, and that varies.
+#[test]
+fn a_night_noticed_late_teaches_as_much_as_one_noticed_at_once() {
+    const NIGHT_MS: u64 = 8 * HOUR_MS;
+    let mut life = NodeLife::new(4 * HOUR_MS);
+    let mut lost = 0;
+    for (noticed_ms, night) in [3 * HOUR_MS, 0, 2 * HOUR_MS, 0].into_iter().zip(1..) {
+        let falls_asleep = Timestamp(night * 24 * HOUR_MS);
+        let noticed = falls_asleep.after_ms(noticed_ms);
+        let actions = life.handle(noticed, life::Event::Silent { heard_at: falls_asleep });
+        let [life::Action::Suspect, life::Action::Timer { at }] = actions[..] else { panic!("{actions:?}") };
+        assert!(at >= noticed.after_ms(4 * HOUR_MS), "the grace time begins when silence is noticed");
+        let wakes = falls_asleep.after_ms(NIGHT_MS);
+        if at < wakes {
+            assert_eq!(life.handle(at, life::Event::Timer), [life::Action::Lost]);
+            lost += 1;
+        }
+        life.handle(wakes, life::Event::Seen);
+        assert!(life.absence_ms() >= NIGHT_MS / 8 * 7, "{} ms after night {night}", life.absence_ms());
+    }
+    assert_eq!(lost, 1, "in the first night only");
+    // A clock that was set back: no sign of life lies ahead.
+    let mut life = NodeLife::new(GRACE_MS);
+    life.handle(Timestamp(5), silent(7));
+    assert_eq!(life.life(), Life::Suspect { since: Timestamp(5) });
 }
 
 #[test]
@@ -94,7 +125,7 @@ proptest! {
 #[test]
 fn whoever_was_away_itself_gives_nobody_up() {
     let mut life = NodeLife::new(GRACE_MS);
-    life.handle(Timestamp(0), life::Event::Silent);
+    life.handle(Timestamp(0), silent(0));
     let late = Timestamp(48 * HOUR_MS);
     assert_eq!(life.handle(late, life::Event::Timer), [life::Action::Timer { at: late.after_ms(GRACE_MS) }]);
     let back = life.handle(late.after_ms(HOUR_MS), life::Event::WeWereAway);

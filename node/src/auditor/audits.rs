@@ -133,7 +133,7 @@ impl Auditor {
                 }
                 containment::Action::Unreachable => {
                     self.parts.figures.outcome(Outcome::Unreachable);
-                    self.live(node, life::Event::Silent);
+                    self.silent(node);
                 }
                 containment::Action::Review => self.moment(node, Wanted::All),
                 containment::Action::Timer { at } => {

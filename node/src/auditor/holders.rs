@@ -19,6 +19,8 @@ pub(super) struct HolderState {
     pub(super) life: NodeLife,
     /// It was heard of since the start by itself, not just as the signer of a claim: a signature needs no node.
     pub(super) seen: bool,
+    /// The last sign of it.
+    pub(super) heard_at: Timestamp,
     pub(super) life_due: Option<Timestamp>,
     pub(super) containment: Containment,
     pub(super) challenge_due: Option<Timestamp>,
@@ -66,6 +68,7 @@ impl HolderState {
             claims: 0,
             life: NodeLife::new(grace_ms),
             seen: false,
+            heard_at: now,
             life_due: None,
             containment: Containment::new(rate),
             challenge_due: None,

@@ -125,9 +125,18 @@ impl Auditor {
         self.probe_at(node, self.now().after_ms(again_ms));
         match said {
             Some(_) => self.seen(node),
-            None => self.live(node, life::Event::Silent),
+            None => self.silent(node),
         }
         self.offered(node, said.map_or(0, |said| said.free_bytes));
+    }
+
+    /// No sign of life where one was asked for.
+    pub(super) fn silent(&mut self, node: NodeNumber) {
+        let noticed_ms = (self.probe_ms() + PROBE_PATIENCE.as_millis() as u64) * 2;
+        let Some(holder) = self.holders.get(node) else { return };
+        // Whoever was not asked for longer than that was not asked since we were away ourselves.
+        let heard_at = holder.heard_at.max(Timestamp(self.now().0.saturating_sub(noticed_ms)));
+        self.live(node, life::Event::Silent { heard_at });
     }
 
     /// A sign of life.
@@ -153,8 +162,11 @@ impl Auditor {
         let now = self.now();
         let Some(node) = self.holders.key(number) else { return };
         let Some(holder) = self.holders.get_mut(number) else { return };
-        if event == life::Event::Seen && !std::mem::replace(&mut holder.seen, true) {
-            self.audit_soon(number);
+        if event == life::Event::Seen {
+            holder.heard_at = now;
+            if !std::mem::replace(&mut holder.seen, true) {
+                self.audit_soon(number);
+            }
         }
         let Some(holder) = self.holders.get_mut(number) else { return };
         for action in holder.life.handle(now, event) {

@@ -205,7 +205,7 @@ fn keep(by: &mut impl Measure) {
         || (),
         |()| {
             now += 86_400_000;
-            let silent = life.handle(Timestamp(now), life::Event::Silent);
+            let silent = life.handle(Timestamp(now), life::Event::Silent { heard_at: Timestamp(now) });
             (silent, life.handle(Timestamp(now + 28_800_000), life::Event::Seen))
         },
     );

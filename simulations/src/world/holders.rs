@@ -43,7 +43,7 @@ impl World<'_> {
             }
         }
         match self.nodes.life[at].life() {
-            Life::Up => self.live(node, Event::Silent, u64::MAX),
+            Life::Up => self.live(node, Event::Silent { heard_at: self.moment() }, u64::MAX),
             // Its timer may not have been set, since it was to return before.
             Life::Suspect { .. } => self.live(node, Event::Timer, u64::MAX),
             Life::Lost { .. } => self.shards_lost(node),
@@ -69,7 +69,7 @@ impl World<'_> {
         self.nodes.flags[node as usize] &= !ON;
         if was_on {
             self.steward_goes(node);
-            self.live(node, Event::Silent, returns);
+            self.live(node, Event::Silent { heard_at: self.moment() }, returns);
         }
     }
 
@@ -98,7 +98,7 @@ impl World<'_> {
         self.steward_goes(node);
         self.queue.push(until, What::OutageEnds { node });
         // If it was off already, its timer may not have been set, since it was to return before.
-        self.live(node, if was_on { Event::Silent } else { Event::Timer }, until);
+        self.live(node, if was_on { Event::Silent { heard_at: self.moment() } } else { Event::Timer }, until);
     }
 
     pub(super) fn outage_ends(&mut self, node: u32) {
