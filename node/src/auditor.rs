@@ -182,6 +182,8 @@ enum TimerOf {
     Repair(WardNumber),
     /// The time is over in which a record has to prove itself.
     Trial(WardNumber),
+    /// Shards that nobody claims are waited for no more.
+    Awaited(WardNumber),
     Epoch,
     /// The moment to see who came and who went.
     Look,
@@ -225,6 +227,8 @@ pub struct Auditor {
     grace_ms: u64,
     /// Within this a new record has to prove itself.
     prove_ms: u64,
+    /// In this time holders tell of all that they hold.
+    announce_ms: u64,
     times: Times,
     wards: Wards,
     holders: Table<NodeId, HolderState>,
@@ -242,6 +246,8 @@ pub struct Auditor {
     waits_since: BTreeMap<SegmentId, Timestamp>,
     /// Since when the records of wards are on trial.
     trials: BTreeMap<WardNumber, Timestamp>,
+    /// Until when shards that nobody claims are waited for, of records that come back claim by claim.
+    awaited: BTreeMap<WardNumber, Timestamp>,
     /// Those that have proven themselves, to be written down.
     proven: Vec<SegmentId>,
     /// What is to be done before the next event is heard.
@@ -267,6 +273,7 @@ impl Auditor {
             schedule: Schedule::new(parts.seed, rate),
             grace_ms,
             prove_ms: config.audit.prove.as_ms().max(1),
+            announce_ms: config.pledge.announce.as_ms(),
             times: Times::new(config.repair.top_up.as_ms(), grace_ms),
             wards: Wards::new(),
             holders: Table::new(),
@@ -278,6 +285,7 @@ impl Auditor {
             repaired_at: BTreeMap::new(),
             waits_since: BTreeMap::new(),
             trials: BTreeMap::new(),
+            awaited: BTreeMap::new(),
             proven: Vec::new(),
             pending: VecDeque::new(),
             timers: BinaryHeap::new(),
@@ -352,6 +360,12 @@ impl Auditor {
                     self.contain(node, containment::Event::Timer);
                 }
                 TimerOf::Trial(ward) => self.try_record(ward),
+                TimerOf::Awaited(ward) => {
+                    if self.awaited.get(&ward) == Some(&at) {
+                        self.awaited.remove(&ward);
+                        self.assess(&[ward]);
+                    }
+                }
                 TimerOf::Repair(ward) => {
                     if self.orders.get(&ward).is_some_and(|order| order.due == due) {
                         self.order(ward, order::Event::Timer);

@@ -246,12 +246,9 @@ async fn run_in<S: Service>(
         figures: scrub_figures,
     };
     running.tasks.spawn(scrub.run(running.stop.clone()));
-    let announcer = Announcer {
-        colleagues: Colleagues::new(honest.clone()),
-        store: store.clone(),
-        every: config.pledge.announce.0,
-        figures: custody_figures.clone(),
-    };
+    let (every, prove) = (config.pledge.announce.0, config.audit.prove.0);
+    let announcer =
+        Announcer::new(Colleagues::new(honest.clone()), store.clone(), every, prove, custody_figures.clone());
     running.tasks.spawn(announcer.run(running.stop.clone()));
     let draining = Drain {
         colleagues: Colleagues::new(honest),

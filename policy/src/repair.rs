@@ -9,7 +9,7 @@ pub mod order;
 pub mod plan;
 pub mod turns;
 
-use commonhold_protocol::Coding;
+use commonhold_protocol::{Coding, Timestamp};
 
 use crate::segment_health::Counters;
 
@@ -77,4 +77,20 @@ pub fn goal(coding: Coding, counters: Counters, room: Room) -> usize {
     let apart = standing + room.domains;
     let safe = (usize::from(coding.threshold()) + 1).min(standing + room.nodes);
     apart.max(safe).min(coding.n().into())
+}
+
+/// Until when shards that nobody claims are waited for, where a record is first read at `now` with `claimed` shards
+/// claimed; none if it is one that a client or a steward brought, with about all that there are.
+///
+/// A record that all its stewards lost comes back claim by claim, from holders that announce all they have once in
+/// `announce_ms`, and sleep for less than `grace_ms`. Most of what is not claimed yet is there, and to rebuild it would be
+/// to store the segment anew.
+pub fn claims_awaited_until(
+    now: Timestamp,
+    coding: Coding,
+    claimed: usize,
+    announce_ms: u64,
+    grace_ms: u64,
+) -> Option<Timestamp> {
+    (claimed < usize::from(coding.placed_enough())).then(|| now.after_ms(announce_ms).after_ms(grace_ms))
 }

@@ -28,7 +28,7 @@ pub struct Counters {
     pub suspect: u8,
     /// Every claim failed, or its holder is lost, or it was brought later and is not yet audited.
     pub lost: u8,
-    /// Nobody claims it.
+    /// Nobody claims it, and nobody is waited for ([`SegmentHealth::awaiting_claims`]).
     pub unclaimed: u8,
 }
 
@@ -125,18 +125,19 @@ pub struct SegmentHealth<N = NodeId> {
     /// By index, then in the order in which they came.
     claims: Vec<Claimed<N>>,
     counters: Counters,
+    awaits_claims: bool,
 }
 
 impl<N: Copy + Eq> SegmentHealth<N> {
     /// A segment of which nothing is claimed.
     pub fn new(coding: Coding) -> Self {
         let counters = Counters { unclaimed: coding.n(), ..Counters::default() };
-        Self { n: coding.n(), claims: Vec::new(), counters }
+        Self { n: coding.n(), claims: Vec::new(), counters, awaits_claims: false }
     }
 
     /// A segment with these claims, which [`Self::claims`] of another gave: by index, each of a segment's shards.
     pub fn restore(coding: Coding, claims: Vec<Claimed<N>>) -> Self {
-        let mut health = Self { n: coding.n(), claims, counters: Counters::default() };
+        let mut health = Self { n: coding.n(), claims, counters: Counters::default(), awaits_claims: false };
         for index in coding.indices() {
             let state = health.state(index);
             *health.counter(state) += 1;
@@ -144,9 +145,19 @@ impl<N: Copy + Eq> SegmentHealth<N> {
         health
     }
 
+    /// The same while claims are awaited ([`crate::repair::claims_awaited_until`]): what nobody claims is not known to be
+    /// missing, so it is suspect and not rebuilt.
+    pub fn awaiting_claims(self) -> Self {
+        Self { awaits_claims: true, ..self }
+    }
+
     /// How many shards are in which state.
     pub fn counters(&self) -> Counters {
-        self.counters
+        let counters = self.counters;
+        if !self.awaits_claims {
+            return counters;
+        }
+        Counters { suspect: counters.suspect + counters.unclaimed, unclaimed: 0, ..counters }
     }
 
     /// All claims, by index.
@@ -158,7 +169,12 @@ impl<N: Copy + Eq> SegmentHealth<N> {
     pub fn map_nodes<M: Copy + Eq>(&self, name: impl Fn(N) -> M) -> SegmentHealth<M> {
         let claims =
             self.claims.iter().map(|claim| Claimed { index: claim.index, state: claim.state, node: name(claim.node) });
-        SegmentHealth { n: self.n, claims: claims.collect(), counters: self.counters }
+        SegmentHealth {
+            n: self.n,
+            claims: claims.collect(),
+            counters: self.counters,
+            awaits_claims: self.awaits_claims,
+        }
     }
 
     /// The state of a shard.
@@ -176,12 +192,13 @@ impl<N: Copy + Eq> SegmentHealth<N> {
         })
     }
 
-    /// Shards that a repair rebuilds: lost, or claimed by nobody.
+    /// Shards that a repair rebuilds: lost, or claimed by nobody where nobody is waited for.
     pub fn missing(&self) -> impl Iterator<Item = ShardIndex> + '_ {
         // One walk along the claims, which are by index.
         let mut claims = self.claims.iter().peekable();
         (0..self.n).map(ShardIndex).filter(move |index| {
-            let mut stands = false;
+            let is_unclaimed = claims.peek().is_none_or(|claim| claim.index != *index);
+            let mut stands = self.awaits_claims && is_unclaimed;
             while let Some(claim) = claims.next_if(|claim| claim.index == *index) {
                 stands |= claim.state.shard() < ShardState::Lost;
             }

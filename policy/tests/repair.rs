@@ -237,6 +237,40 @@ fn when_a_segment_is_repaired() {
     assert_eq!(repair::decide(coding, counters(18, 0, 2, 0), shared), Decision::Resting { have: 18 });
 }
 
+#[test]
+fn what_nobody_has_claimed_yet_is_awaited_where_a_record_comes_back_claim_by_claim() {
+    const DAY_MS: u64 = 24 * 60 * 60 * 1000;
+    let (coding, now) = (coding(20, 40), Timestamp(7));
+    let until = |claimed| repair::claims_awaited_until(now, coding, claimed, 7 * DAY_MS, DAY_MS / 2);
+    assert_eq!(until(20), Some(now.after_ms(7 * DAY_MS + DAY_MS / 2)));
+    assert_eq!([until(usize::from(coding.placed_enough())), until(40)], [None, None], "a client's or a steward's");
+
+    let mut some = SegmentHealth::new(coding);
+    for number in 0..20 {
+        claim(&mut some, number, node(number), Source::Own);
+        some.audited(index(number), node(number), Outcome::Held);
+    }
+    let room = Room { nodes: 40, domains: 40 };
+    let decide = |health: &SegmentHealth| repair::decide(coding, health.counters(), room);
+    assert_eq!((some.counters(), decide(&some)), (counters(20, 0, 0, 20), Decision::Now));
+    let mut awaiting = some.awaiting_claims();
+    assert_eq!((awaiting.counters(), decide(&awaiting)), (counters(20, 20, 0, 0), Decision::Whole));
+    assert_eq!(awaiting.missing().count(), 0);
+    // What is known to be lost is lost, and only that is rebuilt.
+    for number in 14..20 {
+        awaiting.lost(node(number));
+    }
+    assert_eq!(awaiting.counters(), counters(14, 20, 6, 0));
+    assert_eq!(awaiting.missing().collect::<Vec<_>>(), (14..20).map(ShardIndex).collect::<Vec<_>>());
+    // Whoever claims one has to prove it, as ever.
+    claim(&mut awaiting, 30, node(30), Source::Stranger);
+    assert_eq!(awaiting.counters(), counters(14, 19, 7, 0));
+    awaiting.audited(index(30), node(30), Outcome::Held);
+    assert_eq!(awaiting.counters(), counters(15, 19, 6, 0));
+    let renamed = awaiting.map_nodes(|node| node);
+    assert_eq!((renamed.counters(), renamed.missing().count()), (counters(15, 19, 6, 0), 6));
+}
+
 fn helper(number: u8, domain: u8, trust: Trust) -> Helper {
     let candidate = Candidate {
         node: node(number),

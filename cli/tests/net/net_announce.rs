@@ -1,9 +1,9 @@
 //! Promise: a record that all its stewards lost comes back from any of its holders, whether the stewards died for good
-//! or lost their disks; and what is left of the segment is rebuilt.
+//! or lost their disks; what is left of the segment is rebuilt, and what was there all the time is not.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs,
+    fs, thread,
     time::{Duration, Instant},
 };
 
@@ -103,6 +103,9 @@ fn a_record_whose_eight_stewards_die_at_once_comes_back_from_its_holders() {
 #[test]
 fn records_come_back_from_the_shards_when_every_steward_has_lost_them() {
     const NODES: usize = 8;
+    // Nobody is given up here, however long a loaded machine takes to start them all.
+    const TIMES: &str = "[audit]\nevery = \"10 s\"\ngrace = \"60 s\"\n\n[repair]\ntop-up = \"1 s\"\n\n\
+                         [pledge]\nannounce = \"2 s\"\n";
     let setup = Setup { nodes: NODES, coding: Some("3/6"), overlay: Some(TIMES), ..Setup::default() };
     let mut network = Network::start(&setup);
     let mut tree = Tree::new(network.scratch().join("source"), 1);
@@ -139,4 +142,51 @@ fn records_come_back_from_the_shards_when_every_steward_has_lost_them() {
     for outcome in ["wrong", "refused"] {
         assert_eq!(network.figures(&format!("/audits/{outcome}")), 0, "honest holders were found {outcome}");
     }
+    assert_eq!(network.figures("/audits/shards_rebuilt"), 0, "all of them were there");
+}
+
+/// With the default times a holder announces a shard once a week, and a new record has an hour to prove itself.
+#[test]
+fn holders_whose_turns_lie_further_apart_than_a_trial_lasts_bring_a_record_back() {
+    const NODES: usize = 10;
+    const TIMES: &str = "[audit]\nevery = \"10 s\"\ngrace = \"60 s\"\nprove = \"3 s\"\n\n[repair]\ntop-up = \"1 s\"\n\n\
+                         [pledge]\nannounce = \"96 s\"\n";
+    /// More than two trials: one that has ended may have begun another at a steward that was told of the record.
+    const APART: Duration = Duration::from_secs(7);
+    let setup = Setup { nodes: NODES, coding: Some("3/5"), overlay: Some(TIMES), ..Setup::default() };
+    let mut network = Network::start(&setup);
+    let mut tree = Tree::new(network.scratch().join("source"), 1);
+    tree.file("small", &noise(2, 1 << 20));
+    let (home, _) = network.new_home("home");
+    home.put(tree.path(), "/x");
+    let before: BTreeMap<SegmentId, BTreeSet<NodeId>> =
+        segments(&home).iter().map(|segment| (id_of(segment), holders(segment))).collect();
+    let ids: Vec<NodeId> = (0..NODES).map(|node| hex_id(&network.node_id(node))).collect();
+    for node in 0..NODES {
+        network.stop(node);
+        fs::remove_dir_all(network.node_dir(node).join("records")).unwrap();
+    }
+    // Those that could take a shard are there first, and then one holder after the other.
+    let (segment, its_holders) = before.first_key_value().expect("a segment");
+    let (holding, free): (Vec<usize>, Vec<usize>) = (0..NODES).partition(|node| its_holders.contains(&ids[*node]));
+    assert!(!free.is_empty(), "nobody could take what looks missing, so this shows little");
+    let began = Instant::now();
+    for (node, others) in free.iter().chain(&holding).copied().zip(0..) {
+        network.start_again(node, others);
+        if holding.contains(&node) {
+            thread::sleep(APART);
+        }
+    }
+    let spy = Spy::on(&network);
+    let back = poll_until(BACK_MAX, || {
+        let knows_all = |node: &&NodeId| {
+            let record = spy.record(**node, *segment);
+            record.is_some_and(|record| claimants(&record, &spy).is_superset(its_holders))
+        };
+        (ids.iter().filter(knows_all).count() >= STEWARDS).then_some(())
+    });
+    let records = network.figures("/records/segments");
+    assert!(back.is_some(), "{records} records are kept again, after {:?}", began.elapsed());
+    eprintln!("the record was back after {:?}, with {records} in all", began.elapsed());
+    assert_eq!(network.figures("/audits/shards_rebuilt"), 0, "all of them were there");
 }

@@ -70,7 +70,9 @@ impl Auditor {
         let health = self.health(ward)?;
         let coding = self.wards.get(ward)?.coding;
         let healthy = health.claims().iter().filter(|claim| claim.index == index && claim.state == ClaimState::Healthy);
-        surplus::may_shrink(coding, health.counters()).then(|| healthy.map(|claim| claim.node).collect())
+        // What is only waited for does not make a segment thick enough.
+        let may_shrink = !self.awaited.contains_key(&ward) && surplus::may_shrink(coding, health.counters());
+        may_shrink.then(|| healthy.map(|claim| claim.node).collect())
     }
 
     fn names(&self, nodes: Vec<NodeNumber>) -> Vec<NodeId> {

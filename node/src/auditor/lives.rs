@@ -244,7 +244,8 @@ impl Auditor {
             let holder = self.holders.get(claim.node);
             Claimed { state: holder.map_or(ClaimState::Away, |holder| holder.counts_as(claim.state)), ..claim }
         });
-        Some(SegmentHealth::restore(ward.coding, claims.collect()))
+        let health = SegmentHealth::restore(ward.coding, claims.collect());
+        Some(if self.awaited.contains_key(&number) { health.awaiting_claims() } else { health })
     }
 
     /// Changes what is known of a segment's shards.

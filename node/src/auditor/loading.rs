@@ -6,6 +6,7 @@ use commonhold_policy::{
     Domain, Standing,
     audit::containment,
     placement::{self, Candidate},
+    repair,
     segment_health::{ShardState, Source},
     stewards,
 };
@@ -173,7 +174,27 @@ impl Auditor {
             Source::Steward
         };
         self.take_claims(number, claims, source);
+        if is_new && !self.trials.contains_key(&number) {
+            self.await_claims(number);
+        } else if self.claimed(number) == usize::from(self.wards.get(number)?.coding.n()) {
+            self.awaited.remove(&number);
+        }
         Some(number)
+    }
+
+    /// How many shards of a segment are claimed.
+    fn claimed(&self, number: WardNumber) -> usize {
+        self.wards.claims(number).map(|claim| claim.index).collect::<BTreeSet<ShardIndex>>().len()
+    }
+
+    /// Waits for the shards of a record that is new here which nobody claims, if others of its holders are to be heard of.
+    pub(super) fn await_claims(&mut self, number: WardNumber) {
+        let Some(coding) = self.wards.get(number).map(|ward| ward.coding) else { return };
+        let (now, claimed) = (self.now(), self.claimed(number));
+        if let Some(until) = repair::claims_awaited_until(now, coding, claimed, self.announce_ms, self.grace_ms) {
+            self.awaited.insert(number, until);
+            self.wake(until, TimerOf::Awaited(number));
+        }
     }
 
     /// Counts claims that are new, and has them audited: at once where a repair waits to hear whether they are true. One by a
@@ -231,6 +252,7 @@ impl Auditor {
         self.repairs.forget(number);
         self.repaired_at.remove(segment);
         self.trials.remove(&number);
+        self.awaited.remove(&number);
         self.repairs.stop(segment);
         for node in claimants {
             if let Some(holder) = self.holders.get_mut(node) {

@@ -2,6 +2,10 @@
 //! who did not know are sent the manifest, which lies with each shard, and a claim: so a record that all its stewards
 //! lost comes back from any holder, and so does one on a node that lost its disk.
 //!
+//! Who keeps a record that is new to it keeps it only if k of its shards prove themselves within `[audit] prove`, far
+//! less than the time in which all is announced. So a shard whose stewards lack its record is announced again and again in
+//! that time: once enough of the others' holders have had their turn too, all of their claims come together.
+//!
 //! A claim that is known is not made anew: the newest claim is the one that stays when a shard is held twice.
 
 use std::{
@@ -21,6 +25,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{CustodyFigures, colleagues::Colleagues, surplus};
+use crate::steward::Steward;
 
 /// Rounds in which all is announced once, at least.
 const ROUNDS_MIN: u32 = 24;
@@ -29,6 +34,10 @@ const ROUND_MAX: Duration = Duration::from_secs(3600);
 const ROUND_MIN: Duration = Duration::from_millis(250);
 /// The most shards of one round.
 const ROUND_SHARDS_MAX: usize = 8192;
+/// How often a shard is announced, in the time that a new record has, while stewards lack it.
+const REPEATS: u32 = 4;
+/// The most shards that are; others wait for their turn.
+const REPEATED_MAX: usize = 8192;
 
 /// What stewards answered about one shard.
 #[derive(Debug, Default)]
@@ -44,32 +53,58 @@ pub(super) struct Heard {
 
 /// The task.
 pub(crate) struct Announcer {
-    pub(crate) colleagues: Colleagues,
-    pub(crate) store: Arc<ShardStore>,
+    colleagues: Colleagues,
+    store: Arc<ShardStore>,
     /// All is announced once in this time.
-    pub(crate) every: Duration,
-    pub(crate) figures: Arc<CustodyFigures>,
+    every: Duration,
+    /// The time in which a new record has to prove itself to its stewards.
+    prove: Duration,
+    figures: Arc<CustodyFigures>,
+    /// Shards whose records stewards lacked, and until when they are announced again and again: by then all other holders
+    /// have had their turn.
+    lacked: BTreeMap<ClaimLeaf, (Held, Instant)>,
 }
 
 impl Announcer {
+    /// Announces what lies in `store`: all of it once in `every`, and while stewards lack it several times in `prove`, the
+    /// time in which a record that is new to them has to prove itself.
+    pub(crate) fn new(
+        colleagues: Colleagues,
+        store: Arc<ShardStore>,
+        every: Duration,
+        prove: Duration,
+        figures: Arc<CustodyFigures>,
+    ) -> Self {
+        Self { colleagues, store, every, prove, figures, lacked: BTreeMap::new() }
+    }
+
     /// Works until `stop`.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         let round = (self.every / ROUNDS_MIN).clamp(ROUND_MIN, ROUND_MAX);
+        let repeat = (self.prove / REPEATS).clamp(ROUND_MIN, ROUND_MAX);
+        let share = round.as_secs_f64() / self.every.as_secs_f64().max(f64::MIN_POSITIVE);
         let mut after: Option<ClaimLeaf> = None;
         let mut began = Instant::now();
-        while stop.run_until_cancelled(tokio::time::sleep(round)).await.is_some() {
-            if after.is_none() {
-                began = Instant::now();
+        let (mut next_round, mut next_repeat) = (began + round, began + repeat);
+        while stop.run_until_cancelled(tokio::time::sleep_until(next_round.min(next_repeat))).await.is_some() {
+            let now = Instant::now();
+            if now >= next_round {
+                if after.is_none() {
+                    began = now;
+                }
+                let Some(last) = stop.run_until_cancelled(self.round(after, share)).await else { return };
+                after = last;
+                next_round = Instant::now() + round;
+                if after.is_none() {
+                    // Few shards are through in no time; they are announced no more often for that.
+                    next_round = next_round.max(began + self.every);
+                }
             }
-            let share = round.as_secs_f64() / self.every.as_secs_f64().max(f64::MIN_POSITIVE);
-            let Some(last) = stop.run_until_cancelled(self.round(after, share)).await else { return };
-            after = last;
-            if after.is_none() {
-                // Few shards are through in no time; they are announced no more often for that.
-                let rest = self.every.saturating_sub(began.elapsed());
-                if stop.run_until_cancelled(tokio::time::sleep(rest)).await.is_none() {
+            if now >= next_repeat {
+                if stop.run_until_cancelled(self.repeat()).await.is_none() {
                     return;
                 }
+                next_repeat = Instant::now() + repeat;
             }
         }
     }
@@ -81,10 +116,7 @@ impl Announcer {
             let count_max = ((store.used().shards as f64 * share).ceil() as usize).clamp(1, ROUND_SHARDS_MAX);
             let mut held: Vec<Held> = store.held_after(after.as_ref()).take(count_max).collect::<Result<_, _>>()?;
             let last = held.last().map(|held| held.leaf).filter(|_| held.len() == count_max);
-            held.retain(|held| {
-                let dropped = steward.is_dropped(&held.leaf.segment).unwrap_or(true);
-                !dropped && !steward.has_ended(&held.vault)
-            });
+            held.retain(|held| is_wanted(&steward, held));
             Ok::<_, commonhold_storage_engine::store::StoreError>((held, last))
         });
         let (held, last) = match listed.await {
@@ -96,7 +128,30 @@ impl Announcer {
             // A panic in there is logged by the runtime.
             Err(_) => return None,
         };
-        let by_leaf: BTreeMap<ClaimLeaf, Held> = held.into_iter().map(|held| (held.leaf, held)).collect();
+        self.announce(held.into_iter().map(|held| (held.leaf, held)).collect()).await;
+        last
+    }
+
+    /// Announces what stewards lacked once more.
+    async fn repeat(&mut self) {
+        let now = Instant::now();
+        self.lacked.retain(|_, (_, until)| now < *until);
+        let lacked: Vec<Held> = self.lacked.values().map(|(held, _)| *held).collect();
+        let (store, steward) = (self.store.clone(), self.colleagues.own().steward.clone());
+        let still_held = tokio::task::spawn_blocking(move || {
+            let held = lacked.into_iter().filter(|held| store.holds(&held.leaf).unwrap_or(false));
+            let held = held.filter(|held| is_wanted(&steward, held));
+            held.map(|held| (held.leaf, held)).collect::<BTreeMap<ClaimLeaf, Held>>()
+        });
+        let Ok(held) = still_held.await else { return };
+        self.lacked.retain(|leaf, _| held.contains_key(leaf));
+        if !held.is_empty() {
+            self.announce(held).await;
+        }
+    }
+
+    /// Tells their stewards of these, and does what follows from the answers.
+    async fn announce(&mut self, by_leaf: BTreeMap<ClaimLeaf, Held>) {
         let by_steward = self.colleagues.by_steward(by_leaf.keys().copied()).await;
         let asked = by_steward.into_iter().map(async |(node, leaves)| {
             let standings = self.ask(node, &leaves).await;
@@ -126,9 +181,16 @@ impl Announcer {
         for leaves in lacking.values_mut() {
             leaves.retain(|leaf| heard.get(leaf).is_some_and(|heard| renews(heard.known, heard.answered)));
         }
+        let until = Instant::now() + self.every;
+        for leaf in lacking.values().flatten() {
+            if let Some(held) = by_leaf.get(leaf)
+                && self.lacked.len() < REPEATED_MAX
+            {
+                self.lacked.insert(*leaf, (*held, until));
+            }
+        }
         self.renew(lacking, &by_leaf).await;
         surplus::give_up(&self.colleagues, &self.store, &self.figures, heard, &by_leaf).await;
-        last
     }
 
     /// What a steward knows of these; less than was asked if it does not answer.
@@ -188,4 +250,9 @@ impl Announcer {
         });
         join_all(told).await;
     }
+}
+
+/// Neither was the segment dropped nor has the vault's lease ended, as far as is known here.
+fn is_wanted(steward: &Steward, held: &Held) -> bool {
+    !steward.is_dropped(&held.leaf.segment).unwrap_or(true) && !steward.has_ended(&held.vault)
 }
