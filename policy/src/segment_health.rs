@@ -79,6 +79,10 @@ impl ClaimState {
         }
     }
 
+    fn of_the_lost(self) -> Self {
+        if self == Self::Failed { self } else { Self::Away }
+    }
+
     /// True if it makes its shard stand.
     pub fn stands(self) -> bool {
         self.shard() < ShardState::Lost
@@ -256,7 +260,18 @@ impl<N: Copy + Eq> SegmentHealth<N> {
 
     /// A holder is lost, or disqualified; true if the counters changed.
     pub fn lost(&mut self, node: N) -> bool {
-        self.each_of(node, |state| if state == ClaimState::Failed { state } else { ClaimState::Away })
+        self.each_of(node, ClaimState::of_the_lost)
+    }
+
+    /// As [`Self::lost`] for one of its shards: whoever knows which it holds need not look through all claims.
+    pub fn lost_shard(&mut self, index: ShardIndex, node: N) -> bool {
+        let range = self.range(index);
+        let claims = &mut self.claims[range];
+        let Some(at) = claims.iter().position(|claim| claim.node == node) else { return false };
+        let before = best(claims);
+        claims[at].state = claims[at].state.of_the_lost();
+        let after = best(claims);
+        self.count(before, after)
     }
 
     /// A holder is up again; true if the counters changed. What was lost has to be audited anew.

@@ -174,7 +174,13 @@ proptest! {
                     prop_assert_eq!(changed, health.counters() != before.counters());
                 }
                 Op::Silent(holder) => { health.silent(node(holder)); }
-                Op::Lost(holder) => { health.lost(node(holder)); }
+                Op::Lost(holder) => {
+                    // One shard after the other, as whoever knows which it holds does.
+                    let mut each = before.clone();
+                    (0..n).for_each(|number| { each.lost_shard(index(number), node(holder)); });
+                    health.lost(node(holder));
+                    prop_assert_eq!((each.claims(), each.counters()), (health.claims(), health.counters()));
+                }
                 Op::Returned(holder) => { health.returned(node(holder)); }
                 Op::Release(number, holder) => { health.release(index(number), node(holder)); }
             }

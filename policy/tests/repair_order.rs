@@ -162,7 +162,9 @@ fn what_waited_before_a_restart_waits_no_longer_for_it() {
     let top_up = Event::Assessed { decision: Decision::TopUp, rank: 0 };
     let mut order = RepairOrder::resumed(TIMES, since);
     assert_eq!((order.waits_since(), order.is_idle()), (Some(since), false));
+    assert_eq!(order.due(), None);
     assert_eq!(timer(&order.handle(now, top_up)), since.after_ms(TIMES.top_up_ms));
+    assert_eq!(order.due(), Some(since.after_ms(TIMES.top_up_ms)));
     // What has become urgent meanwhile waits for the ranks before, and not for the time that it was not.
     let mut order = RepairOrder::resumed(TIMES, since);
     let urgent = order.handle(now, Event::Assessed { decision: Decision::Now, rank: 2 });

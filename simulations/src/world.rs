@@ -83,6 +83,7 @@ struct Nodes {
 
 /// A node's disk and link: what a repair touches of a node that it may move bytes to lies together.
 #[derive(Debug)]
+#[repr(align(64))]
 struct Disk {
     /// Milliseconds; before the start for those that were there already.
     born: f64,
@@ -92,18 +93,19 @@ struct Disk {
     held: List,
 }
 
-/// A segment: what is touched together lies together.
+/// A segment: what is touched together lies together, in two cache lines; its claims besides.
 #[derive(Debug)]
+#[repr(align(64))]
 struct Segment {
     health: SegmentHealth<u32>,
     order: RepairOrder,
-    /// The one timer that counts.
-    timer_at: u64,
     /// The one repair that counts.
     repair: u16,
     /// The steward whose turn it has or waits for.
     steward: u32,
 }
+
+const _: () = assert!(size_of::<Segment>() == 2 * 64);
 
 /// No steward.
 const NOBODY: u32 = u32::MAX;
@@ -272,20 +274,40 @@ impl<'s> World<'s> {
             What::RepairTimer { segment } | What::Repaired { segment, .. } => Some(segment),
             _ => None,
         });
-        self.touch(segments);
-    }
-
-    fn touch(&self, segments: impl Iterator<Item = u32> + Clone) {
-        let mut touched = 0;
-        for segment in segments.clone() {
-            let segment = &self.segments[segment as usize];
-            touched ^= segment.timer_at ^ u64::from(segment.repair) ^ u64::from(segment.order.is_repairing());
-        }
+        let mut touched = self.touch(segments.clone());
         for segment in segments {
             let claims = self.segments[segment as usize].health.claims();
-            touched = claims.iter().step_by(CLAIMS_PER_LINE).fold(touched, |all, claim| all ^ u64::from(claim.node));
+            touched = claims.iter().step_by(CLAIMS_PER_LINE).fold(touched, |all, claim| all ^ claim.node);
         }
         std::hint::black_box(touched);
+    }
+
+    /// As [`Self::look_ahead`], for shards that are lost next.
+    fn look_ahead_at(&self, shards: &[Held]) {
+        let shards = &shards[..shards.len().min(AHEAD)];
+        let mut touched = self.touch(shards.iter().map(|shard| shard.segment));
+        for shard in shards {
+            let claims = self.segments[shard.segment as usize].health.claims();
+            touched ^= claims.get(usize::from(shard.index)).map_or(0, |claim| claim.node);
+        }
+        std::hint::black_box(touched);
+    }
+
+    /// Segments but for their claims, and the first of their stewards; at most [`AHEAD`].
+    fn touch(&self, segments: impl Iterator<Item = u32>) -> u32 {
+        let (mut touched, mut stewards, mut count) = (0, [0; AHEAD], 0);
+        for (segment, steward) in segments.zip(&mut stewards) {
+            *steward = self.steward(segment, 0);
+            touched ^= u32::from(self.truth[segment as usize].alive);
+            let segment = &self.segments[segment as usize];
+            touched ^= segment.steward ^ u32::from(segment.health.counters().healthy);
+            count += 1;
+        }
+        for steward in &stewards[..count] {
+            let at = *steward as usize;
+            touched ^= u32::from(self.nodes.flags[at]) ^ u32::from(self.nodes.disk[at].born > 0.0);
+        }
+        touched
     }
 
     fn moment(&self) -> Timestamp {

@@ -14,7 +14,7 @@ use super::Decision;
 use crate::stewards::STEWARDS;
 
 /// A repair that failed is tried again after the back-off, doubled each time, up to this many times.
-const DOUBLINGS_MAX: u32 = 6;
+const DOUBLINGS_MAX: u8 = 6;
 /// Back-offs that a steward which is at work is waited for.
 const WAITS_MAX: usize = 4;
 /// Stewards that find each other at work look again this part of a back-off apart, by rank.
@@ -109,10 +109,11 @@ pub struct RepairOrder {
     times: Times,
     state: State,
     decision: Decision,
-    rank: usize,
+    /// There are [`STEWARDS`] at most.
+    rank: u8,
     /// Since when it needs repair; moves on when another reason comes up or a repair failed.
     since: Option<Timestamp>,
-    failures: u32,
+    failures: u8,
     /// Not before this.
     not_before: Timestamp,
     /// Who was found busy, once for each back-off.
@@ -145,6 +146,14 @@ impl RepairOrder {
         self.since.filter(|_| self.decision == Decision::TopUp)
     }
 
+    /// The moment that was asked for last, if it still counts.
+    pub fn due(&self) -> Option<Timestamp> {
+        match self.state {
+            State::Waiting { until } => Some(until),
+            State::Idle | State::Looking | State::Repairing => None,
+        }
+    }
+
     /// True if nothing is to be done, so that the machine can be forgotten.
     pub fn is_idle(&self) -> bool {
         self.state == State::Idle && self.since.is_none()
@@ -164,7 +173,7 @@ impl RepairOrder {
     pub fn handle(&mut self, now: Timestamp, event: Event) -> Vec<Action> {
         match event {
             Event::Assessed { decision, rank } => {
-                self.rank = rank;
+                self.rank = u8::try_from(rank).unwrap_or(u8::MAX);
                 self.assess(decision, now)
             }
             Event::Looked { decision, busy } if self.state == State::Looking => {
@@ -235,7 +244,7 @@ impl RepairOrder {
         {
             self.waited_for.push(other);
             // Two that look at one moment find each other at work: the first in rank is to look first the next time.
-            let apart_ms = self.times.back_off_ms / APART_PARTS * self.rank as u64;
+            let apart_ms = self.times.back_off_ms / APART_PARTS * u64::from(self.rank);
             self.not_before = now.after_ms(self.times.back_off_ms + apart_ms);
             actions.extend(self.wait(now));
         } else if until <= now {
@@ -247,7 +256,7 @@ impl RepairOrder {
 
     fn wait(&mut self, now: Timestamp) -> Vec<Action> {
         let top_up_ms = if self.decision == Decision::TopUp { self.times.top_up_ms } else { 0 };
-        let head_start_ms = self.times.back_off_ms.saturating_mul(self.rank as u64);
+        let head_start_ms = self.times.back_off_ms.saturating_mul(self.rank.into());
         let since = self.since.unwrap_or(now);
         let until = since.after_ms(top_up_ms).after_ms(head_start_ms).max(self.not_before).max(now);
         if self.state == (State::Waiting { until }) {
@@ -260,7 +269,7 @@ impl RepairOrder {
     /// Waits longer each time.
     fn back_off(&mut self, now: Timestamp) -> Vec<Action> {
         let wait_ms = self.times.back_off_ms << self.failures.min(DOUBLINGS_MAX);
-        self.failures += 1;
+        self.failures = self.failures.saturating_add(1);
         self.not_before = now.after_ms(wait_ms);
         self.wait(now)
     }

@@ -38,7 +38,9 @@ impl World<'_> {
         self.nodes.place[newcomer as usize] = place;
 
         if self.population(node).cheat.is_none() {
-            for shard in self.held(node) {
+            let held = self.held(node);
+            std::hint::black_box(held.iter().fold(0, |all, shard| all ^ self.truth[shard.segment as usize].alive));
+            for shard in held {
                 self.shard_died(shard.segment, shard.index);
             }
         }
@@ -147,15 +149,14 @@ impl World<'_> {
         }
         for (number, shard) in held.iter().enumerate() {
             if number.is_multiple_of(AHEAD) {
-                self.touch(held[number..].iter().take(AHEAD).map(|shard| shard.segment));
+                self.look_ahead_at(&held[number..]);
             }
             let segment = shard.segment as usize;
             if self.truth[segment].lost {
                 continue;
             }
             if gone {
-                // Nobody knows it, but it never comes back: its claim, lost as it is, is as good as none.
-                self.segments[segment].health.release(ShardIndex(shard.index), node);
+                self.segments[segment].health.lost_shard(ShardIndex(shard.index), node);
             } else {
                 self.segments[segment].health.lost(node);
             }

@@ -16,7 +16,7 @@ use commonhold_policy::{
 use commonhold_protocol::{Coding, NodeId, ShardIndex, Timestamp};
 use rand::Rng;
 
-use super::{Held, NOBODY, Segment, Truth, Watched, What, World, own_domain};
+use super::{GONE, Held, NOBODY, Segment, Truth, Watched, What, World, own_domain};
 
 /// So many candidates are looked at for each shard that is missing, and some more: what a node finds by walking a few
 /// random keys.
@@ -48,7 +48,6 @@ impl World<'_> {
         self.segments.push(Segment {
             health: SegmentHealth::restore(self.coding, claims),
             order: RepairOrder::new(self.times),
-            timer_at: u64::MAX,
             repair: 0,
             steward: NOBODY,
         });
@@ -126,6 +125,7 @@ impl World<'_> {
     /// Whom a steward could give a shard to.
     fn helpers(&mut self, steward: u32, missing: usize) -> Vec<Helper<u32, u32>> {
         let nodes = self.sample_online(missing * HELPERS_EACH + HELPERS_MORE);
+        std::hint::black_box(nodes.iter().fold(0, |all, node| all ^ self.nodes.disk[*node as usize].free_bytes));
         let helper = |node| Helper { candidate: self.candidate(node), trust: self.trust(steward, node) };
         nodes.into_iter().map(helper).collect()
     }
@@ -182,8 +182,7 @@ impl World<'_> {
 
     pub(super) fn repair_timer(&mut self, segment: u32) {
         let at = segment as usize;
-        if self.segments[at].timer_at == self.now && !self.truth[at].lost {
-            self.segments[at].timer_at = u64::MAX;
+        if self.segments[at].order.due() == Some(self.moment()) && !self.truth[at].lost {
             self.order(segment, Event::Timer);
         }
     }
@@ -194,10 +193,7 @@ impl World<'_> {
         let now = self.moment();
         for action in self.segments[at].order.handle(now, event) {
             match action {
-                Action::Timer { at: moment } => {
-                    self.segments[at].timer_at = moment.0;
-                    self.queue.push(moment.0, What::RepairTimer { segment });
-                }
+                Action::Timer { at } => self.queue.push(at.0, What::RepairTimer { segment }),
                 Action::Look { urgent } => self.wait_for_turn(segment, urgent),
                 Action::Hurry => {
                     if let Some(duties) = self.nodes.duties.get_mut(self.segments[at].steward as usize) {
@@ -288,6 +284,7 @@ impl World<'_> {
             return;
         }
         let missing = self.coding.n().saturating_sub(self.segments[at].health.counters().standing());
+        self.forget_the_dead(segment);
         // Where room is scarce, what a few random walks find would seldom be what there is room at.
         let steward = self.segments[at].steward;
         let helpers = self.helpers(steward, if self.ample { missing.into() } else { self.members.len() });
@@ -316,6 +313,16 @@ impl World<'_> {
         self.order(segment, Event::Repaired);
         self.end_turn(segment);
         self.assess(segment);
+    }
+
+    /// Nobody knows that they never come back; but their claims, lost as they are, are as good as none.
+    fn forget_the_dead(&mut self, segment: u32) {
+        let health = &mut self.segments[segment as usize].health;
+        let lost = health.claims().iter().filter(|claim| claim.state.is_lost());
+        let dead = lost.filter(|claim| self.nodes.flags[claim.node as usize] & GONE != 0);
+        for claim in dead.copied().collect::<Vec<_>>() {
+            health.release(claim.index, claim.node);
+        }
     }
 
     /// Carries a plan out whose sources are k that are on.

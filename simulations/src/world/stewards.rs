@@ -47,7 +47,7 @@ pub(super) struct Reputations(BTreeMap<(u32, u32), Reputation>);
 
 impl World<'_> {
     /// One of a segment's stewards, 0 first: nodes side by side, as stewards are the closest of all to its id.
-    fn steward(&self, segment: u32, place: usize) -> u32 {
+    pub(super) fn steward(&self, segment: u32, place: usize) -> u32 {
         let first = mix(u64::from(segment)) as usize % self.members.len();
         self.members[(first + place) % self.members.len()]
     }
