@@ -39,7 +39,7 @@ pub use errors::{AskError, NetworkError, TransferError};
 pub use inbound::{AskReply, Inbound, InboundAsk, PeerEvent};
 pub use libp2p::Multiaddr;
 pub use observer::{NoObserver, Observer, Way};
-pub use peer::{CLOSEST_MAX, Peer};
+pub use peer::{CLOSEST_MAX, CONNECTION_IDLE, Peer};
 pub use ports::with_last_ports;
 pub use serve::{BodyError, InboundStream, RangeReply, ServeError, ShardService, StoreBody, serve_stream};
 pub use stats::{PeerStats, StatsSnapshot};

@@ -40,7 +40,7 @@ use crate::{
 /// The nodes that a walk to a key gives, where there are as many.
 pub const CLOSEST_MAX: usize = libp2p::kad::K_VALUE.get();
 /// An idle connection is kept for so long: setting one up costs handshakes, keeping it 50 KiB.
-const CONNECTION_IDLE: Duration = Duration::from_secs(60);
+pub const CONNECTION_IDLE: Duration = Duration::from_secs(60);
 /// Streams of others that wait to be taken.
 const STREAMS_QUEUED_MAX: usize = 256;
 /// Events that wait to be taken.

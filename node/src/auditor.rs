@@ -182,8 +182,6 @@ enum TimerOf {
     Repair(WardNumber),
     /// The time is over in which a record has to prove itself.
     Trial(WardNumber),
-    /// Shards that nobody claims are waited for no more.
-    Awaited(WardNumber),
     Epoch,
     /// The moment to see who came and who went.
     Look,
@@ -360,12 +358,6 @@ impl Auditor {
                     self.contain(node, containment::Event::Timer);
                 }
                 TimerOf::Trial(ward) => self.try_record(ward),
-                TimerOf::Awaited(ward) => {
-                    if self.awaited.get(&ward) == Some(&at) {
-                        self.awaited.remove(&ward);
-                        self.assess(&[ward]);
-                    }
-                }
                 TimerOf::Repair(ward) => {
                     if self.orders.get(&ward).is_some_and(|order| order.due == due) {
                         self.order(ward, order::Event::Timer);
@@ -386,7 +378,7 @@ impl Auditor {
             }
             News::Gone(node) => {
                 if let Some(holder) = self.holders.number(&node) {
-                    self.probe(holder);
+                    self.disconnected(holder);
                 }
             }
             News::Record { segment, from } => self.load(vec![(segment, true)], from).await,

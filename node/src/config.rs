@@ -139,7 +139,7 @@ impl Default for PledgeSection {
             relay: true,
             trash: days(7),
             scrub: days(14),
-            announce: days(7),
+            announce: span(defaults::ANNOUNCE_MS),
         }
     }
 }

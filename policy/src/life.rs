@@ -5,6 +5,9 @@
 //! each night is given up once at most, not every night. A node that returns from being lost is up again, but what it
 //! holds has to be audited anew ([`crate::segment_health`]).
 //!
+//! Whoever watches may restart or sleep each day itself: the silence that it was awake to see adds up over that, or it
+//! would never give anybody up.
+//!
 //! It is one machine for each node, whatever it holds: the cost of a loss is per lost node.
 
 use commonhold_protocol::Timestamp;
@@ -76,17 +79,33 @@ pub struct NodeLife {
     grace_ms: u64,
     absence_ms: u64,
     lost_at: Timestamp,
+    /// When the silence was noticed.
+    noticed_at: Timestamp,
+    /// When it was last asked for in vain.
+    asked_at: Timestamp,
+    /// The silence between such moments.
+    silent_ms: u64,
 }
 
 impl NodeLife {
     /// A node that is there now. `grace_ms`: `[audit] grace`.
     pub fn new(grace_ms: u64) -> Self {
-        Self { life: Life::Up, grace_ms, absence_ms: 0, lost_at: Timestamp(0) }
+        let never = Timestamp(0);
+        let (absence_ms, silent_ms) = (0, 0);
+        Self { life: Life::Up, grace_ms, absence_ms, lost_at: never, noticed_at: never, asked_at: never, silent_ms }
     }
 
-    /// A node of which was written down how long it stays away.
-    pub fn restore(grace_ms: u64, absence_ms: u64) -> Self {
-        Self { absence_ms, ..Self::new(grace_ms) }
+    /// A node of which was written down how long it stays away, and how long it had been silent. It may be there by now.
+    pub fn restore(grace_ms: u64, absence_ms: u64, silent_ms: u64) -> Self {
+        Self { absence_ms, silent_ms, ..Self::new(grace_ms) }
+    }
+
+    /// How long it has been silent while we were awake, in milliseconds: to be written down.
+    pub fn silent_ms(&self) -> u64 {
+        match self.life {
+            Life::Up | Life::Suspect { .. } => self.silent_ms,
+            Life::Lost { .. } => self.grace_ms(),
+        }
     }
 
     /// How long it stays away, as its returns have shown, in milliseconds; 0 if it was never away for long.
@@ -109,12 +128,23 @@ impl NodeLife {
     /// Takes in what happened and says what to do.
     pub fn handle(&mut self, now: Timestamp, event: Event) -> Vec<Action> {
         match (event, self.life) {
-            (Event::Seen, Life::Up) => Vec::new(),
+            (Event::Seen, Life::Up) => {
+                self.silent_ms = 0;
+                Vec::new()
+            }
             (Event::Seen, Life::Suspect { since }) => self.returned(since, now, false),
             (Event::Seen, Life::Lost { since }) => self.returned(since, now, true),
             (Event::Silent { heard_at }, Life::Up) => {
-                let timer = self.suspect(now, heard_at.min(now));
+                (self.noticed_at, self.asked_at) = (now, now);
+                let since = Timestamp(heard_at.min(now).0.saturating_sub(self.silent_ms));
+                let timer = self.suspect(now, since);
                 vec![Action::Suspect, timer]
+            }
+            (Event::Silent { .. }, Life::Suspect { .. }) => {
+                // It is asked for often: between two moments further apart we were away ourselves.
+                self.silent_ms += now.ms_since(self.asked_at).min(self.grace_ms / NOTED_PARTS);
+                self.asked_at = now;
+                Vec::new()
             }
             (Event::Timer, Life::Suspect { .. }) if now < self.lost_at => vec![Action::Timer { at: self.lost_at }],
             (Event::Timer, Life::Suspect { since }) => {
@@ -124,8 +154,11 @@ impl NodeLife {
                 self.life = Life::Lost { since };
                 vec![Action::Lost]
             }
-            (Event::WeWereAway, Life::Suspect { .. }) => vec![self.suspect(now, now)],
-            (Event::Silent { .. } | Event::WeWereAway, Life::Suspect { .. } | Life::Lost { .. })
+            (Event::WeWereAway, Life::Suspect { .. }) => {
+                self.silent_ms = 0;
+                vec![self.suspect(now, now)]
+            }
+            (Event::Silent { .. } | Event::WeWereAway, Life::Lost { .. })
             | (Event::Timer, Life::Up | Life::Lost { .. })
             | (Event::WeWereAway, Life::Up) => Vec::new(),
         }
@@ -133,19 +166,29 @@ impl NodeLife {
 
     fn suspect(&mut self, now: Timestamp, since: Timestamp) -> Action {
         self.life = Life::Suspect { since };
-        self.lost_at = now.after_ms(self.grace_ms());
+        let left_ms = self.grace_ms().saturating_sub(self.silent_ms);
+        self.lost_at = now.after_ms(left_ms.max(self.grace_ms / NOTED_PARTS));
         Action::Timer { at: self.lost_at }
     }
 
     fn returned(&mut self, since: Timestamp, now: Timestamp, was_lost: bool) -> Vec<Action> {
         let absent_ms = now.ms_since(since).min(self.grace_ms.saturating_mul(STRETCH_MAX));
-        if absent_ms >= self.grace_ms / NOTED_PARTS {
+        self.silent_ms = 0;
+        // Only what was noticed counts here, or each answer that is lost would look like an absence as long as the time
+        // between two questions.
+        if now.ms_since(self.noticed_at) >= self.grace_ms / NOTED_PARTS {
             // The longest counts, and fades by an eighth with each shorter one.
             self.absence_ms = absent_ms.max(self.absence_ms / 8 * 7);
         }
         self.life = Life::Up;
         vec![Action::Returned { was_lost }]
     }
+}
+
+/// Since when a node has been silent that was last heard of at `heard_at`, where silence is noticed within `noticed_ms`:
+/// whoever was not asked for longer than that was not asked since we were away ourselves.
+pub fn silent_since(now: Timestamp, heard_at: Timestamp, noticed_ms: u64) -> Timestamp {
+    heard_at.max(Timestamp(now.0.saturating_sub(noticed_ms)))
 }
 
 /// When nodes are looked for that are known by name only: one every two seconds, sooner where the grace time is seconds,

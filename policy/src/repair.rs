@@ -11,7 +11,7 @@ pub mod turns;
 
 use commonhold_protocol::{Coding, Timestamp};
 
-use crate::segment_health::Counters;
+use crate::{defaults::ANNOUNCE_MS, segment_health::Counters};
 
 /// What there is room for: nodes that could take a shard of the segment. They are up, trusted or vetting, have space,
 /// and have never claimed a shard of it.
@@ -79,18 +79,21 @@ pub fn goal(coding: Coding, counters: Counters, room: Room) -> usize {
     apart.max(safe).min(coding.n().into())
 }
 
-/// Until when shards that nobody claims are waited for, where a record is first read at `now` with `claimed` shards
-/// claimed; none if it is one that a client or a steward brought, with about all that there are.
+/// Until when shards that nobody claims are waited for, where a record is new with `claimed` shards claimed, for the
+/// first time at `first_claimed`; none if it is one that a client or a steward brought, with about all that there are.
 ///
-/// A record that all its stewards lost comes back claim by claim, from holders that announce all they have once in
-/// `announce_ms`, and sleep for less than `grace_ms`. Most of what is not claimed yet is there, and to rebuild it would be
-/// to store the segment anew.
+/// A record that all its stewards lost comes back claim by claim, each of them made anew, from holders that announce all
+/// they have once in `announce_ms`, and sleep for less than `grace_ms`. Most of what is not claimed yet is there, and to
+/// rebuild it would be to store the segment anew. An old claim tells of a record that was never lost, of which some shards
+/// were given up: those are missing.
 pub fn claims_awaited_until(
-    now: Timestamp,
     coding: Coding,
     claimed: usize,
+    first_claimed: Timestamp,
     announce_ms: u64,
     grace_ms: u64,
 ) -> Option<Timestamp> {
-    (claimed < usize::from(coding.placed_enough())).then(|| now.after_ms(announce_ms).after_ms(grace_ms))
+    // Others announce as they please: who does so once a year says nothing of them.
+    let announce_ms = announce_ms.min(ANNOUNCE_MS);
+    (claimed < usize::from(coding.placed_enough())).then(|| first_claimed.after_ms(announce_ms).after_ms(grace_ms))
 }

@@ -149,19 +149,29 @@ impl<N: Copy + Eq> SegmentHealth<N> {
         health
     }
 
-    /// The same while claims are awaited ([`crate::repair::claims_awaited_until`]): what nobody claims is not known to be
-    /// missing, so it is suspect and not rebuilt.
-    pub fn awaiting_claims(self) -> Self {
-        Self { awaits_claims: true, ..self }
+    /// The same while claims are awaited ([`crate::repair::claims_awaited_until`]): what nobody claims, or has yet to prove,
+    /// is not known to be missing, so it is suspect and not rebuilt. Not where too few shards are left to wait: once one is
+    /// known to be lost, a quarter of the parity has to stand.
+    pub fn awaiting_claims(self, coding: Coding) -> Self {
+        let few = coding.k() + (coding.n() - coding.k()).div_ceil(4);
+        let is_lost = |claims: &[Claimed<N>]| claims.iter().all(|claim| claim.state.is_lost());
+        let none_is_lost = !self.of_each_claimed().any(is_lost);
+        Self { awaits_claims: none_is_lost || self.counters.standing() >= few, ..self }
     }
 
     /// How many shards are in which state.
     pub fn counters(&self) -> Counters {
-        let counters = self.counters;
+        let Counters { healthy, suspect, lost, unclaimed } = self.counters;
         if !self.awaits_claims {
-            return counters;
+            return self.counters;
         }
-        Counters { suspect: counters.suspect + counters.unclaimed, unclaimed: 0, ..counters }
+        let offered = self.of_each_claimed().filter(|claims| is_only_offered(claims)).count() as u8;
+        Counters { healthy, suspect: suspect + offered + unclaimed, lost: lost - offered, unclaimed: 0 }
+    }
+
+    /// The claims of each shard that has some.
+    fn of_each_claimed(&self) -> impl Iterator<Item = &[Claimed<N>]> {
+        self.claims.chunk_by(|one, next| one.index == next.index)
     }
 
     /// All claims, by index.
@@ -196,17 +206,13 @@ impl<N: Copy + Eq> SegmentHealth<N> {
         })
     }
 
-    /// Shards that a repair rebuilds: lost, or claimed by nobody where nobody is waited for.
+    /// Shards that a repair rebuilds: lost, or claimed by nobody, as far as nobody is waited for.
     pub fn missing(&self) -> impl Iterator<Item = ShardIndex> + '_ {
         // One walk along the claims, which are by index.
-        let mut claims = self.claims.iter().peekable();
-        (0..self.n).map(ShardIndex).filter(move |index| {
-            let is_unclaimed = claims.peek().is_none_or(|claim| claim.index != *index);
-            let mut stands = self.awaits_claims && is_unclaimed;
-            while let Some(claim) = claims.next_if(|claim| claim.index == *index) {
-                stands |= claim.state.shard() < ShardState::Lost;
-            }
-            !stands
+        let mut claimed = self.of_each_claimed().peekable();
+        (0..self.n).map(ShardIndex).filter(move |index| match claimed.next_if(|claims| claims[0].index == *index) {
+            Some(claims) => best(claims) >= ShardState::Lost && !(self.awaits_claims && is_only_offered(claims)),
+            None => !self.awaits_claims,
         })
     }
 
@@ -342,4 +348,9 @@ impl<N: Copy + Eq> SegmentHealth<N> {
 /// The state of a shard that these claim.
 fn best<N>(claims: &[Claimed<N>]) -> ShardState {
     claims.iter().map(|claim| claim.state.shard()).min().unwrap_or(ShardState::Unclaimed)
+}
+
+/// Nobody who claims the shard has proven it yet, and nobody was found to lack it.
+fn is_only_offered<N>(claims: &[Claimed<N>]) -> bool {
+    claims.iter().map(|claim| claim.state).min() == Some(ClaimState::Offered)
 }

@@ -72,6 +72,11 @@ fn a_night_noticed_late_teaches_as_much_as_one_noticed_at_once() {
         assert!(life.absence_ms() >= NIGHT_MS / 8 * 7, "{} ms after night {night}", life.absence_ms());
     }
     assert_eq!(lost, 1, "in the first night only");
+    // An answer that is lost says nothing of how it sleeps, though it was last asked long ago.
+    let slept_ms = life.absence_ms();
+    life.handle(Timestamp(200 * HOUR_MS), life::Event::Silent { heard_at: Timestamp(199 * HOUR_MS) });
+    life.handle(Timestamp(200 * HOUR_MS + 1000), life::Event::Seen);
+    assert_eq!(life.absence_ms(), slept_ms);
     // A clock that was set back: no sign of life lies ahead.
     let mut life = NodeLife::new(GRACE_MS);
     life.handle(Timestamp(5), silent(7));
@@ -83,7 +88,7 @@ fn how_a_node_sleeps_is_known_over_a_restart_of_whoever_watches_it() {
     let nights = || (0..10).map(|day| (day * 24 * HOUR_MS, (day * 24 + 8) * HOUR_MS));
     let mut watched = NodeLife::new(5 * HOUR_MS);
     assert_eq!(play(&mut watched, nights()).len(), 1);
-    let mut restarted = NodeLife::restore(5 * HOUR_MS, watched.absence_ms());
+    let mut restarted = NodeLife::restore(5 * HOUR_MS, watched.absence_ms(), 0);
     assert_eq!(play(&mut restarted, nights()), []);
     assert_eq!(restarted.grace_ms(), watched.grace_ms());
 }
@@ -119,6 +124,60 @@ proptest! {
         });
         prop_assert_eq!(play(&mut NodeLife::new(GRACE_MS), absences.collect::<Vec<_>>()), vec![]);
     }
+}
+
+/// A laptop or a home server that is switched off each night has to give up the dead too.
+#[test]
+fn the_silence_that_was_seen_adds_up_over_restarts_and_sleep_of_whoever_watches() {
+    const ASKED_MS: u64 = HOUR_MS / 4;
+    for suspended in [false, true] {
+        let mut life = NodeLife::new(GRACE_MS);
+        let mut lost = None;
+        let mut timer = None;
+        for day in 0..10 {
+            if !suspended {
+                life = NodeLife::restore(GRACE_MS, life.absence_ms(), life.silent_ms());
+                timer = None;
+            }
+            // Eight hours a day.
+            for asked in 0..8 * HOUR_MS / ASKED_MS {
+                let now = Timestamp(day * 24 * HOUR_MS + asked * ASKED_MS);
+                let mut actions = life.handle(now, silent(now.0));
+                if timer.is_some_and(|at| at <= now) {
+                    actions.extend(life.handle(now, life::Event::Timer));
+                }
+                for action in actions {
+                    match action {
+                        life::Action::Timer { at } => timer = Some(at),
+                        life::Action::Lost => lost = lost.or(Some(now)),
+                        life::Action::Suspect | life::Action::Returned { .. } => {}
+                    }
+                }
+            }
+        }
+        // Of the time between two questions that we slept through, an eighth of the grace time counts at most.
+        let hours = lost.expect("it is given up").0 / HOUR_MS;
+        assert!((24 + 2..48).contains(&hours), "after {hours} h of 8 in 24, suspended: {suspended}");
+    }
+    // Whoever is heard of has been silent for no time.
+    let mut life = NodeLife::restore(GRACE_MS, 0, GRACE_MS - 1);
+    life.handle(Timestamp(1), life::Event::Seen);
+    let [_, life::Action::Timer { at }] = life.handle(Timestamp(2), silent(2))[..] else { panic!("it is suspect") };
+    assert_eq!(at, Timestamp(2 + GRACE_MS));
+    // The lost of before a restart get some time to show themselves.
+    let mut life = NodeLife::restore(GRACE_MS, 0, GRACE_MS);
+    let [_, life::Action::Timer { at }] = life.handle(Timestamp(2), silent(2))[..] else { panic!("it is suspect") };
+    assert_eq!(at, Timestamp(2 + GRACE_MS / 8));
+}
+
+#[test]
+fn what_we_slept_ourselves_is_not_taken_for_the_silence_of_others() {
+    const NOTICED_MS: u64 = HOUR_MS;
+    let now = Timestamp(100 * HOUR_MS);
+    let before = |ms| Timestamp(now.0 - ms);
+    assert_eq!(life::silent_since(now, before(HOUR_MS / 2), NOTICED_MS), before(HOUR_MS / 2));
+    assert_eq!(life::silent_since(now, before(8 * HOUR_MS), NOTICED_MS), before(NOTICED_MS));
+    assert_eq!(life::silent_since(Timestamp(5), Timestamp(0), NOTICED_MS), Timestamp(0));
 }
 
 /// A laptop that held stewards' duties and slept for two days must not give up the whole network when it wakes.

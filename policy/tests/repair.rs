@@ -247,8 +247,9 @@ fn when_a_segment_is_repaired() {
 fn what_nobody_has_claimed_yet_is_awaited_where_a_record_comes_back_claim_by_claim() {
     const DAY_MS: u64 = 24 * 60 * 60 * 1000;
     let (coding, now) = (coding(20, 40), Timestamp(7));
-    let until = |claimed| repair::claims_awaited_until(now, coding, claimed, 7 * DAY_MS, DAY_MS / 2);
+    let until = |claimed| repair::claims_awaited_until(coding, claimed, now, 7 * DAY_MS, DAY_MS / 2);
     assert_eq!(until(20), Some(now.after_ms(7 * DAY_MS + DAY_MS / 2)));
+    assert_eq!(repair::claims_awaited_until(coding, 20, now, 365 * DAY_MS, DAY_MS / 2), until(20), "ours, not others'");
     assert_eq!([until(usize::from(coding.placed_enough())), until(40)], [None, None], "a client's or a steward's");
 
     let mut some = SegmentHealth::new(coding);
@@ -259,22 +260,37 @@ fn what_nobody_has_claimed_yet_is_awaited_where_a_record_comes_back_claim_by_cla
     let room = Room { nodes: 40, domains: 40 };
     let decide = |health: &SegmentHealth| repair::decide(coding, health.counters(), room);
     assert_eq!((some.counters(), decide(&some)), (counters(20, 0, 0, 20), Decision::Now));
-    let mut awaiting = some.awaiting_claims();
+    let awaiting = some.clone().awaiting_claims(coding);
     assert_eq!((awaiting.counters(), decide(&awaiting)), (counters(20, 20, 0, 0), Decision::Whole));
     assert_eq!(awaiting.missing().count(), 0);
-    // What is known to be lost is lost, and only that is rebuilt.
-    for number in 14..20 {
-        awaiting.lost(node(number));
+    // Names that prove nothing do not call for a repair either.
+    let mut offered = some.clone();
+    (20..40).for_each(|number| assert!(claim(&mut offered, number, node(number), Source::Stranger)));
+    assert_eq!((offered.counters(), decide(&offered)), (counters(20, 0, 20, 0), Decision::Now));
+    let awaiting = offered.awaiting_claims(coding);
+    assert_eq!((awaiting.counters(), awaiting.missing().count()), (counters(20, 20, 0, 0), 0));
+
+    // One that is lost where few are left: not the moment to wait.
+    let mut few = some.clone();
+    for number in 20..22 {
+        claim(&mut few, number, node(number), Source::Stranger);
+        few.audited(index(number), node(number), Outcome::Held);
     }
-    assert_eq!(awaiting.counters(), counters(14, 20, 6, 0));
-    assert_eq!(awaiting.missing().collect::<Vec<_>>(), (14..20).map(ShardIndex).collect::<Vec<_>>());
-    // Whoever claims one has to prove it, as ever.
-    claim(&mut awaiting, 30, node(30), Source::Stranger);
-    assert_eq!(awaiting.counters(), counters(14, 19, 7, 0));
-    awaiting.audited(index(30), node(30), Outcome::Held);
-    assert_eq!(awaiting.counters(), counters(15, 19, 6, 0));
+    few.lost(node(7));
+    assert_eq!(few.clone().awaiting_claims(coding).counters(), few.counters());
+    assert_eq!(decide(&few.awaiting_claims(coding)), Decision::Now);
+    // With a quarter of the parity it is: what is known to be lost is lost, and that alone is rebuilt.
+    let mut enough = some;
+    for number in 20..31 {
+        claim(&mut enough, number, node(number), Source::Stranger);
+        enough.audited(index(number), node(number), Outcome::Held);
+    }
+    (0..6).for_each(|number| assert!(enough.lost(node(number))));
+    let awaiting = enough.awaiting_claims(coding);
+    assert_eq!((awaiting.counters(), decide(&awaiting)), (counters(25, 9, 6, 0), Decision::Now));
+    assert_eq!(awaiting.missing().collect::<Vec<_>>(), (0..6).map(ShardIndex).collect::<Vec<_>>());
     let renamed = awaiting.map_nodes(|node| node);
-    assert_eq!((renamed.counters(), renamed.missing().count()), (counters(15, 19, 6, 0), 6));
+    assert_eq!((renamed.counters(), renamed.missing().count()), (counters(25, 9, 6, 0), 6));
 }
 
 fn helper(number: u8, domain: u8, trust: Trust) -> Helper {

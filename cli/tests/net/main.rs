@@ -42,5 +42,6 @@ mod net_space;
 mod net_strangers;
 mod net_surplus;
 mod net_theseus;
+mod net_top_up;
 mod net_two_homes;
 mod net_unreadable;

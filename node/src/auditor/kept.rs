@@ -1,5 +1,5 @@
-//! What the auditor remembers over a restart, in one small file: what it thinks of holders, how long they stay away, the
-//! challenges that are pinned, what they failed to prove, when it last repaired what, and what waits for a top-up. A
+//! What the auditor remembers over a restart, in one small file: what it thinks of holders, how long they stay away and
+//! have been silent, the challenges that are pinned, what they failed to prove, when it last repaired what, and what waits for a top-up. A
 //! steward that forgets would free every cheat of what it has not answered, rebuild what sleepers hold anew, and top
 //! nothing up, whenever it restarts.
 
@@ -23,7 +23,9 @@ use commonhold_protocol::{NodeId, SegmentId, ShardIndex, Timestamp};
 use super::{Auditor, WardNumber, ward::Ordered};
 use crate::data_dir::write_atomically;
 
-const MAGIC: &[u8; 8] = b"CHAUDIT4";
+const MAGIC: &[u8; 8] = b"CHAUDIT5";
+/// As it was before it was kept how long holders have been silent.
+const MAGIC_V4: &[u8; 8] = b"CHAUDIT4";
 /// As it was before what waits for a top-up was kept.
 const MAGIC_V3: &[u8; 8] = b"CHAUDIT3";
 /// As it was before what holders failed was kept.
@@ -57,6 +59,8 @@ struct KeptHolder {
     reputation: Reputation,
     /// [`NodeLife::absence_ms`].
     absence_ms: u64,
+    /// [`NodeLife::silent_ms`].
+    silent_ms: u64,
     pinned: Vec<Sample>,
     failed: Vec<Sample>,
 }
@@ -77,11 +81,11 @@ impl Auditor {
         self.repaired_at = kept.repaired_at;
         self.waits_since = kept.waits_since;
         let rate = self.schedule.rate();
-        for KeptHolder { node, reputation, absence_ms, pinned, failed } in kept.holders {
+        for KeptHolder { node, reputation, absence_ms, silent_ms, pinned, failed } in kept.holders {
             let number = self.meet(node);
             if let Some(holder) = self.holders.get_mut(number) {
                 holder.reputation = reputation;
-                holder.life = NodeLife::restore(self.grace_ms, absence_ms);
+                holder.life = NodeLife::restore(self.grace_ms, absence_ms, silent_ms);
                 holder.containment = Containment::restore(rate, pinned, failed);
             }
         }
@@ -89,16 +93,20 @@ impl Auditor {
 
     /// Writes the file, if it would say something new.
     pub(super) async fn write_down(&mut self) {
+        // Who is cut off itself hears of nobody.
+        let is_cut_off = self.is_cut_off();
         let known = self.holders.iter().map(|(_, node, holder)| KeptHolder {
             node: *node,
             reputation: holder.reputation,
             absence_ms: holder.life.absence_ms(),
+            silent_ms: if is_cut_off { 0 } else { holder.life.silent_ms() },
             pinned: holder.containment.pinned().to_vec(),
             // Who is trusted with nothing is asked for nothing.
             failed: holder.containment.failed().filter(|_| !holder.reputation.disqualified).cloned().collect(),
         });
-        let says_something =
-            |kept: &KeptHolder| kept.reputation.audits > 0 || kept.absence_ms > 0 || !kept.owes_nothing();
+        let says_something = |kept: &KeptHolder| {
+            kept.reputation.audits > 0 || kept.absence_ms > 0 || kept.silent_ms > 0 || !kept.owes_nothing()
+        };
         let holders = known.filter(says_something).collect();
         let waits =
             |(ward, order): (&WardNumber, &Ordered)| Some((self.wards.segment(*ward)?, order.machine.waits_since()?));
@@ -158,6 +166,7 @@ fn encode_one(kept: &KeptHolder, bytes: &mut Vec<u8>) {
     bytes.extend_from_slice(&audits.to_le_bytes());
     bytes.extend_from_slice(&known_since.0.to_le_bytes());
     bytes.extend_from_slice(&kept.absence_ms.to_le_bytes());
+    bytes.extend_from_slice(&kept.silent_ms.to_le_bytes());
     bytes.push(disqualified.into());
     // The counts are at most CHALLENGE_MAX, FAILED_MAX and CHALLENGE_MAX, by the machine that pins and remembers.
     bytes.push(kept.pinned.len() as u8);
@@ -184,7 +193,8 @@ fn read(path: &Path) -> io::Result<Kept> {
 
 fn decode(bytes: &[u8]) -> Option<Kept> {
     let (header, mut rest) = bytes.split_at_checked(HEADER_BYTES)?;
-    let version = [MAGIC_V1, MAGIC_V2, MAGIC_V3, MAGIC].into_iter().position(|magic| header.starts_with(magic))? + 1;
+    let magics = [MAGIC_V1, MAGIC_V2, MAGIC_V3, MAGIC_V4, MAGIC];
+    let version = magics.into_iter().position(|magic| header.starts_with(magic))? + 1;
     let is_whole = header.ends_with(&crc32fast::hash(rest).to_le_bytes());
     if !is_whole || bytes.len() > FILE_BYTES_MAX {
         return None;
@@ -213,6 +223,7 @@ fn decode_one(rest: &mut &[u8], version: usize) -> Option<KeptHolder> {
     let audits = u32::from_le_bytes(take(rest)?);
     let known_since = Timestamp(u64::from_le_bytes(take(rest)?));
     let absence_ms = if version < 2 { 0 } else { u64::from_le_bytes(take(rest)?) };
+    let silent_ms = if version < 5 { 0 } else { u64::from_le_bytes(take(rest)?) };
     let [disqualified, pinned] = take(rest)?;
     let failed = if version < 3 { 0 } else { u16::from_le_bytes(take(rest)?) };
     if disqualified > 1 || usize::from(pinned) > CHALLENGE_MAX || usize::from(failed) > FAILED_MAX {
@@ -221,7 +232,7 @@ fn decode_one(rest: &mut &[u8], version: usize) -> Option<KeptHolder> {
     let reputation = Reputation { alpha, beta, audits, known_since, disqualified: disqualified == 1 };
     let mut samples = |count: usize| (0..count).map(|_| decode_sample(rest)).collect::<Option<_>>();
     let (pinned, failed) = (samples(pinned.into())?, samples(failed.into())?);
-    Some(KeptHolder { node, reputation, absence_ms, pinned, failed })
+    Some(KeptHolder { node, reputation, absence_ms, silent_ms, pinned, failed })
 }
 
 fn decode_sample(rest: &mut &[u8]) -> Option<Sample> {
@@ -268,7 +279,8 @@ mod tests {
         let sample =
             |at| Sample { segment: SegmentId::from_bytes([at as u8; 32]), index: ShardIndex(3), groups: vec![1, 9] };
         let [pinned, failed] = [pinned, failed].map(|count| (0..count).map(sample).collect());
-        KeptHolder { node: NodeId::from_bytes(id), reputation, absence_ms: u64::from(number) << 20, pinned, failed }
+        let [absence_ms, silent_ms] = [20, 10].map(|bits| u64::from(number) << bits);
+        KeptHolder { node: NodeId::from_bytes(id), reputation, absence_ms, silent_ms, pinned, failed }
     }
 
     fn kept(holders: &[KeptHolder]) -> Kept {
@@ -314,7 +326,7 @@ mod tests {
         };
         let first = HEADER_BYTES + MOMENTS_BYTES;
         assert!(resummed(first, 99).is_some(), "another node");
-        let [disqualified, pinned] = [first + 68, first + 69];
+        let [disqualified, pinned] = [first + 76, first + 77];
         assert_eq!((bytes[disqualified], bytes[pinned]), (1, 2));
         assert_eq!(resummed(disqualified, 2), None);
         assert_eq!(resummed(pinned, 33), None, "more than a challenge holds");
@@ -359,9 +371,9 @@ mod tests {
 
     /// `COMMONHOLD_WRITE_GOLDEN=1` writes the file if it is missing; one that is there never changes.
     #[test]
-    fn a_file_of_version_4_is_read_and_still_written_so() {
+    fn a_file_of_version_5_is_read_and_still_written_so() {
         let all = kept(&[holder(1, 40, 0, 3), holder(2, 0, 2, 0), holder(3, 1, 0, 0)]);
-        let path = golden("audits_v4.bin");
+        let path = golden("audits_v5.bin");
         if !path.exists() && std::env::var_os("COMMONHOLD_WRITE_GOLDEN").is_some() {
             fs::write(&path, encode(all.clone())).unwrap();
         }
@@ -371,11 +383,13 @@ mod tests {
     }
 
     #[test]
-    fn files_of_versions_1_to_3_are_read() {
-        let of_version_3 = kept(&[holder(1, 40, 0, 3), holder(2, 0, 2, 0), holder(3, 1, 0, 0)]);
+    fn files_of_versions_1_to_4_are_read() {
+        let of = |number, wrong, pinned, failed| KeptHolder { silent_ms: 0, ..holder(number, wrong, pinned, failed) };
+        let of_version_4 = kept(&[of(1, 40, 0, 3), of(2, 0, 2, 0), of(3, 1, 0, 0)]);
+        assert_eq!(read(&golden("audits_v4.bin")).unwrap(), of_version_4);
         let nothing_waits = |kept| Kept { waits_since: BTreeMap::new(), ..kept };
-        assert_eq!(read(&golden("audits_v3.bin")).unwrap(), nothing_waits(of_version_3));
-        let mut holders = [holder(1, 40, 0, 0), holder(2, 0, 2, 0), holder(3, 1, 0, 0)];
+        assert_eq!(read(&golden("audits_v3.bin")).unwrap(), nothing_waits(of_version_4));
+        let mut holders = [of(1, 40, 0, 0), of(2, 0, 2, 0), of(3, 1, 0, 0)];
         assert_eq!(read(&golden("audits_v2.bin")).unwrap(), nothing_waits(kept(&holders)));
         holders.iter_mut().for_each(|holder| holder.absence_ms = 0);
         let read = read(&golden("audits_v1.bin")).unwrap();

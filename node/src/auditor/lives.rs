@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use commonhold_network::CONNECTION_IDLE;
 use commonhold_policy::life::{self, Life};
 use commonhold_policy::{
     audit::containment,
@@ -27,6 +28,8 @@ pub(super) const PROBES_AT_ONCE: usize = 32;
 pub(super) const UNSEEN_MAX: usize = 2048;
 /// How long a node may take to say that it is there.
 const PROBE_PATIENCE: Duration = Duration::from_secs(5);
+/// A connection of which something was heard within this has not ended for having carried nothing.
+const IN_USE: Duration = CONNECTION_IDLE.saturating_sub(Duration::from_secs(5));
 /// Segments that are assessed before others have their turn: each is held against all that might take its shards.
 const ASSESSED_AT_ONCE: usize = 32;
 
@@ -130,12 +133,20 @@ impl Auditor {
         self.offered(node, said.map_or(0, |said| said.free_bytes));
     }
 
+    /// A connection has ended. If it carried nothing that was its time, and says nothing of the node: to ask whether it is
+    /// there would open the next one, which would carry nothing either.
+    pub(super) fn disconnected(&mut self, node: NodeNumber) {
+        let Some(heard_at) = self.holders.get(node).map(|holder| holder.heard_at) else { return };
+        if u128::from(self.now().ms_since(heard_at)) < IN_USE.as_millis() {
+            self.probe(node);
+        }
+    }
+
     /// No sign of life where one was asked for.
     pub(super) fn silent(&mut self, node: NodeNumber) {
         let noticed_ms = (self.probe_ms() + PROBE_PATIENCE.as_millis() as u64) * 2;
         let Some(holder) = self.holders.get(node) else { return };
-        // Whoever was not asked for longer than that was not asked since we were away ourselves.
-        let heard_at = holder.heard_at.max(Timestamp(self.now().0.saturating_sub(noticed_ms)));
+        let heard_at = life::silent_since(self.now(), holder.heard_at, noticed_ms);
         self.live(node, life::Event::Silent { heard_at });
     }
 
@@ -245,7 +256,7 @@ impl Auditor {
             Claimed { state: holder.map_or(ClaimState::Away, |holder| holder.counts_as(claim.state)), ..claim }
         });
         let health = SegmentHealth::restore(ward.coding, claims.collect());
-        Some(if self.awaited.contains_key(&number) { health.awaiting_claims() } else { health })
+        Some(if self.awaited.contains_key(&number) { health.awaiting_claims(ward.coding) } else { health })
     }
 
     /// Changes what is known of a segment's shards.

@@ -10,7 +10,7 @@ use commonhold_policy::{
     segment_health::{ShardState, Source},
     stewards,
 };
-use commonhold_protocol::{Coding, NodeId, SegmentId, ShardIndex};
+use commonhold_protocol::{Coding, NodeId, SegmentId, ShardIndex, Timestamp};
 
 use super::{Auditor, NodeNumber, Stewards, TimerOf, WardNumber, holders::Wanted, lives::UNSEEN_MAX, ward::Ward};
 use crate::{records::Kind, steward::Steward};
@@ -48,6 +48,8 @@ struct ReadRecord {
     /// It has yet to prove that it is worth keeping.
     unproven: bool,
     claims: Vec<(ShardIndex, NodeId)>,
+    /// When the first of them was made; none if there are none.
+    first_claimed: Option<Timestamp>,
 }
 
 impl Auditor {
@@ -59,6 +61,7 @@ impl Auditor {
         let stewards: Stewards = self.parts.neighbours.steward_candidates(grace).into();
         let changed = std::mem::replace(&mut self.stewards, stewards.clone()) != stewards;
         self.look_through(changed).await;
+        self.wait_no_longer();
         // What is remembered of segments that are not ours any more is in the way of what is.
         let wards = &self.wards;
         self.waits_since.retain(|segment, _| wards.number(segment).is_some());
@@ -152,15 +155,15 @@ impl Auditor {
             return None;
         };
         let is_new = known.is_none();
-        let (number, claims) = match (known, read.record) {
-            (Some(number), None) => (number, Vec::new()),
+        let (number, claims, first_claimed) = match (known, read.record) {
+            (Some(number), None) => (number, Vec::new(), None),
             // Gone, dropped, or not to be read.
             (None, None) => return None,
-            (known, Some(ReadRecord { coding, shard_length, sequence, unproven, claims })) => {
+            (known, Some(ReadRecord { coding, shard_length, sequence, unproven, claims, first_claimed })) => {
                 let number = known.unwrap_or_else(|| self.wards.insert(read.segment, Ward::new(coding, shard_length)));
                 self.wards.get_mut(number)?.sequence = sequence;
                 self.set_trial(number, unproven);
-                (number, claims)
+                (number, claims, first_claimed)
             }
         };
         let ward = self.wards.get_mut(number)?;
@@ -173,28 +176,35 @@ impl Auditor {
         } else {
             Source::Steward
         };
+        let claimed = claims.iter().map(|(index, _)| *index).collect::<BTreeSet<ShardIndex>>().len();
         self.take_claims(number, claims, source);
-        if is_new && !self.trials.contains_key(&number) {
-            self.await_claims(number);
-        } else if self.claimed(number) == usize::from(self.wards.get(number)?.coding.n()) {
-            self.awaited.remove(&number);
+        if let Some(first_claimed) = first_claimed
+            && (is_new || self.awaited.contains_key(&number))
+        {
+            self.await_claims(number, claimed, first_claimed);
         }
         Some(number)
     }
 
-    /// How many shards of a segment are claimed.
-    fn claimed(&self, number: WardNumber) -> usize {
-        self.wards.claims(number).map(|claim| claim.index).collect::<BTreeSet<ShardIndex>>().len()
+    /// Waits for the shards of a record that nobody claims, if others of its holders are to be heard of.
+    fn await_claims(&mut self, number: WardNumber, claimed: usize, first_claimed: Timestamp) {
+        let Some(ward) = self.wards.get(number) else { return };
+        let until = repair::claims_awaited_until(ward.coding, claimed, first_claimed, self.announce_ms, self.grace_ms);
+        match until.filter(|until| self.now() < *until) {
+            Some(until) => self.awaited.insert(number, until),
+            None => self.awaited.remove(&number),
+        };
     }
 
-    /// Waits for the shards of a record that is new here which nobody claims, if others of its holders are to be heard of.
-    pub(super) fn await_claims(&mut self, number: WardNumber) {
-        let Some(coding) = self.wards.get(number).map(|ward| ward.coding) else { return };
-        let (now, claimed) = (self.now(), self.claimed(number));
-        if let Some(until) = repair::claims_awaited_until(now, coding, claimed, self.announce_ms, self.grace_ms) {
-            self.awaited.insert(number, until);
-            self.wake(until, TimerOf::Awaited(number));
+    /// Who has not claimed its shard by now has none.
+    fn wait_no_longer(&mut self) {
+        let now = self.now();
+        let over: Vec<WardNumber> =
+            self.awaited.iter().filter(|(_, until)| **until <= now).map(|(ward, _)| *ward).collect();
+        for ward in &over {
+            self.awaited.remove(ward);
         }
+        self.assess(&over);
     }
 
     /// Counts claims that are new, and has them audited: at once where a repair waits to hear whether they are true. One by a
@@ -288,7 +298,8 @@ fn read(
                 shard_length: u32::try_from(state.manifest().shard_length()).unwrap_or(u32::MAX),
                 sequence,
                 unproven,
-                claims: claims.flat_map(|(index, of)| of.iter().map(|claim| (*index, claim.holder))).collect(),
+                claims: claims.clone().flat_map(|(index, of)| of.iter().map(|claim| (*index, claim.holder))).collect(),
+                first_claimed: claims.flat_map(|(_, of)| of).map(|claim| claim.signed_at).min(),
             });
         }
         // Dropped, or gone.

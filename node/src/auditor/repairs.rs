@@ -156,7 +156,10 @@ impl Auditor {
                 self.ailing.remove(number);
                 self.repairs.resting.remove(number);
                 if !self.orders.contains_key(number) {
-                    if let Some(segment) = self.wards.segment(*number) {
+                    // After a restart all of them are taken to stand until they are asked, the dead too.
+                    if health.counters().healthy == ward.coding.n()
+                        && let Some(segment) = self.wards.segment(*number)
+                    {
                         self.waits_since.remove(&segment);
                     }
                     continue;
@@ -219,8 +222,16 @@ impl Auditor {
         let now = self.now();
         let times = self.times;
         let Some(segment) = self.wards.segment(number) else { return };
-        let waits_since = self.waits_since.remove(&segment).map(|since| since.min(now));
-        let order = self.orders.entry(number).or_insert_with(|| Ordered::new(times, waits_since));
+        let lacks_some = matches!(event, order::Event::Assessed { decision: Decision::TopUp | Decision::Now, .. });
+        let is_at_work = self.orders.get(&number).is_some_and(|order| order.machine.due().is_none());
+        // Before it is known who is there, nobody has room or too few are healthy: that ends no wait.
+        if lacks_some
+            && !is_at_work
+            && let Some(since) = self.waits_since.remove(&segment)
+        {
+            self.orders.insert(number, Ordered::new(times, Some(since.min(now))));
+        }
+        let order = self.orders.entry(number).or_insert_with(|| Ordered::new(times, None));
         let actions = order.machine.handle(now, event);
         if order.machine.is_idle() {
             self.orders.remove(&number);

@@ -36,7 +36,6 @@ impl Auditor {
             NewRecord::Keep => {
                 self.trials.remove(&number);
                 self.proven.push(segment);
-                self.await_claims(number);
                 // It was no business of ours to repair it until now.
                 self.assess(&[number]);
             }

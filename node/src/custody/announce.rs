@@ -3,8 +3,9 @@
 //! lost comes back from any holder, and so does one on a node that lost its disk.
 //!
 //! Who keeps a record that is new to it keeps it only if k of its shards prove themselves within `[audit] prove`, far
-//! less than the time in which all is announced. So a shard whose stewards lack its record is announced again and again in
-//! that time: once enough of the others' holders have had their turn too, all of their claims come together.
+//! less than the time in which all is announced. So a shard whose stewards lack its record is announced again and again
+//! for as long as all others take to have their turn: once enough of them had it, all of their claims come together. What
+//! does not come back in that time is left alone for several times as long.
 //!
 //! A claim that is known is not made anew: the newest claim is the one that stays when a shard is held twice.
 
@@ -16,7 +17,7 @@ use std::{
 
 use commonhold_policy::sweep::renews;
 use commonhold_protocol::{
-    Claim, ClaimLeaf, Manifest, NodeId, Record, SegmentId, Unverified, VaultId,
+    Claim, ClaimLeaf, Manifest, NodeId, Record, SegmentId, ShardIndex, Unverified, VaultId,
     ask::{ASK_IDS_MAX, ASK_RECORDS_MAX, ClaimStanding, Refusal, Request, Response},
 };
 use commonhold_storage_engine::store::{Held, ShardStore};
@@ -36,8 +37,13 @@ const ROUND_MIN: Duration = Duration::from_millis(250);
 const ROUND_SHARDS_MAX: usize = 8192;
 /// How often a shard is announced, in the time that a new record has, while stewards lack it.
 const REPEATS: u32 = 4;
-/// The most shards that are; others wait for their turn.
-const REPEATED_MAX: usize = 8192;
+/// The most shards that are: to find their stewards is a walk through the network each time. Others wait for their turn.
+const REPEATED_MAX: usize = 2048;
+/// Stewards that lacked a shard for as long as all are announced once hear of it only in its turn, for so many times as
+/// long: what too few others hold never comes back.
+const LEFT_ALONE: u32 = 7;
+/// Who announces less often than that announces nothing.
+const EVERY_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// What stewards answered about one shard.
 #[derive(Debug, Default)]
@@ -60,9 +66,18 @@ pub(crate) struct Announcer {
     /// The time in which a new record has to prove itself to its stewards.
     prove: Duration,
     figures: Arc<CustodyFigures>,
-    /// Shards whose records stewards lacked, and until when they are announced again and again: by then all other holders
-    /// have had their turn.
-    lacked: BTreeMap<ClaimLeaf, (Held, Instant)>,
+    /// Shards whose records stewards lacked, [`REPEATED_MAX`] at most.
+    lacked: BTreeMap<ClaimLeaf, Lacked>,
+}
+
+/// A shard whose record stewards lacked.
+#[derive(Debug, Clone, Copy)]
+struct Lacked {
+    held: Held,
+    /// When they said so first.
+    since: Instant,
+    /// Since when they have known it. They forget it again if it does not prove itself.
+    known_since: Option<Instant>,
 }
 
 impl Announcer {
@@ -75,30 +90,29 @@ impl Announcer {
         prove: Duration,
         figures: Arc<CustodyFigures>,
     ) -> Self {
-        Self { colleagues, store, every, prove, figures, lacked: BTreeMap::new() }
+        Self { colleagues, store, every: every.min(EVERY_MAX), prove, figures, lacked: BTreeMap::new() }
     }
 
     /// Works until `stop`.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         let round = (self.every / ROUNDS_MIN).clamp(ROUND_MIN, ROUND_MAX);
-        let repeat = (self.prove / REPEATS).clamp(ROUND_MIN, ROUND_MAX);
+        let repeat = self.repeat_every();
         let share = round.as_secs_f64() / self.every.as_secs_f64().max(f64::MIN_POSITIVE);
-        let mut after: Option<ClaimLeaf> = None;
-        let mut began = Instant::now();
-        let (mut next_round, mut next_repeat) = (began + round, began + repeat);
+        // From anywhere: a node that is switched off each night would announce the same first ones each day.
+        let mut after = Some(ClaimLeaf { segment: SegmentId::from_bytes(rand::random()), index: ShardIndex(0) });
+        let mut began: Option<Instant> = None;
+        let (mut next_round, mut next_repeat) = (Instant::now() + round, Instant::now() + repeat);
         while stop.run_until_cancelled(tokio::time::sleep_until(next_round.min(next_repeat))).await.is_some() {
             let now = Instant::now();
             if now >= next_round {
                 if after.is_none() {
-                    began = now;
+                    began = Some(now);
                 }
                 let Some(last) = stop.run_until_cancelled(self.round(after, share)).await else { return };
                 after = last;
-                next_round = Instant::now() + round;
-                if after.is_none() {
-                    // Few shards are through in no time; they are announced no more often for that.
-                    next_round = next_round.max(began + self.every);
-                }
+                // Few shards are through in no time; they are announced no more often for that.
+                let rest = began.filter(|_| after.is_none()).map(|began| self.every.saturating_sub(began.elapsed()));
+                next_round = Instant::now() + rest.unwrap_or_default().max(round);
             }
             if now >= next_repeat {
                 if stop.run_until_cancelled(self.repeat()).await.is_none() {
@@ -107,6 +121,10 @@ impl Announcer {
                 next_repeat = Instant::now() + repeat;
             }
         }
+    }
+
+    fn repeat_every(&self) -> Duration {
+        (self.prove / REPEATS).clamp(ROUND_MIN, ROUND_MAX)
     }
 
     /// Announces a share of all shards, from the one behind `after` on; gives the last one, none at the end of all.
@@ -134,19 +152,46 @@ impl Announcer {
 
     /// Announces what stewards lacked once more.
     async fn repeat(&mut self) {
-        let now = Instant::now();
-        self.lacked.retain(|_, (_, until)| now < *until);
-        let lacked: Vec<Held> = self.lacked.values().map(|(held, _)| *held).collect();
+        let (every, proven) = (self.every, self.prove.saturating_add(self.repeat_every()));
+        self.lacked.retain(|_, lacked| {
+            let is_kept = lacked.known_since.is_some_and(|known_since| known_since.elapsed() > proven);
+            !is_kept && lacked.since.elapsed() <= every.saturating_mul(1 + LEFT_ALONE)
+        });
+        let repeated = self.lacked.values().filter(|lacked| lacked.since.elapsed() <= every);
+        let repeated: Vec<Held> = repeated.map(|lacked| lacked.held).collect();
         let (store, steward) = (self.store.clone(), self.colleagues.own().steward.clone());
+        let asked = repeated.clone();
         let still_held = tokio::task::spawn_blocking(move || {
-            let held = lacked.into_iter().filter(|held| store.holds(&held.leaf).unwrap_or(false));
+            let held = asked.into_iter().filter(|held| store.holds(&held.leaf).unwrap_or(false));
             let held = held.filter(|held| is_wanted(&steward, held));
             held.map(|held| (held.leaf, held)).collect::<BTreeMap<ClaimLeaf, Held>>()
         });
         let Ok(held) = still_held.await else { return };
-        self.lacked.retain(|leaf, _| held.contains_key(leaf));
+        for gone in repeated.iter().filter(|repeated| !held.contains_key(&repeated.leaf)) {
+            self.lacked.remove(&gone.leaf);
+        }
         if !held.is_empty() {
             self.announce(held).await;
+        }
+    }
+
+    /// Remembers what most stewards lack, and since when they know it.
+    fn note(&mut self, heard: &BTreeMap<ClaimLeaf, Heard>, by_leaf: &BTreeMap<ClaimLeaf, Held>) {
+        let (now, every) = (Instant::now(), self.every);
+        for (leaf, heard) in heard.iter().filter(|(_, heard)| heard.answered > 0) {
+            let (is_lacked, Some(held)) = (renews(heard.known, heard.answered), by_leaf.get(leaf)) else { continue };
+            if let Some(lacked) = self.lacked.get_mut(leaf) {
+                lacked.known_since = if is_lacked { None } else { lacked.known_since.or(Some(now)) };
+            }
+            if !is_lacked || self.lacked.contains_key(leaf) {
+                continue;
+            }
+            if self.lacked.len() >= REPEATED_MAX {
+                self.lacked.retain(|_, lacked| lacked.since.elapsed() <= every);
+            }
+            if self.lacked.len() < REPEATED_MAX {
+                self.lacked.insert(*leaf, Lacked { held: *held, since: now, known_since: None });
+            }
         }
     }
 
@@ -181,14 +226,7 @@ impl Announcer {
         for leaves in lacking.values_mut() {
             leaves.retain(|leaf| heard.get(leaf).is_some_and(|heard| renews(heard.known, heard.answered)));
         }
-        let until = Instant::now() + self.every;
-        for leaf in lacking.values().flatten() {
-            if let Some(held) = by_leaf.get(leaf)
-                && self.lacked.len() < REPEATED_MAX
-            {
-                self.lacked.insert(*leaf, (*held, until));
-            }
-        }
+        self.note(&heard, &by_leaf);
         self.renew(lacking, &by_leaf).await;
         surplus::give_up(&self.colleagues, &self.store, &self.figures, heard, &by_leaf).await;
     }
