@@ -13,6 +13,7 @@ mod trash;
 
 use std::{
     cmp::Ordering,
+    path::PathBuf,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -163,13 +164,26 @@ pub struct HolderParts {
     pub rates: Rates,
     /// Whether the node is to leave.
     pub drain: Arc<DrainState>,
+    /// The file of what was given up.
+    pub given_up: PathBuf,
 }
 
 impl Holder {
     /// A holder that signs with `identity`. Runs a task that signs claims on the current runtime.
     pub fn new(identity: &Identity, parts: HolderParts) -> Self {
-        let HolderParts { network, store, steward, neighbours, served, pledge_bytes, vault_bytes_max, rates, drain } =
-            parts;
+        let HolderParts {
+            network,
+            store,
+            steward,
+            neighbours,
+            served,
+            pledge_bytes,
+            vault_bytes_max,
+            rates,
+            drain,
+            given_up,
+        } = parts;
+        let given_up = GivenUp::open(given_up, steward.clock().now());
         Self {
             key: identity.signing_key(),
             signer: ClaimSigner::start(identity.signing_key(), network.clone(), steward.clock().clone()),
@@ -180,7 +194,7 @@ impl Holder {
             served,
             limits: ExchangeLimits::default(),
             admission: Arc::new(Mutex::new(ShardAdmission::new(pledge_bytes, vault_bytes_max))),
-            given_up: Arc::default(),
+            given_up: Arc::new(given_up),
             giving_up: GivingUp::default(),
             upload: rates.upload.map(RateLimit::new),
             download: rates.download.map(RateLimit::new),

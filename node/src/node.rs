@@ -46,6 +46,8 @@ pub(crate) const RECORDS_FOLDER: &str = "records";
 const EVIDENCE_FOLDER: &str = "evidence";
 /// What the auditor remembers over a restart, in the data folder.
 const AUDITS_FILE: &str = "audits";
+/// What this holder has given up since another keeps it.
+const GIVEN_UP_FILE: &str = "given-up";
 /// How long stopping waits for shards that are being received.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -176,6 +178,7 @@ async fn run_in<S: Service>(
         vault_bytes_max: config.pledge.vault_max.0,
         rates: Rates { upload: config.pledge.upload, download: config.pledge.download },
         drain: drain.clone(),
+        given_up: data_dir.path().join(GIVEN_UP_FILE),
     };
     let holder = Arc::new(Holder::new(&identity, parts));
     tracing::info!(node = %format!("{:#}", peer.node_id()), network = %config.network_name(), "the node runs");

@@ -7,7 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use commonhold_protocol::{NodeId, Record, SegmentId};
+use commonhold_protocol::{
+    Drop, DropKind, NodeId, Record, SegmentId, Unverified, Verified,
+    ask::{Refusal, Request},
+};
 use serde_json::Value;
 
 use super::harness::{Home, Network, Setup, Spy, Tree, assert_same, eventually, hex_id, keys_of, noise, poll_until};
@@ -189,4 +192,55 @@ fn holders_whose_turns_lie_further_apart_than_a_trial_lasts_bring_a_record_back(
     assert!(back.is_some(), "{records} records are kept again, after {:?}", began.elapsed());
     eprintln!("the record was back after {:?}, with {records} in all", began.elapsed());
     assert_eq!(network.figures("/audits/shards_rebuilt"), 0, "all of them were there");
+}
+
+/// A drop leaves a tombstone without claims, and after an undrop the claims come with the holders' turns: days later. One
+/// steward slept through the undrop.
+#[test]
+fn a_segment_that_was_dropped_by_mistake_has_a_record_again_though_a_steward_missed_that() {
+    const NODES: usize = 8;
+    const TIMES: &str = "[audit]\nevery = \"10 s\"\ngrace = \"60 s\"\nprove = \"3 s\"\n\n[repair]\ntop-up = \"1 s\"\n\n\
+                         [pledge]\nannounce = \"24 s\"\n";
+    let setup = Setup { nodes: NODES, coding: Some("3/6"), overlay: Some(TIMES), ..Setup::default() };
+    let network = Network::start(&setup);
+    let mut tree = Tree::new(network.scratch().join("source"), 1);
+    tree.file("small", &noise(2, 1 << 20));
+    let (home, phrase) = network.new_home("home");
+    home.put(tree.path(), "/x");
+    let before: BTreeMap<SegmentId, BTreeSet<NodeId>> =
+        segments(&home).iter().map(|segment| (id_of(segment), holders(segment))).collect();
+    let (segment, its_holders) = before.first_key_value().expect("a segment");
+    let ids: Vec<NodeId> = (0..NODES).map(|node| hex_id(&network.node_id(node))).collect();
+    let sleeper = (0..NODES).find(|node| !its_holders.contains(&ids[*node])).expect("who holds none of it");
+    let (spy, keys) = (Spy::on(&network), keys_of(&phrase));
+    let word = |counter, kind| -> Unverified<Drop> {
+        let drop = Drop { vault: keys.vault_id(), counter, kind, segments: vec![*segment] };
+        Verified::sign(drop, keys.signing(), &spy.network).to_unverified()
+    };
+    // What the client's own drops were counted by is far below.
+    let (mistaken, mended) = (word(1 << 40, DropKind::Drop), word((1 << 40) + 1, DropKind::Undrop));
+    for node in &ids {
+        let dropped = spy.keep(*node, Request::KeepDrop { drop: mistaken.clone() });
+        assert!(matches!(dropped, Ok(()) | Err(Refusal::Unknown)), "{dropped:?}");
+    }
+    network.freeze(sleeper);
+    let awake = || (0..NODES).filter(|node| *node != sleeper).map(|node| ids[node]);
+    for node in awake() {
+        let _ = spy.keep(node, Request::KeepDrop { drop: mended.clone() });
+    }
+    let began = Instant::now();
+    eventually("no claim has proven the record in time", || awake().all(|node| spy.record(node, *segment).is_none()));
+    network.thaw(sleeper);
+    let back = poll_until(BACK_MAX, || {
+        let knows_all = |node: &NodeId| {
+            let record = spy.record(*node, *segment);
+            record.is_some_and(|record| claimants(&record, &spy).is_superset(its_holders))
+        };
+        ids.iter().all(knows_all).then_some(())
+    });
+    assert!(back.is_some(), "no record of it on all {NODES} nodes {:?} after the undrop", began.elapsed());
+    eprintln!("all {NODES} stewards keep the record again {:?} after the undrop", began.elapsed());
+    let target = network.scratch().join("back");
+    network.cold_home("reader", &phrase, &network.running()[..1]).get("/x", &target).expect_code(0);
+    assert_same(tree.path(), &target);
 }

@@ -17,7 +17,7 @@ use std::{
 
 use commonhold_policy::sweep::renews;
 use commonhold_protocol::{
-    Claim, ClaimLeaf, Manifest, NodeId, Record, SegmentId, ShardIndex, Unverified, VaultId,
+    Claim, ClaimLeaf, Drop, Manifest, NodeId, Record, SegmentId, ShardIndex, Unverified, VaultId,
     ask::{ASK_IDS_MAX, ASK_RECORDS_MAX, ClaimStanding, Refusal, Request, Response},
 };
 use commonhold_storage_engine::store::{Held, ShardStore};
@@ -255,22 +255,30 @@ impl Announcer {
         let claims = join_all(wanted.iter().map(|leaf| holder.claim(*leaf))).await;
         let claims: BTreeMap<ClaimLeaf, Claim> =
             wanted.iter().copied().zip(claims).filter_map(|(leaf, claim)| Some((leaf, claim?))).collect();
-        let store = self.store.clone();
+        let (store, steward) = (self.store.clone(), self.colleagues.own().steward.clone());
         let read = tokio::task::spawn_blocking(move || {
-            let manifest = |leaf: &ClaimLeaf| Some((leaf.segment, store.manifest(leaf.segment, leaf.index).ok()?));
-            wanted.iter().filter_map(manifest).collect::<BTreeMap<SegmentId, Unverified<Manifest>>>()
+            let told = |leaf: &ClaimLeaf| {
+                let manifest = store.manifest(leaf.segment, leaf.index).ok()?;
+                // Stewards that did not hear of an undrop would drop what comes back once more.
+                let undrop = steward.newest_drop(&leaf.segment).ok()?.map(|undrop| undrop.to_unverified());
+                Some((leaf.segment, (manifest, undrop)))
+            };
+            wanted
+                .iter()
+                .filter_map(told)
+                .collect::<BTreeMap<SegmentId, (Unverified<Manifest>, Option<Unverified<Drop>>)>>()
         });
         let Ok(manifests) = read.await else { return };
         let told = lacking.into_iter().map(async |(node, leaves)| {
             let mut by_segment: BTreeMap<SegmentId, (BTreeSet<VaultId>, Record)> = BTreeMap::new();
             for leaf in leaves {
-                let (Some(claim), Some(manifest), Some(held)) =
+                let (Some(claim), Some((manifest, undrop)), Some(held)) =
                     (claims.get(&leaf), manifests.get(&leaf.segment), held.get(&leaf))
                 else {
                     continue;
                 };
                 let fresh = || {
-                    let record = Record { manifest: manifest.clone(), claims: Vec::new(), drop: None };
+                    let record = Record { manifest: manifest.clone(), claims: Vec::new(), drop: undrop.clone() };
                     (BTreeSet::from([held.vault]), record)
                 };
                 by_segment.entry(leaf.segment).or_insert_with(fresh).1.claims.push(claim.clone());
@@ -283,7 +291,12 @@ impl Announcer {
                 let Some(outcomes) = self.colleagues.keep(node, records, vaults).await else { return };
                 self.figures.claims_renewed.fetch_add(sent as u64, Relaxed);
                 let dropped = part.iter().zip(outcomes).filter(|(_, outcome)| *outcome == Err(Refusal::Dropped));
-                self.colleagues.hear_drops(node, dropped.map(|((segment, _), _)| *segment).collect()).await;
+                let dropped: Vec<SegmentId> = dropped.map(|((segment, _), _)| *segment).collect();
+                for undrop in dropped.iter().filter_map(|segment| manifests.get(segment)?.1.clone()) {
+                    // If it is no newer than the drop, we hear of that next.
+                    self.colleagues.ask(node, Request::KeepDrop { drop: undrop }).await;
+                }
+                self.colleagues.hear_drops(node, dropped).await;
             }
         });
         join_all(told).await;
