@@ -142,7 +142,8 @@ impl NodeLife {
             }
             (Event::Silent { .. }, Life::Suspect { .. }) => {
                 // It is asked for often: between two moments further apart we were away ourselves.
-                self.silent_ms += now.ms_since(self.asked_at).min(self.grace_ms / NOTED_PARTS);
+                let silent_ms = now.ms_since(self.asked_at).min(self.grace_ms / NOTED_PARTS);
+                self.silent_ms = self.silent_ms.saturating_add(silent_ms);
                 self.asked_at = now;
                 Vec::new()
             }

@@ -4,8 +4,8 @@
 //!
 //! With a file as `CURVE` in the environment the times for an event are plotted there, as SVG.
 //!
-//! What takes less than a second is played several times and taken together. Processor time counts, since other processes may want the core too. That of an event is without what it takes to
-//! place all segments at the start.
+//! What takes less than a second is played several times and taken together. Processor time counts, since other
+//! processes may want the core too. That of an event is without what it takes to place all segments at the start.
 
 use std::{path::Path, time::Instant};
 

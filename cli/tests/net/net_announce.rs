@@ -35,6 +35,11 @@ fn holders(segment: &Value) -> BTreeSet<NodeId> {
     segment["holders"].as_array().unwrap().iter().filter_map(Value::as_str).map(hex_id).collect()
 }
 
+/// Whether a node's record of a segment names all these holders.
+fn knows_all(spy: &Spy, node: NodeId, segment: SegmentId, holders: &BTreeSet<NodeId>) -> bool {
+    spy.record(node, segment).is_some_and(|record| claimants(&record, spy).is_superset(holders))
+}
+
 fn claimants(record: &Record, spy: &Spy) -> BTreeSet<NodeId> {
     record.claims.iter().map(|claim| claim.clone().verify(&spy.network).unwrap().holder).collect()
 }
@@ -133,12 +138,8 @@ fn records_come_back_from_the_shards_when_every_steward_has_lost_them() {
     let nodes: Vec<NodeId> = (0..NODES).map(|node| hex_id(&network.node_id(node))).collect();
     let began = Instant::now();
     let back = poll_until(BACK_MAX, || {
-        let knows_all = |node: &NodeId| {
-            before.iter().all(|(segment, holders)| {
-                spy.record(*node, *segment).is_some_and(|record| claimants(&record, &spy).is_superset(holders))
-            })
-        };
-        nodes.iter().all(knows_all).then_some(())
+        let knows = |node: &NodeId| before.iter().all(|(segment, holders)| knows_all(&spy, *node, *segment, holders));
+        nodes.iter().all(knows).then_some(())
     });
     assert!(back.is_some(), "{} records are kept again", network.figures("/records/segments"));
     eprintln!("{} records on each of {NODES} nodes are back after {:?}", before.len(), began.elapsed());
@@ -182,11 +183,8 @@ fn holders_whose_turns_lie_further_apart_than_a_trial_lasts_bring_a_record_back(
     }
     let spy = Spy::on(&network);
     let back = poll_until(BACK_MAX, || {
-        let knows_all = |node: &&NodeId| {
-            let record = spy.record(**node, *segment);
-            record.is_some_and(|record| claimants(&record, &spy).is_superset(its_holders))
-        };
-        (ids.iter().filter(knows_all).count() >= STEWARDS).then_some(())
+        let knowing = ids.iter().filter(|node| knows_all(&spy, **node, *segment, its_holders));
+        (knowing.count() >= STEWARDS).then_some(())
     });
     let records = network.figures("/records/segments");
     assert!(back.is_some(), "{records} records are kept again, after {:?}", began.elapsed());
@@ -231,13 +229,8 @@ fn a_segment_that_was_dropped_by_mistake_has_a_record_again_though_a_steward_mis
     let began = Instant::now();
     eventually("no claim has proven the record in time", || awake().all(|node| spy.record(node, *segment).is_none()));
     network.thaw(sleeper);
-    let back = poll_until(BACK_MAX, || {
-        let knows_all = |node: &NodeId| {
-            let record = spy.record(*node, *segment);
-            record.is_some_and(|record| claimants(&record, &spy).is_superset(its_holders))
-        };
-        ids.iter().all(knows_all).then_some(())
-    });
+    let back =
+        poll_until(BACK_MAX, || ids.iter().all(|node| knows_all(&spy, *node, *segment, its_holders)).then_some(()));
     assert!(back.is_some(), "no record of it on all {NODES} nodes {:?} after the undrop", began.elapsed());
     eprintln!("all {NODES} stewards keep the record again {:?} after the undrop", began.elapsed());
     let target = network.scratch().join("back");

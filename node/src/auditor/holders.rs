@@ -19,7 +19,7 @@ pub(super) struct HolderState {
     pub(super) life: NodeLife,
     /// It was heard of since the start by itself, not just as the signer of a claim: a signature needs no node.
     pub(super) seen: bool,
-    /// The last sign of it.
+    /// The last sign of it, or when it was first heard of from others.
     pub(super) heard_at: Timestamp,
     pub(super) life_due: Option<Timestamp>,
     pub(super) containment: Containment,

@@ -1,7 +1,7 @@
 //! What the auditor remembers over a restart, in one small file: what it thinks of holders, how long they stay away and
-//! have been silent, the challenges that are pinned, what they failed to prove, when it last repaired what, and what waits for a top-up. A
-//! steward that forgets would free every cheat of what it has not answered, rebuild what sleepers hold anew, and top
-//! nothing up, whenever it restarts.
+//! have been silent, the challenges that are pinned, what they failed to prove, when it last repaired what, and what waits
+//! for a top-up. A steward that forgets would free every cheat of what it has not answered, rebuild what sleepers hold
+//! anew, give nobody up, and top nothing up, whenever it restarts.
 
 use std::{
     collections::BTreeMap,

@@ -292,9 +292,16 @@ impl Announcer {
                 self.figures.claims_renewed.fetch_add(sent as u64, Relaxed);
                 let dropped = part.iter().zip(outcomes).filter(|(_, outcome)| *outcome == Err(Refusal::Dropped));
                 let dropped: Vec<SegmentId> = dropped.map(|((segment, _), _)| *segment).collect();
-                for undrop in dropped.iter().filter_map(|segment| manifests.get(segment)?.1.clone()) {
+                let mut undrops: Vec<&Unverified<Drop>> = Vec::new();
+                for undrop in dropped.iter().filter_map(|segment| manifests.get(segment)?.1.as_ref()) {
+                    // One word mostly speaks of many segments.
+                    if !undrops.contains(&undrop) {
+                        undrops.push(undrop);
+                    }
+                }
+                for undrop in undrops {
                     // If it is no newer than the drop, we hear of that next.
-                    self.colleagues.ask(node, Request::KeepDrop { drop: undrop }).await;
+                    self.colleagues.ask(node, Request::KeepDrop { drop: undrop.clone() }).await;
                 }
                 self.colleagues.hear_drops(node, dropped).await;
             }

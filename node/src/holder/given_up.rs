@@ -29,12 +29,14 @@ const ENTRY_BYTES: usize = 32 + 1 + 8 + 4;
 #[derive(Debug)]
 pub(super) struct GivenUp {
     path: PathBuf,
-    remembered: Mutex<Remembered>,
+    leaves: Mutex<Recent<ClaimLeaf, ()>>,
+    /// By itself: what asks for a shard does not wait for a disk.
+    appended: Mutex<Appended>,
 }
 
+/// The file.
 #[derive(Debug)]
-struct Remembered {
-    leaves: Recent<ClaimLeaf, ()>,
+struct Appended {
     /// None: it cannot be written.
     file: Option<fs::File>,
     entries: usize,
@@ -43,42 +45,38 @@ struct Remembered {
 impl GivenUp {
     /// What the file says, if there is one.
     pub(super) fn open(path: PathBuf, now: Timestamp) -> Self {
-        let remembered = Remembered::open(&path, now).unwrap_or_else(|error| {
+        let (known, appended) = open(&path, now).unwrap_or_else(|error| {
             complain(&path, &error);
-            Remembered { leaves: Recent::new(GIVEN_UP_MAX), file: None, entries: 0 }
+            (Vec::new(), Appended { file: None, entries: 0 })
         });
-        Self { path, remembered: Mutex::new(remembered) }
+        let mut leaves = Recent::new(GIVEN_UP_MAX);
+        known.into_iter().for_each(|leaf| leaves.note(leaf, ()));
+        Self { path, leaves: Mutex::new(leaves), appended: Mutex::new(appended) }
     }
 
-    fn remembered(&self) -> MutexGuard<'_, Remembered> {
-        self.remembered.lock().unwrap_or_else(PoisonError::into_inner)
+    fn leaves(&self) -> MutexGuard<'_, Recent<ClaimLeaf, ()>> {
+        self.leaves.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// It is given up now. That it cannot be written down is no reason to keep it.
     fn note(&self, leaf: ClaimLeaf, now: Timestamp) {
-        let mut remembered = self.remembered();
-        remembered.leaves.note(leaf, ());
-        if remembered.entries >= 2 * GIVEN_UP_MAX {
-            match Remembered::open(&self.path, now) {
-                Ok(fresh) => (remembered.file, remembered.entries) = (fresh.file, fresh.entries),
-                Err(error) => complain(&self.path, &error),
-            }
-        }
-        let Some(file) = &mut remembered.file else { return };
-        match file.write_all(&encode(&leaf, now)).and_then(|()| file.sync_data()) {
-            Ok(()) => remembered.entries += 1,
-            Err(error) => complain(&self.path, &error),
+        self.leaves().note(leaf, ());
+        let mut appended = self.appended.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Err(error) = appended.append(&self.path, &leaf, now) {
+            complain(&self.path, &error);
+            // What was written of the entry stays the end of the file, and the next start leaves it out.
+            appended.file = None;
         }
     }
 
     /// It is held again.
     pub(super) fn forget(&self, leaf: &ClaimLeaf) {
-        self.remembered().leaves.remove(leaf);
+        self.leaves().remove(leaf);
     }
 
     /// What a steward is told that wants to see a shard which cannot be read.
     pub(super) fn refusal(&self, leaf: &ClaimLeaf, error: &StoreError) -> Refusal {
-        let given_up = || self.remembered().leaves.get(leaf).is_some();
+        let given_up = || self.leaves().get(leaf).is_some();
         if matches!(error, StoreError::NotHeld { .. }) && given_up() { Refusal::Released } else { refusal(error) }
     }
 }
@@ -87,28 +85,38 @@ fn complain(path: &Path, error: &io::Error) {
     tracing::warn!(%error, path = %path.display(), "what was given up cannot be remembered over a restart");
 }
 
-impl Remembered {
-    /// Reads the file, and writes it anew with what is not too old.
-    fn open(path: &Path, now: Timestamp) -> io::Result<Self> {
-        let mut bytes = Vec::new();
-        match fs::File::open(path) {
-            // An entry more than there are ever.
-            Ok(file) => file.take(((2 * GIVEN_UP_MAX + 1) * ENTRY_BYTES) as u64).read_to_end(&mut bytes)?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
-            Err(error) => return Err(error),
-        };
-        let all = bytes.chunks_exact(ENTRY_BYTES).filter_map(decode);
-        let known: Vec<(ClaimLeaf, Timestamp)> = all.filter(|(_, at)| now.ms_since(*at) <= REMEMBERED_MS).collect();
-        let known = &known[known.len().saturating_sub(GIVEN_UP_MAX)..];
-        let kept: Vec<u8> = known.iter().flat_map(|(leaf, at)| encode(leaf, *at)).collect();
-        if kept != bytes {
-            write_atomically(path, &kept)?;
+impl Appended {
+    fn append(&mut self, path: &Path, leaf: &ClaimLeaf, now: Timestamp) -> io::Result<()> {
+        if self.file.is_some() && self.entries >= 2 * GIVEN_UP_MAX {
+            *self = open(path, now)?.1;
         }
-        let mut leaves = Recent::new(GIVEN_UP_MAX);
-        known.iter().for_each(|(leaf, _)| leaves.note(*leaf, ()));
-        let file = fs::OpenOptions::new().create(true).append(true).open(path)?;
-        Ok(Self { leaves, file: Some(file), entries: known.len() })
+        let Some(file) = &mut self.file else { return Ok(()) };
+        file.write_all(&encode(leaf, now))?;
+        file.sync_data()?;
+        self.entries += 1;
+        Ok(())
     }
+}
+
+/// Reads the file, and writes it anew with what is not too old.
+fn open(path: &Path, now: Timestamp) -> io::Result<(Vec<ClaimLeaf>, Appended)> {
+    let mut bytes = Vec::new();
+    match fs::File::open(path) {
+        // An entry more than there are ever.
+        Ok(file) => file.take(((2 * GIVEN_UP_MAX + 1) * ENTRY_BYTES) as u64).read_to_end(&mut bytes)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+        Err(error) => return Err(error),
+    };
+    let all = bytes.chunks_exact(ENTRY_BYTES).filter_map(decode);
+    let known: Vec<(ClaimLeaf, Timestamp)> = all.filter(|(_, at)| now.ms_since(*at) <= REMEMBERED_MS).collect();
+    let known = &known[known.len().saturating_sub(GIVEN_UP_MAX)..];
+    let kept: Vec<u8> = known.iter().flat_map(|(leaf, at)| encode(leaf, *at)).collect();
+    if kept != bytes {
+        write_atomically(path, &kept)?;
+    }
+    let file = fs::OpenOptions::new().create(true).append(true).open(path)?;
+    let leaves = known.iter().map(|(leaf, _)| *leaf).collect();
+    Ok((leaves, Appended { file: Some(file), entries: known.len() }))
 }
 
 fn encode(leaf: &ClaimLeaf, at: Timestamp) -> [u8; ENTRY_BYTES] {
@@ -242,7 +250,7 @@ mod tests {
         let given_up = GivenUp::open(path.clone(), NOW);
         assert_eq!(fs::metadata(&path).unwrap().len(), (GIVEN_UP_MAX * ENTRY_BYTES) as u64);
         assert!(is_released(&given_up, &leaf(2 * GIVEN_UP_MAX as u32)) && !is_released(&given_up, &leaf(0)));
-        given_up.remembered().entries = 2 * GIVEN_UP_MAX;
+        given_up.appended.lock().unwrap().entries = 2 * GIVEN_UP_MAX;
         given_up.note(leaf(u32::MAX), NOW);
         assert_eq!(fs::metadata(&path).unwrap().len(), ((GIVEN_UP_MAX + 1) * ENTRY_BYTES) as u64);
     }
