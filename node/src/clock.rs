@@ -7,7 +7,10 @@
 use std::{
     collections::BTreeMap,
     fmt::Debug,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -56,6 +59,8 @@ struct Witness {
 #[derive(Debug)]
 pub struct Clock {
     source: Box<dyn TimeSource>,
+    /// The uptime of runs before this one, as far as it counts.
+    earlier_ms: AtomicU64,
     /// The last word of each domain.
     witnesses: Mutex<BTreeMap<Domain, Witness>>,
 }
@@ -69,7 +74,7 @@ impl Default for Clock {
 impl Clock {
     /// A clock that takes its time from there.
     pub fn of(source: impl TimeSource + 'static) -> Self {
-        Self { source: Box::new(source), witnesses: Mutex::default() }
+        Self { source: Box::new(source), earlier_ms: AtomicU64::new(0), witnesses: Mutex::default() }
     }
 
     /// Now, by the system's clock.
@@ -80,6 +85,16 @@ impl Clock {
     /// Time since the start, by the monotonic clock.
     pub fn uptime(&self) -> Duration {
         self.source.uptime()
+    }
+
+    /// The node was up before, for so long as counts.
+    pub fn was_up_for(&self, earlier_ms: u64) {
+        self.earlier_ms.store(earlier_ms, Relaxed);
+    }
+
+    /// Uptime in milliseconds, that of earlier runs included as far as it counts.
+    pub fn uptime_ms_in_all(&self) -> u64 {
+        as_ms(self.uptime()).saturating_add(self.earlier_ms.load(Relaxed))
     }
 
     /// A node in `domain` says that it is `theirs` now. The last word of each domain counts.
@@ -101,7 +116,7 @@ impl Clock {
         };
         let ahead: Vec<(Domain, i64)> =
             self.witnesses().iter().map(|(domain, witness)| (domain.clone(), ahead(witness))).collect();
-        expiry::doubt(rules, as_ms(uptime), &ahead, domains)
+        expiry::doubt(rules, self.uptime_ms_in_all(), &ahead, domains)
     }
 
     fn witnesses(&self) -> MutexGuard<'_, BTreeMap<Domain, Witness>> {

@@ -6,9 +6,12 @@
 //! back. In between they are served as ever, and a newer lease, whoever brings it, ends it. An ended lease is told to
 //! nobody unasked (`leases.rs`): a steward that had lost its disk would only hand our own word back to us.
 
+mod kept;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     future::Future,
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -23,7 +26,7 @@ use commonhold_policy::{
     stewards,
 };
 use commonhold_protocol::{
-    ClaimLeaf, Lease, NodeId, SegmentId, ShardIndex, Unverified, VaultId, Verified,
+    ClaimLeaf, Lease, NodeId, SegmentId, ShardIndex, Timestamp, Unverified, VaultId, Verified,
     ask::{Request, Response},
 };
 use commonhold_storage_engine::store::ShardStore;
@@ -31,6 +34,7 @@ use futures::future::join_all;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
+use self::kept::Kept;
 use crate::{neighbours::Neighbours, steward::Steward};
 
 /// Between two rounds; shorter where the times are.
@@ -41,6 +45,8 @@ const JUDGED_MAX: usize = 16;
 /// A vault that cannot be judged, since too few answer, is tried again after twice as long each time, up to so many
 /// rounds.
 const ROUNDS_BETWEEN_MAX: u32 = 24;
+/// Of the uptime that a node needs before it lets anything go, at most one part in so many is lost when it is killed.
+const UPTIME_PARTS_WRITTEN: u64 = 24;
 /// How long a steward may take to answer.
 const PATIENCE: Duration = Duration::from_secs(15);
 /// Segments of a vault whose stewards may be asked: more than are needed, since some have nobody left to speak.
@@ -126,8 +132,8 @@ impl Times {
 #[derive(Debug, Default)]
 struct Case {
     words: Vec<Word>,
-    /// Our uptime then.
-    trashed_at: Option<Duration>,
+    /// By a clock that nobody doubted.
+    trashed_at: Option<Timestamp>,
     /// Rounds to wait before the next try, and rounds waited between the last two.
     wait: u32,
     waited: u32,
@@ -142,9 +148,13 @@ pub(crate) struct ExpiryWatch<W> {
     pub(crate) times: Times,
     pub(crate) figures: Arc<ExpiryFigures>,
     cases: BTreeMap<VaultId, Case>,
+    /// The file of what is remembered over a restart, and what it says.
+    path: PathBuf,
+    written: Kept,
 }
 
 impl<W: Witnesses> ExpiryWatch<W> {
+    /// Takes up what the file at `path` says of the last run, if there is one.
     pub(crate) fn new(
         witnesses: W,
         store: Arc<ShardStore>,
@@ -152,8 +162,18 @@ impl<W: Witnesses> ExpiryWatch<W> {
         neighbours: Arc<Neighbours>,
         times: Times,
         figures: Arc<ExpiryFigures>,
+        path: PathBuf,
     ) -> Self {
-        Self { witnesses, store, steward, neighbours, times, figures, cases: BTreeMap::new() }
+        let written = kept::read(&path).unwrap_or_else(|error| {
+            tracing::warn!(%error, path = %path.display(), "what is known of ended leases is begun anew");
+            Kept::default()
+        });
+        let clock = steward.clock();
+        clock.was_up_for(expiry::uptime_ms_that_counts(&times.rules, written.uptime_ms, written.at, clock.now()));
+        let trashed = written.trashed.iter();
+        let case = |(vault, at): (&VaultId, &Timestamp)| (*vault, Case { trashed_at: Some(*at), ..Case::default() });
+        let cases = trashed.map(case).collect();
+        Self { witnesses, store, steward, neighbours, times, figures, cases, path, written }
     }
 
     /// Works until `stop`.
@@ -161,8 +181,29 @@ impl<W: Witnesses> ExpiryWatch<W> {
         let round = self.times.round();
         while stop.run_until_cancelled(tokio::time::sleep(round)).await.is_some() {
             if stop.run_until_cancelled(self.round()).await.is_none() {
-                return;
+                break;
             }
+            self.write_down(self.times.rules.uptime_ms_min / UPTIME_PARTS_WRITTEN).await;
+        }
+        self.write_down(0).await;
+    }
+
+    /// Writes the file if it lacks something, or at least so much of our uptime.
+    async fn write_down(&mut self, uptime_ms: u64) {
+        let clock = self.steward.clock();
+        let trashed = self.cases.iter().filter_map(|(vault, case)| Some((*vault, case.trashed_at?))).collect();
+        let kept = Kept { uptime_ms: clock.uptime_ms_in_all(), at: clock.now(), trashed };
+        if kept.trashed == self.written.trashed && kept.uptime_ms.saturating_sub(self.written.uptime_ms) < uptime_ms {
+            return;
+        }
+        let (path, writes) = (self.path.clone(), kept.clone());
+        match tokio::task::spawn_blocking(move || kept::write(&path, &writes)).await {
+            Ok(Ok(())) => self.written = kept,
+            Ok(Err(error)) => {
+                tracing::warn!(%error, path = %self.path.display(), "what is known of ended leases cannot be kept");
+            }
+            // A panic in there is logged by the runtime.
+            Err(_) => {}
         }
     }
 
@@ -173,8 +214,14 @@ impl<W: Witnesses> ExpiryWatch<W> {
         if let Some(ClockDoubt::Off { off_ms }) = doubt {
             tracing::warn!(off_ms, "our clock is far from that of the other nodes; nothing is let go for its age");
         }
+        if doubt.is_some_and(ClockDoubt::is_of_the_time) {
+            // Nobody can say now what has ended. What is in the trash stays there.
+            self.figures.ended.store(0, Relaxed);
+            self.steward.set_ended(BTreeSet::new());
+            return;
+        }
         // What has ended is refused from the start, and dropped when we have been up for long.
-        let ended = if doubt.is_some_and(ClockDoubt::is_of_the_time) { Vec::new() } else { self.ended().await };
+        let ended = self.ended().await;
         let vaults: BTreeSet<VaultId> = ended.iter().map(|lease| lease.vault).collect();
         self.cases.retain(|vault, _| vaults.contains(vault));
         self.figures.ended.store(vaults.len() as u64, Relaxed);
@@ -216,8 +263,8 @@ impl<W: Witnesses> ExpiryWatch<W> {
         let case = self.cases.entry(*vault).or_default();
         let waits = case.wait > 0;
         case.wait = case.wait.saturating_sub(1);
-        let uptime = self.steward.clock().uptime();
-        let in_trash = case.trashed_at.is_some_and(|at| uptime.saturating_sub(at) < self.times.trash);
+        let now = self.steward.clock().now();
+        let in_trash = case.trashed_at.is_some_and(|at| u128::from(now.ms_since(at)) < self.times.trash.as_millis());
         !waits && !in_trash
     }
 
@@ -272,7 +319,7 @@ impl<W: Witnesses> ExpiryWatch<W> {
                 break None;
             }
         };
-        let uptime = self.steward.clock().uptime();
+        let now = self.steward.clock().now();
         let case = self.cases.entry(vault).or_default();
         match verdict {
             // The newer lease is kept by now: the vault is not among the ended any more.
@@ -281,7 +328,7 @@ impl<W: Witnesses> ExpiryWatch<W> {
             }
             Some(expiry::Expiry::Over) if case.trashed_at.is_none() => {
                 tracing::info!(%vault, "a vault's lease has run out; what is held of it goes to the trash");
-                *case = Case { trashed_at: Some(uptime), ..Case::default() };
+                *case = Case { trashed_at: Some(now), ..Case::default() };
             }
             Some(expiry::Expiry::Over) => {
                 self.cases.remove(&vault);

@@ -48,6 +48,8 @@ const EVIDENCE_FOLDER: &str = "evidence";
 const AUDITS_FILE: &str = "audits";
 /// What this holder has given up since another keeps it.
 const GIVEN_UP_FILE: &str = "given-up";
+/// How long the node has been up, and what is in the trash since its lease ended.
+const ENDED_FILE: &str = "ended";
 /// How long stopping waits for shards that are being received.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -267,8 +269,9 @@ async fn run_in<S: Service>(
     running.tasks.spawn(draining.run(running.stop.clone()));
     let (rules, present) = (config.lease.rules(), config.audit.grace.0);
     let times = Times { rules, trash: config.pledge.trash.0, present };
+    let (witnesses, holdings, ended) = (peer.clone(), store.clone(), data_dir.path().join(ENDED_FILE));
     let expiry =
-        ExpiryWatch::new(peer.clone(), store.clone(), steward.clone(), neighbours.clone(), times, expiry_figures);
+        ExpiryWatch::new(witnesses, holdings, steward.clone(), neighbours.clone(), times, expiry_figures, ended);
     running.tasks.spawn(expiry.run(running.stop.clone()));
     let time_is_doubtful = {
         let steward = steward.clone();

@@ -89,6 +89,13 @@ pub fn doubt(rules: &Rules, uptime_ms: u64, ahead_ms: &[(Domain, i64)], domains:
     (uptime_ms < rules.uptime_ms_min).then_some(ClockDoubt::JustStarted)
 }
 
+/// How much of the uptime of earlier runs counts after a restart: `before_ms` was counted when it was `at`, by our clock. All
+/// of it, so that also a node that is switched off each night gives space back; none if it was away for longer than the
+/// time that it has to be up for: then it may have missed much.
+pub fn uptime_ms_that_counts(rules: &Rules, before_ms: u64, at: Timestamp, now: Timestamp) -> u64 {
+    if at <= now && now.ms_since(at) <= rules.uptime_ms_min { before_ms } else { 0 }
+}
+
 /// Whose steward was asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Asked {

@@ -1,4 +1,4 @@
-use std::sync::Mutex;
+use std::{path::Path, sync::Mutex};
 
 use bytes::Bytes;
 use commonhold_protocol::{
@@ -65,10 +65,36 @@ fn sender() -> Sender {
     Sender { node: node(1), domain: Domain::new("1"), is_steward: false }
 }
 
+/// A node that begins to run in this folder.
+fn watch(folder: &Path, hands: &Hands, said: &Said) -> ExpiryWatch<Said> {
+    let clock = Arc::new(Clock::of(hands.clone()));
+    let options = StoreOptions {
+        pledge_bytes: 1 << 30,
+        keep_free_bytes: 0,
+        vault_bytes_max: 1 << 30,
+        other_bytes: Arc::default(),
+        network: network(),
+    };
+    let (store, _) = ShardStore::open(folder, options).unwrap();
+    let (records, _) = RecordStore::open(&folder.join("records"), 64 << 20).unwrap();
+    let holdings = Arc::new(HeldShards { store: store.clone(), drain: Arc::default() });
+    let steward = Arc::new(Steward::new(network(), None, records, holdings, clock).unwrap());
+    let neighbours = Arc::new(Neighbours::new(node(0), Some("0"), true));
+    for number in 1..=NODES {
+        neighbours.heard_about(node(number), true, Some(number.to_string()));
+    }
+    let times = Times {
+        rules: Rules::default(),
+        trash: Duration::from_millis(TRASH_MS),
+        present: Duration::from_secs(3600),
+    };
+    ExpiryWatch::new(said.clone(), store, steward, neighbours, times, Arc::default(), folder.join("ended"))
+}
+
 /// A node that holds a shard of each of some segments, keeps their records, and has been up for two days: the vault's
 /// lease just ends.
 struct World {
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
     hands: Hands,
     said: Said,
     watch: ExpiryWatch<Said>,
@@ -78,35 +104,31 @@ impl World {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let hands = Hands::at(START);
-        let clock = Arc::new(Clock::of(hands.clone()));
-        let options = StoreOptions {
-            pledge_bytes: 1 << 30,
-            keep_free_bytes: 0,
-            vault_bytes_max: 1 << 30,
-            other_bytes: Arc::default(),
-            network: network(),
-        };
-        let (store, _) = ShardStore::open(folder.path(), options).unwrap();
-        let (records, _) = RecordStore::open(&folder.path().join("records"), 64 << 20).unwrap();
-        let holdings = Arc::new(HeldShards { store: store.clone(), drain: Arc::default() });
-        let steward = Arc::new(Steward::new(network(), None, records, holdings, clock).unwrap());
-        let neighbours = Arc::new(Neighbours::new(node(0), Some("0"), true));
-        for number in 1..=NODES {
-            neighbours.heard_about(node(number), true, Some(number.to_string()));
-        }
-        let times = Times {
-            rules: Rules::default(),
-            trash: Duration::from_millis(TRASH_MS),
-            present: Duration::from_secs(3600),
-        };
         let said = Said::default();
-        let watch = ExpiryWatch::new(said.clone(), store, steward, neighbours, times, Arc::default());
-        let world = Self { _folder: folder, hands, said, watch };
+        let world = Self { watch: watch(folder.path(), &hands, &said), folder, hands, said };
         world.keep_lease(1, START.after_ms(LEASE_MS));
         for salt in 0..SEGMENTS {
             world.hold(salt);
         }
         world.pass(LEASE_MS);
+        world
+    }
+
+    /// The node is switched off for a while, and comes back.
+    async fn restart(mut self, away_ms: u64) -> Self {
+        self.watch.write_down(0).await;
+        self.killed(away_ms)
+    }
+
+    /// The same without a chance to write anything down.
+    fn killed(self, away_ms: u64) -> Self {
+        let Self { folder, hands, said, watch: stopped } = self;
+        let now = stopped.steward.clock().now();
+        drop(stopped);
+        drop(hands);
+        let hands = Hands::at(now.after_ms(away_ms));
+        let world = Self { watch: watch(folder.path(), &hands, &said), folder, hands, said };
+        world.pass(0);
         world
     }
 
@@ -209,9 +231,55 @@ async fn a_clock_in_2038_destroys_nothing() {
     world.hands.jump_to(START.after_ms(LEASE_MS));
     world.over();
     assert_eq!(world.rounds(1).await.trashed, 1);
+    let right = world.watch.steward.clock().now();
     world.hands.jump_to(IN_2038);
-    assert_eq!(world.rounds(5).await.vaults_freed, 0);
+    let figures = world.rounds(5).await;
+    assert_eq!((figures.ended, figures.vaults_freed), (0, 0));
     world.assert_kept();
+    // Once it is right again, the time in the trash goes on.
+    world.hands.jump_to(right);
+    assert_eq!(world.rounds(1).await.trashed, 1);
+    world.pass(TRASH_MS);
+    assert_eq!(world.rounds(1).await.vaults_freed, 1);
+}
+
+/// Switched off for most of each day: it used to need a week without a break to give anything back.
+#[tokio::test]
+async fn a_node_that_never_runs_for_a_day_gives_back_the_space_of_an_ended_vault() {
+    const UP_MS: u64 = DAY_MS / 4;
+    let mut world = World::new().killed(2 * DAY_MS);
+    world.all_say(1, START.after_ms(LEASE_MS));
+    world.hands.jump_to(START.after_ms(LEASE_MS + Rules::default().grace_ms + 1));
+    let mut freed_on = None;
+    for day in 0..14 {
+        world.pass(0);
+        let at_start = world.rounds(1).await;
+        world.pass(UP_MS);
+        let figures = world.rounds(1).await;
+        if day < 3 {
+            assert_eq!((at_start.trashed, figures.trashed), (0, 0), "it has not been up for a day");
+        }
+        if figures.vaults_freed > 0 {
+            freed_on = Some(day);
+            break;
+        }
+        world = world.restart(DAY_MS - UP_MS).await;
+    }
+    assert_eq!(freed_on, Some(10), "a day of uptime, three days long; and a week in the trash");
+    assert_eq!(world.watch.store.used().shards, 0);
+}
+
+#[tokio::test]
+async fn after_more_than_a_day_away_the_first_day_begins_anew() {
+    let world = World::new();
+    world.all_say(1, START.after_ms(LEASE_MS));
+    world.over();
+    let mut world = world.restart(DAY_MS + 1).await;
+    assert_eq!(world.rounds(3).await.trashed, 0);
+    world.pass(DAY_MS - 1);
+    assert_eq!(world.rounds(1).await.trashed, 0);
+    world.pass(1);
+    assert_eq!(world.rounds(1).await.trashed, 1);
 }
 
 #[tokio::test]
