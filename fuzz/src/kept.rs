@@ -17,4 +17,5 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("record_entry", records::record_entry),
     ("record_log", records::record_log),
     ("audits", auditor::audits_of_any_bytes),
+    ("proven", auditor::proven_of_any_bytes),
 ];

@@ -14,6 +14,7 @@ mod kept;
 mod lives;
 mod loading;
 mod pace;
+mod proven;
 mod rebuild;
 mod releases;
 mod repairs;
@@ -48,12 +49,11 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use self::announced::Known;
 pub(crate) use self::challenges::proves;
-#[cfg(any(test, feature = "fuzzing"))]
-pub use self::kept::audits_of_any_bytes;
 use self::{
     challenges::Asked,
     holders::{HolderState, Wanted},
     lives::Said,
+    proven::Proven,
     repairs::Repairs,
     table::Table,
     ward::{Ordered, Wards},
@@ -62,6 +62,8 @@ pub use self::{
     challenges::Evidence,
     figures::{AuditFigures, AuditSnapshot},
 };
+#[cfg(any(test, feature = "fuzzing"))]
+pub use self::{kept::audits_of_any_bytes, proven::proven_of_any_bytes};
 use crate::{clock::Clock, config::Config, holder::Holder, neighbours::Neighbours, steward::Steward};
 
 /// News and questions that wait; who brings more waits, or is left out where it must not.
@@ -165,6 +167,8 @@ pub struct AuditorParts {
     pub folder: PathBuf,
     /// The file of what is remembered over a restart.
     pub kept: PathBuf,
+    /// The file of the claims that were audited.
+    pub proven: PathBuf,
     /// What it counts.
     pub figures: Arc<AuditFigures>,
     /// The node's tasks.
@@ -233,6 +237,7 @@ pub struct Auditor {
     /// About so many of them were never heard of by themselves.
     unseen: usize,
     probes: Arc<Semaphore>,
+    challenges: Arc<Semaphore>,
     searches: SearchPace,
     /// Wards of which not all shards stand.
     ailing: BTreeSet<WardNumber>,
@@ -248,6 +253,14 @@ pub struct Auditor {
     awaited: BTreeMap<WardNumber, Timestamp>,
     /// Those that have proven themselves, to be written down.
     proven: Vec<SegmentId>,
+    /// Claims that were audited before the restart, while the records are read for the first time.
+    proven_before: Proven,
+    /// Until when the last run audited what was due.
+    audited_until: Timestamp,
+    /// In which epoch wards are marked as due.
+    epoch: u64,
+    /// When those that are audited were last written down.
+    proven_written_at: Timestamp,
     /// What is to be done before the next event is heard.
     pending: VecDeque<Pending>,
     timers: BinaryHeap<Reverse<(Timestamp, TimerOf)>>,
@@ -277,6 +290,7 @@ impl Auditor {
             holders: Table::new(),
             unseen: 0,
             probes: Arc::new(Semaphore::new(lives::PROBES_AT_ONCE)),
+            challenges: Arc::new(Semaphore::new(audits::CHALLENGES_AT_ONCE)),
             searches: SearchPace::new(parts.clock.now(), grace_ms),
             ailing: BTreeSet::new(),
             orders: BTreeMap::new(),
@@ -285,6 +299,10 @@ impl Auditor {
             trials: BTreeMap::new(),
             awaited: BTreeMap::new(),
             proven: Vec::new(),
+            proven_before: Proven::default(),
+            audited_until: Timestamp(0),
+            epoch: 0,
+            proven_written_at: parts.clock.now(),
             pending: VecDeque::new(),
             timers: BinaryHeap::new(),
             stewards: Arc::new([]),
@@ -296,15 +314,24 @@ impl Auditor {
         let tasks = auditor.parts.tasks.clone();
         tasks.spawn(async move {
             auditor.remember().await;
-            stop.run_until_cancelled(auditor.run(heard, finished)).await;
+            auditor.remember_proven().await;
+            if stop.run_until_cancelled(auditor.begin()).await.is_some() {
+                stop.run_until_cancelled(auditor.run(heard, finished)).await;
+                auditor.write_proven_down().await;
+            }
             auditor.write_down().await;
         });
         AuditorHandle(news)
     }
 
-    async fn run(&mut self, mut heard: mpsc::Receiver<News>, mut finished: mpsc::Receiver<Done>) {
+    /// Reads all that is kept. Until that is done, nothing is known that would be worth writing down.
+    async fn begin(&mut self) {
         self.look_around().await;
+        self.proven_before = Proven::default();
         self.epoch().await;
+    }
+
+    async fn run(&mut self, mut heard: mpsc::Receiver<News>, mut finished: mpsc::Receiver<Done>) {
         loop {
             self.settle().await;
             self.write_proven();

@@ -46,6 +46,8 @@ pub(crate) const RECORDS_FOLDER: &str = "records";
 const EVIDENCE_FOLDER: &str = "evidence";
 /// What the auditor remembers over a restart, in the data folder.
 const AUDITS_FILE: &str = "audits";
+/// The claims that it has audited.
+const PROVEN_FILE: &str = "proven";
 /// What this holder has given up since another keeps it.
 const GIVEN_UP_FILE: &str = "given-up";
 /// How long the node has been up, and what is in the trash since its lease ended.
@@ -197,6 +199,7 @@ async fn run_in<S: Service>(
         seed: identity.audit_seed(),
         folder: data_dir.path().join(EVIDENCE_FOLDER),
         kept: data_dir.path().join(AUDITS_FILE),
+        proven: data_dir.path().join(PROVEN_FILE),
         figures: audits.clone(),
         tasks: tasks.clone(),
     };

@@ -32,6 +32,7 @@ mod net_private;
 mod net_prune;
 mod net_repair;
 mod net_repair_limits;
+mod net_restart;
 mod net_round_trip;
 mod net_scrub;
 mod net_secrets;

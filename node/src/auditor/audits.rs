@@ -19,12 +19,17 @@ const DRAWN_AT_ONCE: usize = 4 * audit::CHALLENGE_MAX;
 /// Segments that are looked through before others have their turn: about a millisecond.
 pub(super) const LOOKED_AT_ONCE: WardNumber = 4096;
 
+/// Challenges that are out at once, to all holders together: the answers to so many are some megabytes, which a home's
+/// link takes in within their deadlines.
+pub(super) const CHALLENGES_AT_ONCE: usize = 32;
+
 impl Auditor {
     /// An epoch begins: what is due in it?
     pub(super) async fn epoch(&mut self) {
         self.forget_the_lost();
         let now = self.now();
         let epoch = self.schedule.epoch(now);
+        let is_first = std::mem::replace(&mut self.epoch, epoch) == 0;
         for number in 0..self.wards.end() {
             if let Some(segment) = self.wards.segment(number)
                 && let Some(ward) = self.wards.get_mut(number)
@@ -36,10 +41,12 @@ impl Auditor {
             }
         }
         let claimants = self.holders.iter().filter(|(_, _, holder)| holder.claims > 0);
-        let moments: Vec<(Timestamp, NodeNumber)> =
-            claimants.map(|(number, node, _)| (self.schedule.moment(node, epoch).max(now), number)).collect();
+        // What came to pass while the node was off is made up for, once it is known who else is a steward.
+        let moments = claimants.map(|(number, node, _)| (self.schedule.moment(node, epoch), number));
+        let moments: Vec<(Timestamp, NodeNumber)> = moments.filter(|(at, _)| *at > self.audited_until).collect();
+        let made_up_at = if is_first { now.after_ms(2 * self.probe_ms()) } else { now };
         for (at, node) in moments {
-            self.wake(at, TimerOf::Moment(node, Wanted::Due));
+            self.wake(if at > now { at } else { made_up_at }, TimerOf::Moment(node, Wanted::Due));
         }
         let epoch_ms = self.schedule.rate().epoch_ms();
         self.wake(Timestamp((epoch + 1).saturating_mul(epoch_ms)), TimerOf::Epoch);
@@ -102,9 +109,11 @@ impl Auditor {
         let mut shards = 0;
         for number in round.next..end.min(round.next.saturating_add(LOOKED_AT_ONCE)) {
             let (Some(segment), Some(ward)) = (self.wards.segment(number), self.wards.get(number)) else { continue };
+            // By now more stewards may be known than when the epoch began, as after a start.
+            let is_due = ward.due && self.schedule.is_due(&segment, ward.stewards.into(), self.epoch);
             let wanted = |state: ClaimState| match round.wanted {
                 Wanted::All => true,
-                Wanted::Due => ward.due || state.is_new(),
+                Wanted::Due => is_due || state.is_new(),
                 Wanted::Unproven => state.is_new(),
             };
             for claim in self.wards.claims(number).filter(|claim| claim.node == node && wanted(claim.state)) {
@@ -182,7 +191,10 @@ impl Auditor {
             round_trip,
         };
         parts.figures.challenge();
+        let turns = self.challenges.clone();
         parts.tasks.spawn(async move {
+            // The deadline begins with the turn.
+            let _turn = turns.acquire_owned().await;
             let asked = asking.ask(samples).await;
             let _ = done.send(Done::Challenged(number, asked)).await;
         });

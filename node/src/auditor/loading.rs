@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use commonhold_policy::{
     Domain, Standing,
-    audit::containment,
+    audit::{Outcome, containment},
     placement::{self, Candidate},
     repair,
     segment_health::{ShardState, Source},
@@ -66,6 +66,7 @@ impl Auditor {
         let wards = &self.wards;
         self.waits_since.retain(|segment, _| wards.number(segment).is_some());
         self.write_down().await;
+        self.write_proven_if_due().await;
         let at = self.now().after_ms(self.probe_ms());
         self.wake(at, TimerOf::Look);
     }
@@ -213,7 +214,7 @@ impl Auditor {
     /// Counts claims that are new, and has them audited: at once where a repair waits to hear whether they are true. One by a
     /// node that is lost counts as lost.
     pub(super) fn take_claims(&mut self, number: WardNumber, claims: Vec<(ShardIndex, NodeId)>, source: Source) {
-        let Some(mut health) = self.health(number) else { return };
+        let (Some(mut health), Some(segment)) = (self.health(number), self.wards.segment(number)) else { return };
         let mut changed = false;
         let (mut at_once, mut soon) = (BTreeSet::new(), BTreeSet::new());
         for (index, node) in claims {
@@ -232,10 +233,13 @@ impl Auditor {
             if let Some(evicted) = evicted.and_then(|evicted| self.holders.get_mut(evicted)) {
                 evicted.claims -= 1;
             }
+            let was_proven = source == Source::Own && self.was_proven(&segment, index, node);
             if let Some(holder) = self.holders.get_mut(node) {
                 holder.claims += 1;
                 if holder.is_given_up() {
                     health.lost(node);
+                } else if was_proven {
+                    health.audited(index, node, Outcome::Held);
                 } else if self.orders.contains_key(&number) && health.state(index) == ShardState::Lost {
                     at_once.insert(node);
                 } else {

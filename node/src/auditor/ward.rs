@@ -153,7 +153,7 @@ impl Wards {
 
 /// How a claim is packed: the node's number shifted left by three bits, the state in the two bits above the lowest, as a
 /// LEB128 number; if the lowest bit is set, the shard's index follows as a byte, else it is one above the last claim's.
-fn pack(claims: &[Claimed<NodeNumber>], bytes: &mut Vec<u8>) {
+pub(super) fn pack(claims: &[Claimed<NodeNumber>], bytes: &mut Vec<u8>) {
     let mut expected = Some(0);
     for claim in claims {
         let state = match claim.state {
@@ -176,15 +176,15 @@ fn pack(claims: &[Claimed<NodeNumber>], bytes: &mut Vec<u8>) {
     }
 }
 
-/// What [`pack`] packed.
-fn unpack(bytes: &[u8]) -> impl Iterator<Item = Claimed<NodeNumber>> + '_ {
+/// What [`pack`] packed; of other bytes, something or other.
+pub(super) fn unpack(bytes: &[u8]) -> impl Iterator<Item = Claimed<NodeNumber>> + '_ {
     let mut bytes = bytes.iter().copied();
     let mut index: u8 = 0;
     std::iter::from_fn(move || {
         let (mut number, mut shift) = (0, 0);
         loop {
             let byte = bytes.next()?;
-            number |= u64::from(byte & 0x7f) << shift;
+            number |= u64::from(byte & 0x7f).unbounded_shl(shift);
             shift += 7;
             if byte < 0x80 {
                 break;

@@ -83,11 +83,8 @@ fn watch(folder: &Path, hands: &Hands, said: &Said) -> ExpiryWatch<Said> {
     for number in 1..=NODES {
         neighbours.heard_about(node(number), true, Some(number.to_string()));
     }
-    let times = Times {
-        rules: Rules::default(),
-        trash: Duration::from_millis(TRASH_MS),
-        present: Duration::from_secs(3600),
-    };
+    let times =
+        Times { rules: Rules::default(), trash: Duration::from_millis(TRASH_MS), present: Duration::from_secs(3600) };
     ExpiryWatch::new(said.clone(), store, steward, neighbours, times, Arc::default(), folder.join("ended"))
 }
 

@@ -1,0 +1,255 @@
+//! Which claims this steward has audited, over a restart, in a file of its own: whoever keeps tens of thousands of records
+//! would else have half a million holders' shards proven to it anew at each start, gigabytes, before it can say again
+//! that anything is healthy.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{self, Read},
+    path::Path,
+};
+
+use commonhold_policy::segment_health::{ClaimState, Claimed};
+use commonhold_protocol::{NodeId, SegmentId, ShardIndex, Timestamp};
+
+use super::{
+    Auditor, NodeNumber, WardNumber,
+    ward::{pack, unpack},
+};
+use crate::data_dir::write_atomically;
+
+const MAGIC: &[u8; 8] = b"CHPROVN1";
+/// Magic and check sum.
+const HEADER_BYTES: usize = 12;
+/// The most bytes of the file, some millions of claims; those that it has no room for are audited again.
+const FILE_BYTES_MAX: usize = 64 << 20;
+/// A steward that is killed audits again what it first audited in this part of the time between two audits of a shard, an
+/// hour of a week.
+const EVERY_PARTS: u64 = 7 * 24;
+
+/// What was proven before the restart.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Proven {
+    /// When it was written down.
+    at: Timestamp,
+    /// Who the numbers in the claims are.
+    nodes: BTreeMap<NodeNumber, NodeId>,
+    /// The claims of each segment, packed.
+    claims: BTreeMap<SegmentId, Box<[u8]>>,
+}
+
+impl Proven {
+    /// True if this claim was.
+    pub(super) fn has(&self, segment: &SegmentId, index: ShardIndex, node: &NodeId) -> bool {
+        let claims = self.claims.get(segment).into_iter().flat_map(|packed| unpack(packed));
+        let mut of_shard = claims.filter(|claim| claim.index == index && claim.state == ClaimState::Healthy);
+        of_shard.any(|claim| self.nodes.get(&claim.node) == Some(node))
+    }
+}
+
+impl Auditor {
+    /// Takes up what the file says, unless by now as much time has gone by as between two audits of a shard.
+    pub(super) async fn remember_proven(&mut self) {
+        let path = self.parts.proven.clone();
+        let read = tokio::task::spawn_blocking(move || {
+            read(&path).unwrap_or_else(|error| {
+                tracing::warn!(%error, path = %path.display(), "which shards were audited is not known; all are again");
+                Proven::default()
+            })
+        });
+        let (Ok(proven), now) = (read.await, self.now()) else { return };
+        if proven.at <= now && now.ms_since(proven.at) < self.schedule.rate().every_ms {
+            self.audited_until = proven.at;
+            self.proven_before = proven;
+        }
+    }
+
+    /// Whether a claim that is new here counts as audited: it was before the restart, and nothing is open since.
+    pub(super) fn was_proven(&self, segment: &SegmentId, index: ShardIndex, number: NodeNumber) -> bool {
+        let (Some(node), Some(holder)) = (self.holders.key(number), self.holders.get(number)) else { return false };
+        let mut open = holder.containment.failed().chain(holder.containment.pinned());
+        !open.any(|sample| sample.segment == *segment && sample.index == index)
+            && self.proven_before.has(segment, index, &node)
+    }
+
+    /// Writes the file if it was not for a while.
+    pub(super) async fn write_proven_if_due(&mut self) {
+        let every_ms = self.schedule.rate().every_ms / EVERY_PARTS;
+        if self.now().ms_since(self.proven_written_at) >= every_ms {
+            self.write_proven_down().await;
+        }
+    }
+
+    /// Writes the file.
+    pub(super) async fn write_proven_down(&mut self) {
+        let at = self.now();
+        self.proven_written_at = at;
+        let wards = (0..self.wards.end()).filter_map(|number| Some((self.wards.segment(number)?, number)));
+        let nodes = self.holders.iter().filter(|(_, _, holder)| holder.claims > 0);
+        let nodes = nodes.map(|(number, node, _)| (number, *node)).collect();
+        let packed = wards.map(|(segment, number)| (segment, self.packed_proven(number)));
+        let claims = packed.filter(|(_, packed)| !packed.is_empty()).collect();
+        let (path, proven) = (self.parts.proven.clone(), Proven { at, nodes, claims });
+        let write = move || {
+            if let Err(error) = write_atomically(&path, &encode(&proven)) {
+                tracing::warn!(%error, path = %path.display(), "which shards were audited cannot be kept");
+            }
+        };
+        // A panic in there is logged by the runtime.
+        let _ = tokio::task::spawn_blocking(write).await;
+    }
+
+    fn packed_proven(&self, number: WardNumber) -> Box<[u8]> {
+        let proven = self.wards.claims(number).filter(|claim| claim.state == ClaimState::Healthy);
+        let mut packed = Vec::new();
+        pack(&proven.collect::<Vec<Claimed<NodeNumber>>>(), &mut packed);
+        packed.into()
+    }
+}
+
+fn encode(proven: &Proven) -> Vec<u8> {
+    let mut bytes = vec![0; HEADER_BYTES];
+    bytes.extend_from_slice(&proven.at.0.to_le_bytes());
+    bytes.extend_from_slice(&(proven.nodes.len() as u32).to_le_bytes());
+    for (number, node) in &proven.nodes {
+        bytes.extend_from_slice(&number.to_le_bytes());
+        bytes.extend_from_slice(node.as_bytes());
+    }
+    for (segment, packed) in &proven.claims {
+        // Three claims of each of 255 shards at most.
+        let Ok(length) = u16::try_from(packed.len()) else { continue };
+        if bytes.len() + 34 + packed.len() > FILE_BYTES_MAX {
+            break;
+        }
+        bytes.extend_from_slice(segment.as_bytes());
+        bytes.extend_from_slice(&length.to_le_bytes());
+        bytes.extend_from_slice(packed);
+    }
+    let sum = crc32fast::hash(&bytes[HEADER_BYTES..]);
+    bytes[..MAGIC.len()].copy_from_slice(MAGIC);
+    bytes[MAGIC.len()..HEADER_BYTES].copy_from_slice(&sum.to_le_bytes());
+    bytes
+}
+
+/// What the file says; nothing if there is none.
+fn read(path: &Path) -> io::Result<Proven> {
+    let file = match fs::File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Proven::default()),
+        Err(error) => return Err(error),
+    };
+    let mut bytes = Vec::new();
+    file.take(FILE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
+    decode(&bytes).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "damaged, or of another version"))
+}
+
+fn decode(bytes: &[u8]) -> Option<Proven> {
+    let (header, mut rest) = bytes.split_first_chunk::<HEADER_BYTES>()?;
+    let is_whole = header.starts_with(MAGIC) && header.ends_with(&crc32fast::hash(rest).to_le_bytes());
+    if !is_whole || bytes.len() > FILE_BYTES_MAX {
+        return None;
+    }
+    let mut proven = Proven { at: Timestamp(u64::from_le_bytes(take(&mut rest)?)), ..Proven::default() };
+    for _ in 0..u32::from_le_bytes(take(&mut rest)?) {
+        let number = u32::from_le_bytes(take(&mut rest)?);
+        proven.nodes.insert(number, NodeId::from_bytes(take(&mut rest)?));
+    }
+    while !rest.is_empty() {
+        let segment = SegmentId::from_bytes(take(&mut rest)?);
+        let length = u16::from_le_bytes(take(&mut rest)?);
+        let (packed, after) = rest.split_at_checked(length.into())?;
+        proven.claims.insert(segment, packed.into());
+        rest = after;
+    }
+    Some(proven)
+}
+
+fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
+    let (taken, after) = rest.split_first_chunk()?;
+    *rest = after;
+    Some(*taken)
+}
+
+/// Any bytes in the place of the file: no panic, and what is read is written as something that reads the same. For
+/// tests and, by the feature `fuzzing`, for the fuzz target.
+#[cfg(any(test, feature = "fuzzing"))]
+pub fn proven_of_any_bytes(bytes: &[u8]) {
+    if let Some(proven) = decode(bytes) {
+        for (segment, packed) in &proven.claims {
+            for claim in unpack(packed) {
+                let node = proven.nodes.get(&claim.node).copied().unwrap_or(NodeId::from_bytes([0; 32]));
+                proven.has(segment, claim.index, &node);
+            }
+        }
+        assert_eq!(decode(&encode(&proven)), Some(proven));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::{collection::vec, prelude::*, sample::Index};
+
+    use super::*;
+
+    fn node(number: u8) -> NodeId {
+        NodeId::from_bytes([number; 32])
+    }
+
+    fn segment(number: u8) -> SegmentId {
+        SegmentId::from_bytes([number; 32])
+    }
+
+    /// Of each of these segments, node 1 has proven shard 0 and node 200 shard 7; nodes 2 and 3 have not.
+    fn proven(segments: u8) -> Proven {
+        let claim = |index, state, node| Claimed { index: ShardIndex(index), state, node };
+        let claims = [
+            claim(0, ClaimState::Healthy, 1),
+            claim(1, ClaimState::Failed, 2),
+            claim(2, ClaimState::Unproven, 3),
+            claim(7, ClaimState::Healthy, 200),
+        ];
+        let mut packed = Vec::new();
+        pack(&claims, &mut packed);
+        Proven {
+            at: Timestamp(1_900_000_000_000),
+            nodes: [1, 2, 3, 200].into_iter().map(|number| (number, node(number as u8))).collect(),
+            claims: (0..segments).map(|number| (segment(number), packed.as_slice().into())).collect(),
+        }
+    }
+
+    #[test]
+    fn what_was_proven_before_a_restart_is_known_after_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("proven");
+        assert_eq!(read(&path).unwrap(), Proven::default());
+        write_atomically(&path, &encode(&proven(3))).unwrap();
+        let read = read(&path).unwrap();
+        assert_eq!(read, proven(3));
+        for (index, of, known) in [(0, 1, true), (7, 200, true), (1, 2, false), (2, 3, false), (0, 200, false)] {
+            assert_eq!(read.has(&segment(2), ShardIndex(index), &node(of)), known, "shard {index} of node {of}");
+            assert!(!read.has(&segment(3), ShardIndex(index), &node(of)));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_damaged_file_is_noticed(at in any::<Index>(), flip in 1..=255_u8, cut in any::<Index>()) {
+            let whole = encode(&proven(3));
+            let mut damaged = whole.clone();
+            damaged[at.index(whole.len())] ^= flip;
+            prop_assert_eq!(decode(&damaged), None);
+            prop_assert_eq!(decode(&whole[..cut.index(whole.len())]), None);
+        }
+
+        #[test]
+        fn any_bytes_do_no_harm(nodes in 0..3_u32, bytes in vec(any::<u8>(), 0..300)) {
+            let mut whole = vec![0; HEADER_BYTES + 8];
+            whole.extend_from_slice(&nodes.to_le_bytes());
+            whole.extend_from_slice(&bytes);
+            let sum = crc32fast::hash(&whole[HEADER_BYTES..]);
+            whole[..MAGIC.len()].copy_from_slice(MAGIC);
+            whole[MAGIC.len()..HEADER_BYTES].copy_from_slice(&sum.to_le_bytes());
+            proven_of_any_bytes(&whole);
+        }
+    }
+}
