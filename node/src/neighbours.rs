@@ -138,6 +138,11 @@ impl Neighbours {
         self.known().contains_key(node)
     }
 
+    /// Since when a node is connected; none if it is not.
+    pub fn connected_at(&self, node: &NodeId) -> Option<Instant> {
+        self.known().get(node).and_then(|neighbour| neighbour.connected_at)
+    }
+
     /// True if a node should be asked about itself.
     pub fn wants_about(&self, node: &NodeId) -> bool {
         self.known().get(node).and_then(|neighbour| neighbour.about_at).is_none_or(|at| at.elapsed() > ABOUT_EVERY)

@@ -27,8 +27,8 @@ const ROUND_MAX: Duration = Duration::from_secs(30);
 const ROUND_MIN: Duration = Duration::from_millis(250);
 /// Rounds in which all is read once, at least.
 const ROUNDS_MIN: u32 = 16;
-/// The most that is read in one round: a disk that is far behind is not hogged.
-const ROUND_BYTES_MAX: u64 = 64 << 20;
+/// The most that is read in one round: a disk that is far behind is not hogged. 10 TB take two weeks.
+const ROUND_BYTES_MAX: u64 = 256 << 20;
 /// Shards released in one round.
 const RELEASED_MAX: usize = 256;
 

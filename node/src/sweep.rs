@@ -4,8 +4,8 @@
 //! records are among the nodes that are known (a node knows all others near its own id, and the records that it keeps
 //! are near it too), and compares with each what both should have, by digests of ranges of keys (`ledger`); what
 //! differs is sent and fetched (`exchange`). Records whose steward we are no more are handed over and let go (`left`).
-//! Heads and leases, a few for each vault, are sent as they change. Bounded: one node and one message at a time, as much
-//! rest as work.
+//! Heads and leases, a few for each vault, are sent as they change. Bounded: a few nodes at a time, one message at a time
+//! to each, as much rest as work.
 
 mod exchange;
 mod ledger;
@@ -19,7 +19,7 @@ use std::{
 };
 
 use commonhold_network::Peer;
-use commonhold_policy::stewards;
+use commonhold_policy::{Domain, stewards, sweep::left_alone_ms};
 use commonhold_protocol::{
     NodeId,
     ask::{ASK_IDS_MAX, Request, Response},
@@ -28,7 +28,7 @@ use futures::{StreamExt, stream};
 use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use self::{exchange::Exchange, left::LeftRecords};
+use self::{exchange::Exchange, ledger::Table, left::LeftRecords};
 pub use self::{ledger::Ledger, pull::ServedVaults};
 use crate::{
     neighbours::{Neighbours, StewardPeer},
@@ -45,8 +45,8 @@ const LOOK_EVERY_MIN: Duration = Duration::from_secs(1);
 const ALL_EVERY: Duration = Duration::from_secs(3600);
 /// A steward that comes and goes is swept no more often than this.
 const AGAIN_AFTER: Duration = Duration::from_secs(5);
-/// A node that does not answer is left alone for this long; for less where the grace time is short.
-const SILENT_FOR: Duration = Duration::from_secs(60);
+/// Stewards that are swept at once: mostly we wait for them, and for those who are not there the longest.
+const SWEPT_AT_ONCE: usize = 4;
 /// How long a node may take to answer.
 pub(super) const PATIENCE: Duration = Duration::from_secs(15);
 /// Nodes asked about themselves at once.
@@ -62,6 +62,26 @@ struct Swept {
     sequence: u64,
 }
 
+/// A node that does not answer.
+#[derive(Debug, Clone, Copy)]
+struct Silence {
+    /// When it was last asked.
+    asked_at: Instant,
+    /// How often in a row, without an answer.
+    times: u32,
+}
+
+/// What came of a sweep of one steward.
+struct SweptOne<'s> {
+    node: NodeId,
+    exchange: Exchange<'s>,
+    table: Arc<Table>,
+    /// Of the records, when it began.
+    sequence: u64,
+    /// From which sequence on heads and leases were sent.
+    after: u64,
+}
+
 /// The sweep.
 pub struct Sweep {
     peer: Peer,
@@ -72,7 +92,7 @@ pub struct Sweep {
     grace: Duration,
     swept: BTreeMap<NodeId, Swept>,
     left: LeftRecords,
-    silent: BTreeMap<NodeId, Instant>,
+    silent: BTreeMap<NodeId, Silence>,
     /// Who the stewards were in the last sweep.
     members: BTreeSet<NodeId>,
 }
@@ -130,11 +150,14 @@ impl Sweep {
     /// Learns who is there, and what they say of themselves.
     async fn look(&mut self) {
         self.neighbours.set_connected(&self.peer.connected());
-        let silent_for = (self.grace / 4).clamp(AGAIN_AFTER, SILENT_FOR);
-        self.silent.retain(|_, since| since.elapsed() < silent_for);
+        let (neighbours, forgotten_after) = (&self.neighbours, self.silent_for(u32::MAX) * 2);
+        self.silent.retain(|node, silence| {
+            let is_back = neighbours.connected_at(node).is_some_and(|at| Instant::from_std(at) > silence.asked_at);
+            !is_back && silence.asked_at.elapsed() < forgotten_after
+        });
         let contacts = self.peer.known_contacts();
         let unknown = contacts.into_iter().map(|contact| contact.node).filter(|node| {
-            *node != self.peer.node_id() && self.neighbours.wants_about(node) && !self.silent.contains_key(node)
+            *node != self.peer.node_id() && self.neighbours.wants_about(node) && !self.is_left_alone(node)
         });
         let unknown: Vec<NodeId> = unknown.collect();
         let this = &*self;
@@ -144,10 +167,26 @@ impl Sweep {
             .collect()
             .await;
         for (node, answered) in asked {
-            if !answered {
-                self.silent.insert(node, Instant::now());
-            }
+            self.note_answered(node, answered);
         }
+    }
+
+    fn note_answered(&mut self, node: NodeId, answered: bool) {
+        if answered {
+            self.silent.remove(&node);
+        } else {
+            let times = self.silent.get(&node).map_or(1, |silence| silence.times.saturating_add(1));
+            self.silent.insert(node, Silence { asked_at: Instant::now(), times });
+        }
+    }
+
+    fn is_left_alone(&self, node: &NodeId) -> bool {
+        self.silent.get(node).is_some_and(|silence| silence.asked_at.elapsed() < self.silent_for(silence.times))
+    }
+
+    /// How long a node is left alone that has not answered so often. Once it connects, that is over.
+    fn silent_for(&self, times: u32) -> Duration {
+        Duration::from_millis(left_alone_ms(self.grace.as_millis() as u64, times))
     }
 
     async fn ask_about(&self, node: NodeId) -> bool {
@@ -169,7 +208,11 @@ impl Sweep {
         }
         self.swept.retain(|node, _| members.contains(node));
         self.members = members;
-        let due: Vec<(NodeId, u64)> = peers.iter().filter_map(|peer| Some((peer.node, self.due(peer)?))).collect();
+        // Those who are there are not to wait for those who may not be.
+        let mut by_presence: Vec<&StewardPeer> = peers.iter().collect();
+        by_presence.sort_by_key(|peer| peer.connected_at.is_none());
+        let due: Vec<(NodeId, u64)> =
+            by_presence.into_iter().filter_map(|peer| Some((peer.node, self.due(peer)?))).collect();
         if due.is_empty() {
             return Ok(());
         }
@@ -177,21 +220,20 @@ impl Sweep {
         candidates.push(self.neighbours.own());
         let candidates = Arc::new(candidates);
         tracing::debug!(nodes = due.len(), "sweeping");
-        for (node, after) in due {
-            let sequence = self.steward.records().sequence();
-            let ledger = self.ledger.clone();
-            let table = blocking(move || ledger.table()).await?;
-            let (peer, steward, neighbours) = (self.peer.clone(), self.steward.clone(), self.neighbours.clone());
-            let mut exchange = Exchange::new(&peer, &steward, &neighbours, node);
-            exchange.compare(&table).await?;
+        let (peer, steward, neighbours) = (self.peer.clone(), self.steward.clone(), self.neighbours.clone());
+        let (peer, ledger) = (&peer, self.ledger.clone());
+        let sweeps = due.into_iter().map(|(node, after)| {
+            let exchange = Exchange::new(peer, &steward, &neighbours, node);
+            sweep_one(exchange, node, after, ledger.clone(), candidates.clone())
+        });
+        let mut sweeps = stream::iter(sweeps).buffer_unordered(SWEPT_AT_ONCE);
+        while let Some(swept) = sweeps.next().await {
+            let SweptOne { node, mut exchange, table, sequence, after } = swept?;
             self.left.hand_over(&mut exchange, node, &table).await?;
-            for kind in [Kind::Heads, Kind::Lease] {
-                self.send_vaults(kind, node, after, &candidates, &mut exchange).await?;
-            }
-            let now = Instant::now();
-            if exchange.is_silent() {
-                self.silent.insert(node, now);
-            } else {
+            let answered = !exchange.is_silent();
+            self.note_answered(node, answered);
+            if answered {
+                let now = Instant::now();
                 let before = self.swept.get(&node).filter(|_| after > 0);
                 let all_at = before.map_or(now, |swept| swept.all_at);
                 self.swept.insert(node, Swept { at: now, all_at, sequence });
@@ -209,7 +251,7 @@ impl Sweep {
 
     /// Whether a steward is due, and from which sequence on it may lack heads and leases.
     fn due(&self, peer: &StewardPeer) -> Option<u64> {
-        if self.silent.contains_key(&peer.node) {
+        if self.is_left_alone(&peer.node) {
             return None;
         }
         let Some(swept) = self.swept.get(&peer.node) else { return Some(0) };
@@ -222,34 +264,50 @@ impl Sweep {
             None
         }
     }
+}
 
-    async fn send_vaults(
-        &self,
-        kind: Kind,
-        node: NodeId,
-        after: u64,
-        candidates: &Arc<Vec<(NodeId, commonhold_policy::Domain)>>,
-        exchange: &mut Exchange<'_>,
-    ) -> Result<(), RecordsError> {
-        let mut last = None;
-        loop {
-            let (steward, candidates) = (self.steward.clone(), candidates.clone());
-            let page = blocking(move || {
-                let page = steward.records().list(kind, last.as_ref(), ASK_IDS_MAX)?;
-                let last = page.last().map(|summary| summary.key);
-                let its = |summary: &Summary| stewards::choose(&summary.key, &candidates).contains(&node);
-                let its: Vec<Summary> =
-                    page.into_iter().filter(|summary| summary.sequence > after).filter(its).collect();
-                Ok::<_, RecordsError>((its, last))
-            });
-            let (its, page_last) = page.await?;
-            if page_last.is_none() {
-                return Ok(());
-            }
-            last = page_last;
-            exchange.offer_vaults(kind, &its, after).await?;
-        }
+/// Compares all records with one steward, and sends it the heads and leases that it may lack.
+async fn sweep_one<'s>(
+    mut exchange: Exchange<'s>,
+    node: NodeId,
+    after: u64,
+    ledger: Arc<Ledger>,
+    candidates: Arc<Vec<(NodeId, Domain)>>,
+) -> Result<SweptOne<'s>, RecordsError> {
+    let sequence = exchange.steward().records().sequence();
+    let table = blocking(move || ledger.table()).await?;
+    exchange.compare(&table).await?;
+    for kind in [Kind::Heads, Kind::Lease] {
+        send_vaults(kind, node, after, &candidates, &mut exchange).await?;
     }
+    Ok(SweptOne { node, exchange, table, sequence, after })
+}
+
+async fn send_vaults(
+    kind: Kind,
+    node: NodeId,
+    after: u64,
+    candidates: &Arc<Vec<(NodeId, Domain)>>,
+    exchange: &mut Exchange<'_>,
+) -> Result<(), RecordsError> {
+    let mut last = None;
+    while !exchange.is_silent() {
+        let (steward, candidates) = (exchange.steward().clone(), candidates.clone());
+        let page = blocking(move || {
+            let page = steward.records().list(kind, last.as_ref(), ASK_IDS_MAX)?;
+            let last = page.last().map(|summary| summary.key);
+            let its = |summary: &Summary| stewards::choose(&summary.key, &candidates).contains(&node);
+            let its: Vec<Summary> = page.into_iter().filter(|summary| summary.sequence > after).filter(its).collect();
+            Ok::<_, RecordsError>((its, last))
+        });
+        let (its, page_last) = page.await?;
+        if page_last.is_none() {
+            break;
+        }
+        last = page_last;
+        exchange.offer_vaults(kind, &its, after).await?;
+    }
+    Ok(())
 }
 
 /// Runs what blocks off the runtime's thread. A panic there is passed on.

@@ -12,6 +12,18 @@ use crate::stewards::STEWARDS;
 pub const LIST_MAX: u64 = 256;
 /// A range is split into so many.
 pub const PARTS: usize = 16;
+/// A steward that does not answer is left alone for a quarter of the grace time, within these, ...
+const LEFT_ALONE_MS: std::ops::RangeInclusive<u64> = 5_000..=60_000;
+/// ... for twice as long each further time, up to a twelfth of the grace time, and an hour.
+const LEFT_ALONE_MS_MAX: u64 = 60 * 60 * 1000;
+
+/// How long a steward is left alone that has not answered `times` times in a row, in milliseconds: each try is a long wait,
+/// and one that is back connects by itself.
+pub fn left_alone_ms(grace_ms: u64, times: u32) -> u64 {
+    let first = (grace_ms / 4).clamp(*LEFT_ALONE_MS.start(), *LEFT_ALONE_MS.end());
+    let most = (grace_ms / 12).clamp(first, LEFT_ALONE_MS_MAX);
+    first.saturating_mul(1 << times.saturating_sub(1).min(16)).min(most)
+}
 
 /// About equal parts of a range, ascending and without gaps: [`PARTS`], or one if it is too narrow to be split. Ends
 /// where the first 16 bytes of keys end, which ids, being hashes, never fill.
@@ -133,5 +145,20 @@ pub fn lets_go(
         left.for_ms >= grace_ms && stewards.len() >= STEWARDS && stewards.iter().all(has_it)
     } else {
         left.for_ms >= prove_ms
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_does_not_answer_is_asked_less_and_less_often_but_each_hour() {
+        let with_grace = |grace_ms: u64| [0, 1, 2, 3, 6, 7, 40, u32::MAX].map(|times| left_alone_ms(grace_ms, times));
+        const MINUTE: u64 = 60_000;
+        let default = [1, 1, 2, 4, 32, 60, 60, 60].map(|minutes| minutes * MINUTE);
+        assert_eq!(with_grace(12 * 60 * MINUTE), default);
+        assert_eq!(with_grace(0), [5_000; 8]);
+        assert_eq!(with_grace(4 * MINUTE), [MINUTE; 8], "a quarter is more than a twelfth");
     }
 }

@@ -15,6 +15,7 @@ mod wait;
 mod watch;
 
 use std::{
+    fmt::Write as _,
     fs,
     io::{BufRead, BufReader},
     path::{Path, PathBuf},
@@ -47,6 +48,9 @@ pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_commonhold");
 pub(crate) const PASSPHRASE: &str = "a passphrase for tests alone";
 /// More than a loaded machine needs to start any of these networks; then something is wrong.
 const READY_MAX: Duration = Duration::from_secs(90);
+/// Lines of each node's log that are shown when a network does not come up; what nodes say by default, and whom they meet.
+const NODE_LINES: usize = 20;
+const NODE_LOG: &str = "info,commonhold_node::node::bootstrap=debug,commonhold_network::swarm::events=debug";
 
 /// What a network is to be.
 #[derive(Default)]
@@ -90,6 +94,9 @@ impl Network {
         }
         command.env("COMMONHOLD_PASSPHRASE", PASSPHRASE).stdin(Stdio::null()).stdout(Stdio::piped());
         command.stderr(fs::File::create(folder.path().join("dev.log")).unwrap());
+        if std::env::var_os("RUST_LOG").is_none() {
+            command.env("RUST_LOG", NODE_LOG);
+        }
         let started = Instant::now();
         let mut dev = command.spawn().unwrap();
         let lines = BufReader::new(dev.stdout.take().unwrap()).lines();
@@ -118,9 +125,16 @@ impl Network {
         network
     }
 
-    /// What `dev` had to say.
+    /// What `dev` had to say, and the last that each node had.
     fn log(&self) -> String {
-        fs::read_to_string(self.folder.path().join("dev.log")).unwrap_or_default()
+        let mut said = fs::read_to_string(self.folder.path().join("dev.log")).unwrap_or_default();
+        for node in self.nodes() {
+            let log = fs::read_to_string(self.node_dir(node).join("log")).unwrap_or_default();
+            let lines: Vec<&str> = log.lines().collect();
+            let last = lines[lines.len().saturating_sub(NODE_LINES)..].join("\n");
+            write!(said, "\n-- node {node}: {:?}\n{last}", self.status(node)).unwrap();
+        }
+        said
     }
 
     /// A place for a test's own files, beside the network's.

@@ -5,7 +5,7 @@ use std::{io, time::Instant};
 use libp2p::{
     PeerId, identify, kad, mdns, ping,
     request_response::{self, InboundFailure, Message},
-    swarm::{DialError, SwarmEvent},
+    swarm::{DialError, StreamUpgradeError, SwarmEvent},
     upnp,
 };
 
@@ -101,6 +101,12 @@ impl Task {
         match event {
             BehaviourEvent::Routing(event) => self.on_kad(event),
             BehaviourEvent::Identify(identify::Event::Received { peer_id, info, .. }) => self.identified(peer_id, info),
+            BehaviourEvent::Identify(identify::Event::Error { peer_id, error, .. }) => {
+                // Who does not speak the protocol is none of ours, and no other attempt will change that.
+                if !matches!(error, StreamUpgradeError::NegotiationFailed) {
+                    self.unidentified(peer_id, &error.to_string());
+                }
+            }
             BehaviourEvent::Ping(ping::Event { peer, result: Err(failure), .. }) => {
                 let unsupported = matches!(failure, ping::Failure::Unsupported);
                 if !unsupported && !self.shared.heard_within(&peer, self.limits.streams.progress) {
@@ -201,6 +207,16 @@ impl Task {
         };
         if changed {
             self.tell(PeerEvent::NewContact(Contact { node, addrs }));
+        }
+    }
+
+    /// Who has not said where it listens is in no routing table, and is asked again only minutes later: better to begin
+    /// anew.
+    fn unidentified(&mut self, peer: PeerId, error: &str) {
+        let routed = node_id(&peer).is_some_and(|node| self.shared.routed().contains_key(&node));
+        if !routed && self.swarm.is_connected(&peer) {
+            tracing::info!(%peer, error, "connected, but does not say who it is: disconnecting");
+            let _ = self.swarm.disconnect_peer_id(peer);
         }
     }
 

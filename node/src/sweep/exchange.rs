@@ -60,6 +60,11 @@ impl<'s> Exchange<'s> {
         self.silent
     }
 
+    /// Whose records they are.
+    pub(super) fn steward(&self) -> &'s Arc<Steward> {
+        self.steward
+    }
+
     /// Makes the same of the records whose stewards both are.
     pub(super) async fn compare(&mut self, table: &Arc<Table>) -> Result<(), RecordsError> {
         let ours = table.shared_with(&self.node);
