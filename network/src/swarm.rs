@@ -7,7 +7,7 @@ mod reachability;
 mod walks;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -124,6 +124,8 @@ pub(crate) struct Task {
     reachability: Reachability,
     strikes: HashMap<PeerId, (u32, Instant)>,
     excess: HashMap<PeerId, (u32, Instant)>,
+    /// The connected peers that have said who they are.
+    identified: HashSet<PeerId>,
     accepted: Arc<Semaphore>,
     accepted_per_peer: HashMap<PeerId, Arc<Semaphore>>,
 }
@@ -160,6 +162,7 @@ impl Task {
             reachability: Reachability::default(),
             strikes: HashMap::new(),
             excess: HashMap::new(),
+            identified: HashSet::new(),
             accepted: Arc::new(Semaphore::new(limits.streams.accepted_max)),
             accepted_per_peer: HashMap::new(),
             limits,

@@ -255,12 +255,18 @@ pub struct Auditor {
     proven: Vec<SegmentId>,
     /// Claims that were audited before the restart, while the records are read for the first time.
     proven_before: Proven,
-    /// Until when the last run audited what was due.
+    /// When these were written down, as long as that is in doubt.
+    proven_at: Option<Timestamp>,
+    /// Until when what was due was audited before the start.
     audited_until: Timestamp,
+    /// Some minutes after the start: by then it is known who else is there.
+    settled_at: Timestamp,
     /// In which epoch wards are marked as due.
     epoch: u64,
     /// When those that are audited were last written down.
     proven_written_at: Timestamp,
+    /// Some of what was written down then is not so any more.
+    proven_is_stale: bool,
     /// What is to be done before the next event is heard.
     pending: VecDeque<Pending>,
     timers: BinaryHeap<Reverse<(Timestamp, TimerOf)>>,
@@ -300,9 +306,12 @@ impl Auditor {
             awaited: BTreeMap::new(),
             proven: Vec::new(),
             proven_before: Proven::default(),
+            proven_at: None,
             audited_until: Timestamp(0),
+            settled_at: parts.clock.now().after_ms(2 * lives::probe_ms(grace_ms)),
             epoch: 0,
             proven_written_at: parts.clock.now(),
+            proven_is_stale: false,
             pending: VecDeque::new(),
             timers: BinaryHeap::new(),
             stewards: Arc::new([]),

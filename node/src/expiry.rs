@@ -151,6 +151,8 @@ pub(crate) struct ExpiryWatch<W> {
     /// The file of what is remembered over a restart, and what it says.
     path: PathBuf,
     written: Kept,
+    /// It is known how much of the uptime that it says counts.
+    uptime_is_known: bool,
 }
 
 impl<W: Witnesses> ExpiryWatch<W> {
@@ -168,12 +170,11 @@ impl<W: Witnesses> ExpiryWatch<W> {
             tracing::warn!(%error, path = %path.display(), "what is known of ended leases is begun anew");
             Kept::default()
         });
-        let clock = steward.clock();
-        clock.was_up_for(expiry::uptime_ms_that_counts(&times.rules, written.uptime_ms, written.at, clock.now()));
         let trashed = written.trashed.iter();
         let case = |(vault, at): (&VaultId, &Timestamp)| (*vault, Case { trashed_at: Some(*at), ..Case::default() });
         let cases = trashed.map(case).collect();
-        Self { witnesses, store, steward, neighbours, times, figures, cases, path, written }
+        let uptime_is_known = false;
+        Self { witnesses, store, steward, neighbours, times, figures, cases, path, written, uptime_is_known }
     }
 
     /// Works until `stop`.
@@ -188,8 +189,22 @@ impl<W: Witnesses> ExpiryWatch<W> {
         self.write_down(0).await;
     }
 
+    /// Counts the uptime of earlier runs, once our clock is not in doubt: at the start it may still be what it was when the
+    /// node was switched off.
+    fn count_earlier_uptime(&mut self) {
+        let (clock, rules) = (self.steward.clock(), &self.times.rules);
+        let started_at = Timestamp(clock.now().0.saturating_sub(clock.uptime_ms_in_all()));
+        self.written.uptime_ms =
+            expiry::uptime_ms_that_counts(rules, self.written.uptime_ms, self.written.at, started_at);
+        clock.was_up_for(self.written.uptime_ms);
+        self.uptime_is_known = true;
+    }
+
     /// Writes the file if it lacks something, or at least so much of our uptime.
     async fn write_down(&mut self, uptime_ms: u64) {
+        if !self.uptime_is_known {
+            return;
+        }
         let clock = self.steward.clock();
         let trashed = self.cases.iter().filter_map(|(vault, case)| Some((*vault, case.trashed_at?))).collect();
         let kept = Kept { uptime_ms: clock.uptime_ms_in_all(), at: clock.now(), trashed };
@@ -210,7 +225,11 @@ impl<W: Witnesses> ExpiryWatch<W> {
     /// Looks at all leases once.
     pub(crate) async fn round(&mut self) {
         let clock = self.steward.clock().clone();
-        let doubt = clock.doubt(&self.times.rules, self.neighbours.domains(self.times.present));
+        let mut doubt = clock.doubt(&self.times.rules, self.neighbours.domains(self.times.present));
+        if !self.uptime_is_known && !doubt.is_some_and(ClockDoubt::is_of_the_time) {
+            self.count_earlier_uptime();
+            doubt = clock.doubt(&self.times.rules, self.neighbours.domains(self.times.present));
+        }
         if let Some(ClockDoubt::Off { off_ms }) = doubt {
             tracing::warn!(off_ms, "our clock is far from that of the other nodes; nothing is let go for its age");
         }

@@ -14,7 +14,7 @@ mod pull;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -28,7 +28,7 @@ use futures::{StreamExt, stream};
 use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use self::{exchange::Exchange, ledger::Table, left::LeftRecords};
+use self::{exchange::Exchange, left::LeftRecords};
 pub use self::{ledger::Ledger, pull::ServedVaults};
 use crate::{
     neighbours::{Neighbours, StewardPeer},
@@ -71,11 +71,22 @@ struct Silence {
     times: u32,
 }
 
+/// How an exchange with a node ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Answered {
+    /// To the end.
+    All,
+    /// It had no time for us.
+    Busy,
+    /// It stopped answering.
+    Nothing,
+}
+
 /// What came of a sweep of one steward.
-struct SweptOne<'s> {
+struct SweptOne {
     node: NodeId,
-    exchange: Exchange<'s>,
-    table: Arc<Table>,
+    answered: Answered,
+    at: Instant,
     /// Of the records, when it began.
     sequence: u64,
     /// From which sequence on heads and leases were sent.
@@ -91,7 +102,7 @@ pub struct Sweep {
     ledger: Arc<Ledger>,
     grace: Duration,
     swept: BTreeMap<NodeId, Swept>,
-    left: LeftRecords,
+    left: Mutex<LeftRecords>,
     silent: BTreeMap<NodeId, Silence>,
     /// Who the stewards were in the last sweep.
     members: BTreeSet<NodeId>,
@@ -117,7 +128,7 @@ impl Sweep {
             ledger,
             grace,
             swept: BTreeMap::new(),
-            left: LeftRecords::new(grace, prove),
+            left: Mutex::new(LeftRecords::new(grace, prove)),
             silent: BTreeMap::new(),
             members: BTreeSet::new(),
         }
@@ -161,23 +172,24 @@ impl Sweep {
         });
         let unknown: Vec<NodeId> = unknown.collect();
         let this = &*self;
-        let asked: Vec<(NodeId, bool)> = stream::iter(unknown)
-            .map(|node| async move { (node, this.ask_about(node).await) })
+        let asked: Vec<(NodeId, Answered, Instant)> = stream::iter(unknown)
+            .map(|node| async move { (node, this.ask_about(node).await, Instant::now()) })
             .buffer_unordered(ABOUT_AT_ONCE)
             .collect()
             .await;
-        for (node, answered) in asked {
-            self.note_answered(node, answered);
+        for (node, answered, at) in asked {
+            self.note_answered(node, answered, at);
         }
     }
 
-    fn note_answered(&mut self, node: NodeId, answered: bool) {
-        if answered {
-            self.silent.remove(&node);
-        } else {
-            let times = self.silent.get(&node).map_or(1, |silence| silence.times.saturating_add(1));
-            self.silent.insert(node, Silence { asked_at: Instant::now(), times });
-        }
+    fn note_answered(&mut self, node: NodeId, answered: Answered, asked_at: Instant) {
+        let before = self.silent.remove(&node).map_or(0, |silence| silence.times);
+        let times = match answered {
+            Answered::All => return,
+            Answered::Busy => 1,
+            Answered::Nothing => before.saturating_add(1),
+        };
+        self.silent.insert(node, Silence { asked_at, times });
     }
 
     fn is_left_alone(&self, node: &NodeId) -> bool {
@@ -189,12 +201,12 @@ impl Sweep {
         Duration::from_millis(left_alone_ms(self.grace.as_millis() as u64, times))
     }
 
-    async fn ask_about(&self, node: NodeId) -> bool {
+    async fn ask_about(&self, node: NodeId) -> Answered {
         let answer = self.peer.ask(node, Request::About, PATIENCE).await;
-        let Ok(Response::About { clock, steward, domain, .. }) = answer else { return false };
+        let Ok(Response::About { clock, steward, domain, .. }) = answer else { return Answered::Nothing };
         self.neighbours.heard_about(node, steward, domain);
         self.steward.clock().witness(self.neighbours.domain(node), clock);
-        true
+        Answered::All
     }
 
     /// One sweep over all that is kept, for those who are due.
@@ -220,28 +232,45 @@ impl Sweep {
         candidates.push(self.neighbours.own());
         let candidates = Arc::new(candidates);
         tracing::debug!(nodes = due.len(), "sweeping");
-        let (peer, steward, neighbours) = (self.peer.clone(), self.steward.clone(), self.neighbours.clone());
-        let (peer, ledger) = (&peer, self.ledger.clone());
-        let sweeps = due.into_iter().map(|(node, after)| {
-            let exchange = Exchange::new(peer, &steward, &neighbours, node);
-            sweep_one(exchange, node, after, ledger.clone(), candidates.clone())
-        });
-        let mut sweeps = stream::iter(sweeps).buffer_unordered(SWEPT_AT_ONCE);
-        while let Some(swept) = sweeps.next().await {
-            let SweptOne { node, mut exchange, table, sequence, after } = swept?;
-            self.left.hand_over(&mut exchange, node, &table).await?;
-            let answered = !exchange.is_silent();
-            self.note_answered(node, answered);
-            if answered {
-                let now = Instant::now();
+        let this = &*self;
+        let sweeps = due.into_iter().map(|(node, after)| this.sweep_one(node, after, candidates.clone()));
+        let swept: Vec<Result<SweptOne, RecordsError>> =
+            stream::iter(sweeps).buffer_unordered(SWEPT_AT_ONCE).collect().await;
+        for swept in swept {
+            let SweptOne { node, answered, at, sequence, after } = swept?;
+            self.note_answered(node, answered, at);
+            if answered == Answered::All {
                 let before = self.swept.get(&node).filter(|_| after > 0);
-                let all_at = before.map_or(now, |swept| swept.all_at);
-                self.swept.insert(node, Swept { at: now, all_at, sequence });
+                let all_at = before.map_or(at, |swept| swept.all_at);
+                self.swept.insert(node, Swept { at, all_at, sequence });
             }
         }
         let ledger = self.ledger.clone();
         let table = blocking(move || ledger.table()).await?;
-        self.left.let_go(&self.steward, &table).await
+        self.left.get_mut().unwrap_or_else(PoisonError::into_inner).let_go(&self.steward, &table).await
+    }
+
+    /// Compares all records with one steward, hands it what is its and ours no more, and sends it the heads and leases that
+    /// it may lack.
+    async fn sweep_one(
+        &self,
+        node: NodeId,
+        after: u64,
+        candidates: Arc<Vec<(NodeId, Domain)>>,
+    ) -> Result<SweptOne, RecordsError> {
+        let sequence = self.steward.records().sequence();
+        let ledger = self.ledger.clone();
+        let table = blocking(move || ledger.table()).await?;
+        let mut exchange = Exchange::new(&self.peer, &self.steward, &self.neighbours, node);
+        exchange.compare(&table).await?;
+        let left = || self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        let offered = left().its(node, &table);
+        let handed = exchange.offer(&offered).await?;
+        left().handed(node, &handed);
+        for kind in [Kind::Heads, Kind::Lease] {
+            self.send_vaults(kind, node, after, &candidates, &mut exchange).await?;
+        }
+        Ok(SweptOne { node, answered: exchange.answered(), at: Instant::now(), sequence, after })
     }
 
     /// How often all is gone through.
@@ -264,50 +293,35 @@ impl Sweep {
             None
         }
     }
-}
 
-/// Compares all records with one steward, and sends it the heads and leases that it may lack.
-async fn sweep_one<'s>(
-    mut exchange: Exchange<'s>,
-    node: NodeId,
-    after: u64,
-    ledger: Arc<Ledger>,
-    candidates: Arc<Vec<(NodeId, Domain)>>,
-) -> Result<SweptOne<'s>, RecordsError> {
-    let sequence = exchange.steward().records().sequence();
-    let table = blocking(move || ledger.table()).await?;
-    exchange.compare(&table).await?;
-    for kind in [Kind::Heads, Kind::Lease] {
-        send_vaults(kind, node, after, &candidates, &mut exchange).await?;
-    }
-    Ok(SweptOne { node, exchange, table, sequence, after })
-}
-
-async fn send_vaults(
-    kind: Kind,
-    node: NodeId,
-    after: u64,
-    candidates: &Arc<Vec<(NodeId, Domain)>>,
-    exchange: &mut Exchange<'_>,
-) -> Result<(), RecordsError> {
-    let mut last = None;
-    while !exchange.is_silent() {
-        let (steward, candidates) = (exchange.steward().clone(), candidates.clone());
-        let page = blocking(move || {
-            let page = steward.records().list(kind, last.as_ref(), ASK_IDS_MAX)?;
-            let last = page.last().map(|summary| summary.key);
-            let its = |summary: &Summary| stewards::choose(&summary.key, &candidates).contains(&node);
-            let its: Vec<Summary> = page.into_iter().filter(|summary| summary.sequence > after).filter(its).collect();
-            Ok::<_, RecordsError>((its, last))
-        });
-        let (its, page_last) = page.await?;
-        if page_last.is_none() {
-            break;
+    async fn send_vaults(
+        &self,
+        kind: Kind,
+        node: NodeId,
+        after: u64,
+        candidates: &Arc<Vec<(NodeId, Domain)>>,
+        exchange: &mut Exchange<'_>,
+    ) -> Result<(), RecordsError> {
+        let mut last = None;
+        while exchange.answered() == Answered::All {
+            let (steward, candidates) = (self.steward.clone(), candidates.clone());
+            let page = blocking(move || {
+                let page = steward.records().list(kind, last.as_ref(), ASK_IDS_MAX)?;
+                let last = page.last().map(|summary| summary.key);
+                let its = |summary: &Summary| stewards::choose(&summary.key, &candidates).contains(&node);
+                let its: Vec<Summary> =
+                    page.into_iter().filter(|summary| summary.sequence > after).filter(its).collect();
+                Ok::<_, RecordsError>((its, last))
+            });
+            let (its, page_last) = page.await?;
+            if page_last.is_none() {
+                break;
+            }
+            last = page_last;
+            exchange.offer_vaults(kind, &its, after).await?;
         }
-        last = page_last;
-        exchange.offer_vaults(kind, &its, after).await?;
+        Ok(())
     }
-    Ok(())
 }
 
 /// Runs what blocks off the runtime's thread. A panic there is passed on.

@@ -1,5 +1,5 @@
 //! Promise: a steward that restarts knows which shards were proven to it, and has none proven once more for that: else each
-//! start of one with tens of thousands of records would move gigabytes. What is open between it and a holder stays so.
+//! start of one with tens of thousands of records would move gigabytes.
 
 use std::time::{Duration, Instant};
 

@@ -43,6 +43,7 @@ impl Task {
             }
             SwarmEvent::ConnectionClosed { peer_id, num_established: 0, .. } => {
                 self.shared.disconnected(&peer_id);
+                self.identified.remove(&peer_id);
                 if let Some(node) = node_id(&peer_id) {
                     self.shared.connected().remove(&node);
                     self.tell(PeerEvent::Disconnected { node });
@@ -101,11 +102,11 @@ impl Task {
         match event {
             BehaviourEvent::Routing(event) => self.on_kad(event),
             BehaviourEvent::Identify(identify::Event::Received { peer_id, info, .. }) => self.identified(peer_id, info),
-            BehaviourEvent::Identify(identify::Event::Error { peer_id, error, .. }) => {
-                // Who does not speak the protocol is none of ours, and no other attempt will change that.
-                if !matches!(error, StreamUpgradeError::NegotiationFailed) {
-                    self.unidentified(peer_id, &error.to_string());
-                }
+            // Who does not speak the protocol is none of ours, and no other attempt will change that.
+            BehaviourEvent::Identify(identify::Event::Error { peer_id, error, .. })
+                if !matches!(error, StreamUpgradeError::NegotiationFailed) =>
+            {
+                self.unidentified(peer_id, &error.to_string());
             }
             BehaviourEvent::Ping(ping::Event { peer, result: Err(failure), .. }) => {
                 let unsupported = matches!(failure, ping::Failure::Unsupported);
@@ -172,6 +173,9 @@ impl Task {
     }
 
     fn identified(&mut self, peer: PeerId, info: identify::Info) {
+        if self.swarm.is_connected(&peer) {
+            self.identified.insert(peer);
+        }
         if info.protocol_version != self.network_version {
             tracing::debug!(%peer, version = %info.protocol_version, "of another network: disconnecting");
             self.ban(peer);
@@ -210,12 +214,12 @@ impl Task {
         }
     }
 
-    /// Who has not said where it listens is in no routing table, and is asked again only minutes later: better to begin
-    /// anew.
+    /// Who has never said where it listens, and says nothing else either, is in no routing table and is asked again only
+    /// minutes later: better to begin anew.
     fn unidentified(&mut self, peer: PeerId, error: &str) {
-        let routed = node_id(&peer).is_some_and(|node| self.shared.routed().contains_key(&node));
-        if !routed && self.swarm.is_connected(&peer) {
-            tracing::info!(%peer, error, "connected, but does not say who it is: disconnecting");
+        let is_heard = self.shared.heard_within(&peer, self.limits.streams.progress);
+        if !self.identified.contains(&peer) && !is_heard && self.swarm.is_connected(&peer) {
+            tracing::debug!(%peer, error, "connected, but does not say who it is: disconnecting");
             let _ = self.swarm.disconnect_peer_id(peer);
         }
     }

@@ -29,7 +29,7 @@ impl Auditor {
         self.forget_the_lost();
         let now = self.now();
         let epoch = self.schedule.epoch(now);
-        let is_first = std::mem::replace(&mut self.epoch, epoch) == 0;
+        self.epoch = epoch;
         for number in 0..self.wards.end() {
             if let Some(segment) = self.wards.segment(number)
                 && let Some(ward) = self.wards.get_mut(number)
@@ -41,12 +41,11 @@ impl Auditor {
             }
         }
         let claimants = self.holders.iter().filter(|(_, _, holder)| holder.claims > 0);
-        // What came to pass while the node was off is made up for, once it is known who else is a steward.
+        // After a start, what this epoch has missed so far is made up for once it is known who else is a steward.
         let moments = claimants.map(|(number, node, _)| (self.schedule.moment(node, epoch), number));
         let moments: Vec<(Timestamp, NodeNumber)> = moments.filter(|(at, _)| *at > self.audited_until).collect();
-        let made_up_at = if is_first { now.after_ms(2 * self.probe_ms()) } else { now };
         for (at, node) in moments {
-            self.wake(if at > now { at } else { made_up_at }, TimerOf::Moment(node, Wanted::Due));
+            self.wake(at.max(now).max(self.settled_at), TimerOf::Moment(node, Wanted::Due));
         }
         let epoch_ms = self.schedule.rate().epoch_ms();
         self.wake(Timestamp((epoch + 1).saturating_mul(epoch_ms)), TimerOf::Epoch);
@@ -161,6 +160,7 @@ impl Auditor {
         self.parts.figures.outcome(outcome);
         let Some(node) = self.holders.key(number) else { return };
         if outcome != Outcome::Held {
+            self.proven_is_stale = true;
             tracing::warn!(%node, %segment, %index, ?outcome, "a holder failed an audit");
         }
         let disqualified = self.holders.get_mut(number).is_some_and(|holder| holder.reputation.count(outcome));
@@ -193,9 +193,7 @@ impl Auditor {
         parts.figures.challenge();
         let turns = self.challenges.clone();
         parts.tasks.spawn(async move {
-            // The deadline begins with the turn.
-            let _turn = turns.acquire_owned().await;
-            let asked = asking.ask(samples).await;
+            let asked = asking.ask(samples, turns).await;
             let _ = done.send(Done::Challenged(number, asked)).await;
         });
     }
@@ -204,7 +202,7 @@ impl Auditor {
         match asked {
             Asked::Answered { answers, evidence, round_trip } => {
                 if let Some(holder) = self.holders.get_mut(node) {
-                    holder.round_trip = (holder.round_trip * 3 + round_trip) / 4;
+                    holder.round_trip = (holder.round_trip * 3 + round_trip.min(challenges::ROUND_TRIP_MAX)) / 4;
                 }
                 if let Some(evidence) = evidence {
                     self.keep_evidence(node, *evidence);

@@ -14,11 +14,14 @@ use commonhold_protocol::{
     shard_stream::{GROUP_BYTES, GroupRange},
 };
 use commonhold_storage_engine::prove::decode_ranges;
+use tokio::sync::Semaphore;
 
 use crate::{holder::Holder, leases, steward::Steward};
 
 /// Where nothing is known of a link yet.
 pub(super) const ROUND_TRIP_FIRST: Duration = Duration::from_millis(300);
+/// Who takes longer is given no more time for it.
+pub(super) const ROUND_TRIP_MAX: Duration = Duration::from_secs(10);
 /// A group and the path to it.
 const BYTES_PER_GROUP: u64 = GROUP_BYTES + 11 * 64;
 
@@ -77,8 +80,8 @@ pub(super) struct Asking {
 }
 
 impl Asking {
-    /// Challenges the holder for these.
-    pub(super) async fn ask(self, samples: Vec<Sample>) -> Asked {
+    /// Challenges the holder for these, when there is a turn: its time begins with that.
+    pub(super) async fn ask(self, samples: Vec<Sample>, turns: Arc<Semaphore>) -> Asked {
         let steward = self.steward.clone();
         let read = tokio::task::spawn_blocking(move || {
             let known = |sample: Sample| match steward.manifest(&sample.segment) {
@@ -104,6 +107,7 @@ impl Asking {
             let vaults = manifests.iter().map(|manifest| manifest.vault).collect();
             leases::carry(&self.peer, &self.steward, self.holder, vaults).await;
         }
+        let _turn = turns.acquire_owned().await;
         self.send(challenge, manifests).await
     }
 

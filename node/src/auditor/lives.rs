@@ -40,9 +40,13 @@ pub(super) struct Said {
     shards: u64,
 }
 
+pub(super) fn probe_ms(grace_ms: u64) -> u64 {
+    (grace_ms / 8).clamp(PROBE_MS_MIN, PROBE_MS_MAX)
+}
+
 impl Auditor {
     pub(super) fn probe_ms(&self) -> u64 {
-        (self.grace_ms / 8).clamp(PROBE_MS_MIN, PROBE_MS_MAX)
+        probe_ms(self.grace_ms)
     }
 
     /// The number of a node, which may not have been known yet.
@@ -214,7 +218,9 @@ impl Auditor {
             match pending {
                 Pending::GivenUp(node) => self.give_up(node).await,
                 Pending::Changed(node) => {
-                    let ailing: Vec<WardNumber> = self.ailing.iter().copied().collect();
+                    // After a restart some may be whole that waited for a top-up before.
+                    let waited = self.waits_since.keys().filter_map(|segment| self.wards.number(segment));
+                    let ailing: Vec<WardNumber> = self.ailing.iter().copied().chain(waited).collect();
                     for some in ailing.chunks(LOOKED_AT_ONCE as usize) {
                         let its = some.iter().copied().filter(|ward| self.wards.is_claimed_by(*ward, node));
                         self.assess_all(its.collect()).await;
@@ -227,6 +233,7 @@ impl Auditor {
 
     /// All that a node claims is lost.
     async fn give_up(&mut self, node: NodeNumber) {
+        self.proven_is_stale = true;
         for first in (0..self.wards.end()).step_by(LOOKED_AT_ONCE as usize) {
             let some = first..self.wards.end().min(first.saturating_add(LOOKED_AT_ONCE));
             let its: Vec<WardNumber> = some.filter(|ward| self.wards.is_claimed_by(*ward, node)).collect();

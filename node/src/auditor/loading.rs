@@ -20,6 +20,8 @@ const PAGE: usize = 256;
 /// Nodes that are known besides those that claim shards, in case these have no room for what is to be rebuilt: more
 /// than a segment has shards.
 const HELPERS_MAX: usize = 64;
+/// After the start we look around after as long as the node has been up, but not sooner than this.
+const LOOK_MS_MIN: u64 = 1_000;
 /// The sequence of a record of which not all claimants found a place: older than any.
 const CROWDED_OUT: u64 = 0;
 
@@ -66,9 +68,22 @@ impl Auditor {
         let wards = &self.wards;
         self.waits_since.retain(|segment, _| wards.number(segment).is_some());
         self.write_down().await;
+        self.doubt_proven().await;
         self.write_proven_if_due().await;
-        let at = self.now().after_ms(self.probe_ms());
+        // Who the others are is learned in the first seconds after the start.
+        let again_ms = self.uptime_ms().max(LOOK_MS_MIN).min(self.probe_ms());
+        let at = self.now().after_ms(again_ms);
         self.wake(at, TimerOf::Look);
+    }
+
+    pub(super) fn uptime_ms(&self) -> u64 {
+        u64::try_from(self.parts.clock.uptime().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// True if other stewards are known, or there seem to be none: before that we take ourselves for the only steward of
+    /// everything, and what the others know for unknown.
+    pub(super) fn knows_the_others(&self) -> bool {
+        self.stewards.len() > 1 || self.now() >= self.settled_at
     }
 
     /// Gets to know nodes that hold nothing yet, as far as there are too few for repairs: each is asked now and then
@@ -179,6 +194,10 @@ impl Auditor {
         };
         let claimed = claims.iter().map(|(index, _)| *index).collect::<BTreeSet<ShardIndex>>().len();
         self.take_claims(number, claims, source);
+        if is_new {
+            // What was proven before a restart may be enough.
+            self.try_record(number);
+        }
         if let Some(first_claimed) = first_claimed
             && (is_new || self.awaited.contains_key(&number))
         {

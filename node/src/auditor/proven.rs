@@ -14,6 +14,7 @@ use commonhold_protocol::{NodeId, SegmentId, ShardIndex, Timestamp};
 
 use super::{
     Auditor, NodeNumber, WardNumber,
+    audits::LOOKED_AT_ONCE,
     ward::{pack, unpack},
 };
 use crate::data_dir::write_atomically;
@@ -26,12 +27,17 @@ const FILE_BYTES_MAX: usize = 64 << 20;
 /// A steward that is killed audits again what it first audited in this part of the time between two audits of a shard, an
 /// hour of a week.
 const EVERY_PARTS: u64 = 7 * 24;
+/// At the start our clock may still say what it said when the node was switched off; after this time it is right, if it
+/// ever is.
+const CLOCK_IS_SET_MS: u64 = 60 * 60 * 1000;
 
 /// What was proven before the restart.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Proven {
     /// When it was written down.
     at: Timestamp,
+    /// Until when what was due was audited.
+    audited_until: Timestamp,
     /// Who the numbers in the claims are.
     nodes: BTreeMap<NodeNumber, NodeId>,
     /// The claims of each segment, packed.
@@ -57,25 +63,58 @@ impl Auditor {
                 Proven::default()
             })
         });
-        let (Ok(proven), now) = (read.await, self.now()) else { return };
-        if proven.at <= now && now.ms_since(proven.at) < self.schedule.rate().every_ms {
-            self.audited_until = proven.at;
+        let Ok(proven) = read.await else { return };
+        if !self.is_too_old(proven.at) {
+            (self.proven_at, self.audited_until) = (Some(proven.at), proven.audited_until);
             self.proven_before = proven;
         }
     }
 
-    /// Whether a claim that is new here counts as audited: it was before the restart, and nothing is open since.
+    /// Whether it was written down longer before the start than what was proven then says anything.
+    fn is_too_old(&self, at: Timestamp) -> bool {
+        let started_at = Timestamp(self.now().0.saturating_sub(self.uptime_ms()));
+        at > self.now() || started_at.ms_since(at) >= self.schedule.rate().every_ms
+    }
+
+    /// Has all audited anew if it turns out, as our clock is set, that the file is too old.
+    pub(super) async fn doubt_proven(&mut self) {
+        let Some(at) = self.proven_at else { return };
+        if self.uptime_ms() > CLOCK_IS_SET_MS {
+            self.proven_at = None;
+        } else if self.is_too_old(at) {
+            self.proven_at = None;
+            tracing::warn!("our clock was wrong at the start, and shards were audited too long ago: all are again");
+            for number in 0..self.wards.end() {
+                let claims = self.wards.claims(number).map(|claim| match claim.state {
+                    ClaimState::Healthy => Claimed { state: ClaimState::Unproven, ..claim },
+                    _ => claim,
+                });
+                let claims: Vec<Claimed<NodeNumber>> = claims.collect();
+                self.wards.set_claims(number, &claims);
+                if number % LOOKED_AT_ONCE == LOOKED_AT_ONCE - 1 {
+                    tokio::task::yield_now().await;
+                }
+            }
+            let claimants = self.holders.iter().filter(|(_, _, holder)| holder.claims > 0);
+            let claimants: Vec<NodeNumber> = claimants.map(|(number, _, _)| number).collect();
+            claimants.into_iter().for_each(|node| self.audit_soon(node));
+        }
+    }
+
+    /// Whether a claim that is new here counts as audited: it was before the restart, the holder was asked for no part of
+    /// it since in vain, and it has failed nothing: for then all that it holds is in doubt.
     pub(super) fn was_proven(&self, segment: &SegmentId, index: ShardIndex, number: NodeNumber) -> bool {
         let (Some(node), Some(holder)) = (self.holders.key(number), self.holders.get(number)) else { return false };
-        let mut open = holder.containment.failed().chain(holder.containment.pinned());
-        !open.any(|sample| sample.segment == *segment && sample.index == index)
+        let mut pinned = holder.containment.pinned().iter();
+        holder.containment.failed().next().is_none()
+            && !pinned.any(|sample| sample.segment == *segment && sample.index == index)
             && self.proven_before.has(segment, index, &node)
     }
 
-    /// Writes the file if it was not for a while.
+    /// Writes the file if it was not for a while, or says of something that it is proven that is not any more.
     pub(super) async fn write_proven_if_due(&mut self) {
         let every_ms = self.schedule.rate().every_ms / EVERY_PARTS;
-        if self.now().ms_since(self.proven_written_at) >= every_ms {
+        if self.proven_is_stale || self.now().ms_since(self.proven_written_at) >= every_ms {
             self.write_proven_down().await;
         }
     }
@@ -83,13 +122,21 @@ impl Auditor {
     /// Writes the file.
     pub(super) async fn write_proven_down(&mut self) {
         let at = self.now();
-        self.proven_written_at = at;
-        let wards = (0..self.wards.end()).filter_map(|number| Some((self.wards.segment(number)?, number)));
+        (self.proven_written_at, self.proven_is_stale) = (at, false);
+        let audited_until = if at < self.settled_at { self.audited_until } else { at };
         let nodes = self.holders.iter().filter(|(_, _, holder)| holder.claims > 0);
         let nodes = nodes.map(|(number, node, _)| (number, *node)).collect();
-        let packed = wards.map(|(segment, number)| (segment, self.packed_proven(number)));
-        let claims = packed.filter(|(_, packed)| !packed.is_empty()).collect();
-        let (path, proven) = (self.parts.proven.clone(), Proven { at, nodes, claims });
+        let mut claims = BTreeMap::new();
+        for number in 0..self.wards.end() {
+            let packed = self.packed_proven(number);
+            if let Some(segment) = self.wards.segment(number).filter(|_| !packed.is_empty()) {
+                claims.insert(segment, packed);
+            }
+            if number % LOOKED_AT_ONCE == LOOKED_AT_ONCE - 1 {
+                tokio::task::yield_now().await;
+            }
+        }
+        let (path, proven) = (self.parts.proven.clone(), Proven { at, audited_until, nodes, claims });
         let write = move || {
             if let Err(error) = write_atomically(&path, &encode(&proven)) {
                 tracing::warn!(%error, path = %path.display(), "which shards were audited cannot be kept");
@@ -110,6 +157,7 @@ impl Auditor {
 fn encode(proven: &Proven) -> Vec<u8> {
     let mut bytes = vec![0; HEADER_BYTES];
     bytes.extend_from_slice(&proven.at.0.to_le_bytes());
+    bytes.extend_from_slice(&proven.audited_until.0.to_le_bytes());
     bytes.extend_from_slice(&(proven.nodes.len() as u32).to_le_bytes());
     for (number, node) in &proven.nodes {
         bytes.extend_from_slice(&number.to_le_bytes());
@@ -149,7 +197,8 @@ fn decode(bytes: &[u8]) -> Option<Proven> {
     if !is_whole || bytes.len() > FILE_BYTES_MAX {
         return None;
     }
-    let mut proven = Proven { at: Timestamp(u64::from_le_bytes(take(&mut rest)?)), ..Proven::default() };
+    let [at, audited_until] = [take(&mut rest)?, take(&mut rest)?].map(|moment| Timestamp(u64::from_le_bytes(moment)));
+    let mut proven = Proven { at, audited_until, ..Proven::default() };
     for _ in 0..u32::from_le_bytes(take(&mut rest)?) {
         let number = u32::from_le_bytes(take(&mut rest)?);
         proven.nodes.insert(number, NodeId::from_bytes(take(&mut rest)?));
@@ -212,6 +261,7 @@ mod tests {
         pack(&claims, &mut packed);
         Proven {
             at: Timestamp(1_900_000_000_000),
+            audited_until: Timestamp(1_800_000_000_000),
             nodes: [1, 2, 3, 200].into_iter().map(|number| (number, node(number as u8))).collect(),
             claims: (0..segments).map(|number| (segment(number), packed.as_slice().into())).collect(),
         }
@@ -242,10 +292,20 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_do_no_harm(nodes in 0..3_u32, bytes in vec(any::<u8>(), 0..300)) {
-            let mut whole = vec![0; HEADER_BYTES + 8];
+        fn any_bytes_do_no_harm(
+            nodes in 0..3_u32,
+            segments in vec((any::<u8>(), vec(any::<u8>(), 0..100)), 0..4),
+            more in vec(any::<u8>(), 0..100),
+        ) {
+            let mut whole = vec![0; HEADER_BYTES + 16];
             whole.extend_from_slice(&nodes.to_le_bytes());
-            whole.extend_from_slice(&bytes);
+            (0..nodes).for_each(|number| whole.extend_from_slice(&[number as u8; 36]));
+            for (number, packed) in segments {
+                whole.extend_from_slice(&[number; 32]);
+                whole.extend_from_slice(&(packed.len() as u16).to_le_bytes());
+                whole.extend_from_slice(&packed);
+            }
+            whole.extend_from_slice(&more);
             let sum = crc32fast::hash(&whole[HEADER_BYTES..]);
             whole[..MAGIC.len()].copy_from_slice(MAGIC);
             whole[MAGIC.len()..HEADER_BYTES].copy_from_slice(&sum.to_le_bytes());

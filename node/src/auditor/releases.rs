@@ -25,6 +25,7 @@ impl Auditor {
     /// may have found no place beside them.
     pub(super) async fn released(&mut self, holder: NodeId, shards: Vec<ClaimLeaf>) {
         let Some(node) = self.holders.number(&holder) else { return };
+        self.proven_is_stale = true;
         let mut thinner = Vec::new();
         for leaf in &shards {
             thinner.extend(self.release(node, &leaf.segment, leaf.index));

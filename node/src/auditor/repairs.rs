@@ -244,8 +244,9 @@ impl Auditor {
                     }
                     self.wake(at, TimerOf::Repair(number));
                 }
+                // Whoever just started learns in a moment whom to ask.
                 Action::Look { urgent } => {
-                    if self.repairs.turns.wait(segment, urgent) {
+                    if self.knows_the_others() && self.repairs.turns.wait(segment, urgent) {
                         self.next_turn();
                     } else {
                         self.order(number, order::Event::Failed);

@@ -11,8 +11,7 @@ use commonhold_protocol::{NodeId, ShardIndex};
 use super::{Auditor, TimerOf, WardNumber};
 
 impl Auditor {
-    /// What the record says of itself, when it is read. After a restart it has all of its time again: what was proven
-    /// before is not remembered.
+    /// What the record says of itself, when it is read. After a restart it has all of its time again.
     pub(super) fn set_trial(&mut self, number: WardNumber, unproven: bool) {
         if !unproven {
             self.trials.remove(&number);

@@ -99,7 +99,8 @@ mod tests {
 
     #[test]
     fn what_was_written_is_read() {
-        let path = tempfile::tempdir().unwrap().keep().join("ended");
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ended");
         assert_eq!(read(&path).unwrap(), Kept::default());
         for vaults in [0, 1, 200] {
             write(&path, &kept(vaults)).unwrap();

@@ -275,8 +275,31 @@ async fn after_more_than_a_day_away_the_first_day_begins_anew() {
     assert_eq!(world.rounds(3).await.trashed, 0);
     world.pass(DAY_MS - 1);
     assert_eq!(world.rounds(1).await.trashed, 0);
+    // Also where nothing is written at the end: what was counted before the absence is not waited for.
+    world.watch.write_down(DAY_MS / 24).await;
+    let mut world = world.killed(DAY_MS / 2);
+    assert_eq!(world.rounds(1).await.trashed, 0);
     world.pass(1);
     assert_eq!(world.rounds(1).await.trashed, 1);
+}
+
+/// A machine without a clock of its own believes, when it starts, that it is still the moment at which it was switched
+/// off.
+#[tokio::test]
+async fn how_long_the_node_was_away_is_told_by_a_clock_that_others_confirm() {
+    let mut world = World::new();
+    world.all_say(1, START.after_ms(LEASE_MS));
+    world.over();
+    world.rounds(1).await;
+    let mut world = world.restart(0).await;
+    let true_now = world.watch.steward.clock().now().after_ms(60 * DAY_MS);
+    for number in 1..=NODES {
+        world.watch.steward.clock().witness(Domain::new(number.to_string()), true_now);
+    }
+    assert_eq!(world.rounds(3).await.vaults_freed, 0);
+    world.hands.jump_to(true_now);
+    world.rounds(3).await;
+    world.assert_kept();
 }
 
 #[tokio::test]

@@ -16,7 +16,7 @@ use commonhold_protocol::{
 use tokio::time::Instant;
 
 use super::{
-    PATIENCE, blocking,
+    Answered, PATIENCE, blocking,
     ledger::{Table, within},
 };
 use crate::{
@@ -47,22 +47,17 @@ pub(super) struct Exchange<'s> {
     steward: &'s Arc<Steward>,
     neighbours: &'s Neighbours,
     node: NodeId,
-    /// It has stopped answering.
-    silent: bool,
+    answered: Answered,
 }
 
 impl<'s> Exchange<'s> {
     pub(super) fn new(peer: &'s Peer, steward: &'s Arc<Steward>, neighbours: &'s Neighbours, node: NodeId) -> Self {
-        Self { peer, steward, neighbours, node, silent: false }
+        Self { peer, steward, neighbours, node, answered: Answered::All }
     }
 
-    pub(super) fn is_silent(&self) -> bool {
-        self.silent
-    }
-
-    /// Whose records they are.
-    pub(super) fn steward(&self) -> &'s Arc<Steward> {
-        self.steward
+    /// How far it came.
+    pub(super) fn answered(&self) -> Answered {
+        self.answered
     }
 
     /// Makes the same of the records whose stewards both are.
@@ -79,7 +74,7 @@ impl<'s> Exchange<'s> {
         if !(found.send.is_empty() && asked.is_empty()) {
             tracing::debug!(%node, of = ours.len(), send = found.send.len(), ask = asked.len(), "records differ");
         }
-        self.fetch(asked).await;
+        self.fetch(asked, Some(table)).await?;
         // Each sweep begins somewhere else, so that all who sweep a newcomer do not send it the same.
         let start = rand::random_range(0..=found.send.len());
         found.send.rotate_left(start);
@@ -101,7 +96,7 @@ impl<'s> Exchange<'s> {
             compared += ranges.len();
             let Some(answer) = self.ask(Request::FetchDigests { ranges: ranges.clone() }).await else { return found };
             let Response::Digests(theirs) = answer else {
-                self.silent = true;
+                self.answered = Answered::Nothing;
                 return found;
             };
             for (range, theirs) in ranges.iter().zip(theirs) {
@@ -119,7 +114,7 @@ impl<'s> Exchange<'s> {
         for range in to_list {
             let Some(answer) = self.ask(Request::ListRecords { range }).await else { return found };
             let Response::Entries(theirs) = answer else {
-                self.silent = true;
+                self.answered = Answered::Nothing;
                 return found;
             };
             let differ = sweep::differences(&range, within(ours, &range), &theirs);
@@ -129,19 +124,32 @@ impl<'s> Exchange<'s> {
         found
     }
 
-    /// Fetches records and merges them with ours.
-    async fn fetch(&mut self, segments: Vec<SegmentId>) {
+    /// Fetches records and merges them with ours; not those that were changed since `table` was made, as by another
+    /// steward that is swept at the same time.
+    async fn fetch(&mut self, segments: Vec<SegmentId>, table: Option<&Arc<Table>>) -> Result<(), RecordsError> {
         let mut waiting = VecDeque::from(segments);
         while !waiting.is_empty() {
-            let wanted: Vec<SegmentId> = waiting.iter().take(ASK_RECORDS_MAX).copied().collect();
+            let mut wanted: Vec<SegmentId> = waiting.iter().take(ASK_RECORDS_MAX).copied().collect();
+            if let Some(table) = table {
+                let (own, table, looked_at) = (self.steward.clone(), table.clone(), wanted.len());
+                wanted = blocking(move || still_wanted(&own, &table, wanted)).await?;
+                waiting.drain(..looked_at);
+                for segment in wanted.iter().rev() {
+                    waiting.push_front(*segment);
+                }
+                if wanted.is_empty() {
+                    continue;
+                }
+            }
             let Some(Response::Records(records)) = self.ask(Request::FetchRecords { segments: wanted }).await else {
-                return;
+                return Ok(());
             };
             // What did not fit into the answer is asked for again.
             let answered = records.len().clamp(1, ASK_RECORDS_MAX);
             waiting.drain(..answered.min(waiting.len()));
             self.merge(records.into_iter().flatten().collect()).await;
         }
+        Ok(())
     }
 
     async fn merge(&self, records: Vec<Record>) {
@@ -157,7 +165,7 @@ impl<'s> Exchange<'s> {
             let segments = entries.iter().map(|entry| SegmentId::from_bytes(entry.key)).collect();
             let Some(answer) = self.ask(Request::FetchVersions { segments }).await else { return Ok(confirmed) };
             let Response::Versions(theirs) = answer else {
-                self.silent = true;
+                self.answered = Answered::Nothing;
                 return Ok(confirmed);
             };
             let theirs = theirs.into_iter().chain(std::iter::repeat(None));
@@ -212,7 +220,7 @@ impl<'s> Exchange<'s> {
         // It knows of drops that we missed.
         let missed = ids.iter().zip(&outcomes);
         let missed = missed.filter(|(_, outcome)| matches!(outcome, Err(Refusal::Dropped | Refusal::Outdated)));
-        self.fetch(missed.map(|(segment, _)| *segment).collect()).await;
+        self.fetch(missed.map(|(segment, _)| *segment).collect(), None).await?;
         let refused = outcomes.iter().filter(|outcome| outcome.is_err()).count();
         tracing::debug!(to = %self.node, records = outcomes.len(), refused, "records sent");
         let kept = ids.iter().zip(outcomes).filter(|(_, outcome)| outcome.is_ok());
@@ -247,9 +255,10 @@ impl<'s> Exchange<'s> {
 
     /// Asks, then rests as long as the answer took.
     async fn ask(&mut self, request: Request) -> Option<Response> {
-        if self.silent {
+        if self.answered != Answered::All {
             return None;
         }
+        let mut answered = Answered::Busy;
         for attempt in 1..=BUSY_TRIES {
             let began = Instant::now();
             match self.peer.ask(self.node, request.clone(), PATIENCE).await {
@@ -260,11 +269,24 @@ impl<'s> Exchange<'s> {
                 }
                 Err(error) => {
                     tracing::debug!(%error, "a steward does not answer");
+                    answered = Answered::Nothing;
                     break;
                 }
             }
         }
-        self.silent = true;
+        self.answered = answered;
         None
     }
+}
+
+/// Those of these segments whose records are as they were in the table.
+fn still_wanted(steward: &Steward, table: &Table, segments: Vec<SegmentId>) -> Result<Vec<SegmentId>, RecordsError> {
+    let mut wanted = Vec::with_capacity(segments.len());
+    for segment in segments {
+        let now = steward.records().summary(Kind::Segment, segment.as_bytes())?.map(|summary| summary.sequence);
+        if now == table.sequence(segment.as_bytes()) {
+            wanted.push(segment);
+        }
+    }
+    Ok(wanted)
 }

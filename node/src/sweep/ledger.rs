@@ -118,6 +118,11 @@ impl Table {
         places.map(|(node, _)| *node).collect()
     }
 
+    /// The sequence of a record; none if it is not kept.
+    pub(crate) fn sequence(&self, key: &[u8; 32]) -> Option<u64> {
+        self.lines.binary_search_by_key(key, |line| line.entry.key).ok().map(|at| self.lines[at].sequence)
+    }
+
     /// Whether to ask another for a record of which it has another state: if we are a steward of it, and have none of
     /// which we would tell. What is on trial here is not asked for again and again.
     pub(crate) fn wants(&self, key: &[u8; 32]) -> bool {

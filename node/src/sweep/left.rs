@@ -13,7 +13,6 @@ use tokio::time::Instant;
 
 use super::{
     blocking,
-    exchange::Exchange,
     ledger::{Line, Table},
 };
 use crate::{
@@ -45,26 +44,24 @@ impl LeftRecords {
         Self { grace, prove, handed: BTreeMap::new() }
     }
 
-    /// Offers a steward the records that are its, and ours no more.
-    pub(super) async fn hand_over(
-        &mut self,
-        exchange: &mut Exchange<'_>,
-        node: NodeId,
-        table: &Arc<Table>,
-    ) -> Result<(), RecordsError> {
+    /// The records that are this steward's, and ours no more: to be offered to it.
+    pub(super) fn its(&mut self, node: NodeId, table: &Table) -> Vec<Entry> {
         self.notice(table);
         let lacks = |line: &&Line| {
             line.shared
                 && self.handed.get(&line.entry.key).is_some_and(|handed| !handed.to.contains(&node))
                 && table.stewards(line).contains(&node)
         };
-        let offered: Vec<Entry> = table.left().filter(lacks).map(|line| line.entry).collect();
-        for key in exchange.offer(&offered).await? {
-            if let Some(handed) = self.handed.get_mut(&key) {
+        table.left().filter(lacks).map(|line| line.entry).collect()
+    }
+
+    /// The steward has these, as they were offered.
+    pub(super) fn handed(&mut self, node: NodeId, keys: &[[u8; 32]]) {
+        for key in keys {
+            if let Some(handed) = self.handed.get_mut(key) {
                 handed.to.insert(node);
             }
         }
-        Ok(())
     }
 
     /// Takes in which records are left, and in which state.
