@@ -27,7 +27,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque},
     path::PathBuf,
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use commonhold_network::Peer;
@@ -237,7 +237,7 @@ pub struct Auditor {
     /// About so many of them were never heard of by themselves.
     unseen: usize,
     probes: Arc<Semaphore>,
-    challenges: Arc<Semaphore>,
+    challenges: challenges::Turns,
     searches: SearchPace,
     /// Wards of which not all shards stand.
     ailing: BTreeSet<WardNumber>,
@@ -259,8 +259,7 @@ pub struct Auditor {
     proven_at: Option<Timestamp>,
     /// Until when what was due was audited before the start.
     audited_until: Timestamp,
-    /// Some minutes after the start: by then it is known who else is there.
-    settled_at: Timestamp,
+    begun_at: Instant,
     /// In which epoch wards are marked as due.
     epoch: u64,
     /// When those that are audited were last written down.
@@ -296,7 +295,7 @@ impl Auditor {
             holders: Table::new(),
             unseen: 0,
             probes: Arc::new(Semaphore::new(lives::PROBES_AT_ONCE)),
-            challenges: Arc::new(Semaphore::new(audits::CHALLENGES_AT_ONCE)),
+            challenges: challenges::Turns::new(),
             searches: SearchPace::new(parts.clock.now(), grace_ms),
             ailing: BTreeSet::new(),
             orders: BTreeMap::new(),
@@ -308,7 +307,7 @@ impl Auditor {
             proven_before: Proven::default(),
             proven_at: None,
             audited_until: Timestamp(0),
-            settled_at: parts.clock.now().after_ms(2 * lives::probe_ms(grace_ms)),
+            begun_at: Instant::now(),
             epoch: 0,
             proven_written_at: parts.clock.now(),
             proven_is_stale: false,

@@ -40,6 +40,8 @@ use crate::{neighbours::Neighbours, steward::Steward};
 /// Between two rounds; shorter where the times are.
 const ROUND_MAX: Duration = Duration::from_secs(3600);
 const ROUND_MIN: Duration = Duration::from_millis(250);
+/// Until the first.
+const FIRST_ROUND_MAX: Duration = Duration::from_secs(300);
 /// Vaults judged in one round: each is some seventy questions.
 const JUDGED_MAX: usize = 16;
 /// A vault that cannot be judged, since too few answer, is tried again after twice as long each time, up to so many
@@ -180,24 +182,34 @@ impl<W: Witnesses> ExpiryWatch<W> {
     /// Works until `stop`.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         let round = self.times.round();
-        while stop.run_until_cancelled(tokio::time::sleep(round)).await.is_some() {
+        let mut wait = round.min(FIRST_ROUND_MAX);
+        while stop.run_until_cancelled(tokio::time::sleep(wait)).await.is_some() {
+            wait = round;
             if stop.run_until_cancelled(self.round()).await.is_none() {
                 break;
             }
             self.write_down(self.times.rules.uptime_ms_min / UPTIME_PARTS_WRITTEN).await;
         }
+        // However short this run was, the next is not to think that the node was away all the time.
+        self.doubt();
         self.write_down(0).await;
     }
 
-    /// Counts the uptime of earlier runs, once our clock is not in doubt: at the start it may still be what it was when the
-    /// node was switched off.
-    fn count_earlier_uptime(&mut self) {
-        let (clock, rules) = (self.steward.clock(), &self.times.rules);
+    /// Whether there is reason to doubt our clock. Once there is none, the uptime of earlier runs counts: at the start the
+    /// clock may still be what it was when the node was switched off.
+    fn doubt(&mut self) -> Option<ClockDoubt> {
+        let (clock, rules) = (self.steward.clock().clone(), self.times.rules);
+        let domains = self.neighbours.domains(self.times.present);
+        let doubt = clock.doubt(&rules, domains);
+        if self.uptime_is_known || doubt.is_some_and(ClockDoubt::is_of_the_time) {
+            return doubt;
+        }
         let started_at = Timestamp(clock.now().0.saturating_sub(clock.uptime_ms_in_all()));
         self.written.uptime_ms =
-            expiry::uptime_ms_that_counts(rules, self.written.uptime_ms, self.written.at, started_at);
+            expiry::uptime_ms_that_counts(&rules, self.written.uptime_ms, self.written.at, started_at);
         clock.was_up_for(self.written.uptime_ms);
         self.uptime_is_known = true;
+        clock.doubt(&rules, domains)
     }
 
     /// Writes the file if it lacks something, or at least so much of our uptime.
@@ -224,12 +236,7 @@ impl<W: Witnesses> ExpiryWatch<W> {
 
     /// Looks at all leases once.
     pub(crate) async fn round(&mut self) {
-        let clock = self.steward.clock().clone();
-        let mut doubt = clock.doubt(&self.times.rules, self.neighbours.domains(self.times.present));
-        if !self.uptime_is_known && !doubt.is_some_and(ClockDoubt::is_of_the_time) {
-            self.count_earlier_uptime();
-            doubt = clock.doubt(&self.times.rules, self.neighbours.domains(self.times.present));
-        }
+        let doubt = self.doubt();
         if let Some(ClockDoubt::Off { off_ms }) = doubt {
             tracing::warn!(off_ms, "our clock is far from that of the other nodes; nothing is let go for its age");
         }

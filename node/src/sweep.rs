@@ -266,7 +266,7 @@ impl Sweep {
         let left = || self.left.lock().unwrap_or_else(PoisonError::into_inner);
         let offered = left().its(node, &table);
         let handed = exchange.offer(&offered).await?;
-        left().handed(node, &handed);
+        left().handed(node, &handed, &table);
         for kind in [Kind::Heads, Kind::Lease] {
             self.send_vaults(kind, node, after, &candidates, &mut exchange).await?;
         }

@@ -214,11 +214,12 @@ impl Task {
         }
     }
 
-    /// Who has never said where it listens, and says nothing else either, is in no routing table and is asked again only
-    /// minutes later: better to begin anew.
+    /// Who has not said where it listens since it connected, is in no routing table and moves no shards either, would be
+    /// asked again only minutes later: better to begin anew.
     fn unidentified(&mut self, peer: PeerId, error: &str) {
         let is_heard = self.shared.heard_within(&peer, self.limits.streams.progress);
-        if !self.identified.contains(&peer) && !is_heard && self.swarm.is_connected(&peer) {
+        let is_routed = node_id(&peer).is_some_and(|node| self.shared.routed().contains_key(&node));
+        if !self.identified.contains(&peer) && !is_routed && !is_heard && self.swarm.is_connected(&peer) {
             tracing::debug!(%peer, error, "connected, but does not say who it is: disconnecting");
             let _ = self.swarm.disconnect_peer_id(peer);
         }

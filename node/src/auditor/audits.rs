@@ -19,10 +19,6 @@ const DRAWN_AT_ONCE: usize = 4 * audit::CHALLENGE_MAX;
 /// Segments that are looked through before others have their turn: about a millisecond.
 pub(super) const LOOKED_AT_ONCE: WardNumber = 4096;
 
-/// Challenges that are out at once, to all holders together: the answers to so many are some megabytes, which a home's
-/// link takes in within their deadlines.
-pub(super) const CHALLENGES_AT_ONCE: usize = 32;
-
 impl Auditor {
     /// An epoch begins: what is due in it?
     pub(super) async fn epoch(&mut self) {
@@ -44,8 +40,9 @@ impl Auditor {
         // After a start, what this epoch has missed so far is made up for once it is known who else is a steward.
         let moments = claimants.map(|(number, node, _)| (self.schedule.moment(node, epoch), number));
         let moments: Vec<(Timestamp, NodeNumber)> = moments.filter(|(at, _)| *at > self.audited_until).collect();
+        let settled_at = now.after_ms(self.unsettled_ms());
         for (at, node) in moments {
-            self.wake(at.max(now).max(self.settled_at), TimerOf::Moment(node, Wanted::Due));
+            self.wake(at.max(settled_at), TimerOf::Moment(node, Wanted::Due));
         }
         let epoch_ms = self.schedule.rate().epoch_ms();
         self.wake(Timestamp((epoch + 1).saturating_mul(epoch_ms)), TimerOf::Epoch);

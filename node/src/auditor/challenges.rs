@@ -66,6 +66,24 @@ impl Evidence {
     }
 }
 
+/// Challenges that are out at once, to all holders together: the answers to so many are some megabytes, which a home's
+/// link takes in within their deadlines. As many more are being prepared.
+const AT_ONCE: usize = 32;
+
+/// Whose challenge is next.
+#[derive(Debug, Clone)]
+pub(super) struct Turns {
+    prepared: Arc<Semaphore>,
+    out: Arc<Semaphore>,
+}
+
+impl Turns {
+    pub(super) fn new() -> Self {
+        let [prepared, out] = [(), ()].map(|()| Arc::new(Semaphore::new(AT_ONCE)));
+        Self { prepared, out }
+    }
+}
+
 /// Who is asked, and how.
 pub(super) struct Asking {
     pub(super) peer: Peer,
@@ -81,7 +99,8 @@ pub(super) struct Asking {
 
 impl Asking {
     /// Challenges the holder for these, when there is a turn: its time begins with that.
-    pub(super) async fn ask(self, samples: Vec<Sample>, turns: Arc<Semaphore>) -> Asked {
+    pub(super) async fn ask(self, samples: Vec<Sample>, turns: Turns) -> Asked {
+        let prepared = turns.prepared.acquire_owned().await;
         let steward = self.steward.clone();
         let read = tokio::task::spawn_blocking(move || {
             let known = |sample: Sample| match steward.manifest(&sample.segment) {
@@ -107,7 +126,8 @@ impl Asking {
             let vaults = manifests.iter().map(|manifest| manifest.vault).collect();
             leases::carry(&self.peer, &self.steward, self.holder, vaults).await;
         }
-        let _turn = turns.acquire_owned().await;
+        let _out = turns.out.acquire_owned().await;
+        drop(prepared);
         self.send(challenge, manifests).await
     }
 

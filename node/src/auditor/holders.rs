@@ -96,6 +96,12 @@ impl HolderState {
         self.reputation.disqualified || matches!(self.life.life(), Life::Lost { .. })
     }
 
+    /// It is asked for all that it claims, or will be.
+    pub(super) fn is_reviewed(&self) -> bool {
+        let under_way = self.round.map(|round| round.wanted);
+        self.wanted.max(under_way) == Some(Wanted::All)
+    }
+
     /// What a claim of it counts as now, by how it was put down ([`super::ward::Wards::set_claims`]).
     pub(super) fn counts_as(&self, claim: ClaimState) -> ClaimState {
         match claim {

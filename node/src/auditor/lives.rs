@@ -40,13 +40,9 @@ pub(super) struct Said {
     shards: u64,
 }
 
-pub(super) fn probe_ms(grace_ms: u64) -> u64 {
-    (grace_ms / 8).clamp(PROBE_MS_MIN, PROBE_MS_MAX)
-}
-
 impl Auditor {
     pub(super) fn probe_ms(&self) -> u64 {
-        probe_ms(self.grace_ms)
+        (self.grace_ms / 8).clamp(PROBE_MS_MIN, PROBE_MS_MAX)
     }
 
     /// The number of a node, which may not have been known yet.

@@ -71,6 +71,7 @@ impl Auditor {
         self.doubt_proven().await;
         self.write_proven_if_due().await;
         // Who the others are is learned in the first seconds after the start.
+        self.begin_early();
         let again_ms = self.uptime_ms().max(LOOK_MS_MIN).min(self.probe_ms());
         let at = self.now().after_ms(again_ms);
         self.wake(at, TimerOf::Look);
@@ -80,10 +81,20 @@ impl Auditor {
         u64::try_from(self.parts.clock.uptime().as_millis()).unwrap_or(u64::MAX)
     }
 
+    /// How much longer it takes from now until it is known who else is there: some minutes after the start.
+    pub(super) fn unsettled_ms(&self) -> u64 {
+        let since_ms = u64::try_from(self.begun_at.elapsed().as_millis()).unwrap_or(u64::MAX);
+        (2 * self.probe_ms()).saturating_sub(since_ms)
+    }
+
+    pub(super) fn is_settled(&self) -> bool {
+        self.unsettled_ms() == 0
+    }
+
     /// True if other stewards are known, or there seem to be none: before that we take ourselves for the only steward of
     /// everything, and what the others know for unknown.
     pub(super) fn knows_the_others(&self) -> bool {
-        self.stewards.len() > 1 || self.now() >= self.settled_at
+        self.stewards.len() > 1 || self.is_settled()
     }
 
     /// Gets to know nodes that hold nothing yet, as far as there are too few for repairs: each is asked now and then

@@ -101,13 +101,12 @@ impl Auditor {
         }
     }
 
-    /// Whether a claim that is new here counts as audited: it was before the restart, the holder was asked for no part of
-    /// it since in vain, and it has failed nothing: for then all that it holds is in doubt.
+    /// Whether a claim that is new here counts as audited: it was before the restart, and the holder was asked for no part
+    /// of it since in vain.
     pub(super) fn was_proven(&self, segment: &SegmentId, index: ShardIndex, number: NodeNumber) -> bool {
         let (Some(node), Some(holder)) = (self.holders.key(number), self.holders.get(number)) else { return false };
-        let mut pinned = holder.containment.pinned().iter();
-        holder.containment.failed().next().is_none()
-            && !pinned.any(|sample| sample.segment == *segment && sample.index == index)
+        let mut open = holder.containment.failed().chain(holder.containment.pinned());
+        !open.any(|sample| sample.segment == *segment && sample.index == index)
             && self.proven_before.has(segment, index, &node)
     }
 
@@ -123,7 +122,7 @@ impl Auditor {
     pub(super) async fn write_proven_down(&mut self) {
         let at = self.now();
         (self.proven_written_at, self.proven_is_stale) = (at, false);
-        let audited_until = if at < self.settled_at { self.audited_until } else { at };
+        let audited_until = if self.is_settled() { at } else { self.audited_until };
         let nodes = self.holders.iter().filter(|(_, _, holder)| holder.claims > 0);
         let nodes = nodes.map(|(number, node, _)| (number, *node)).collect();
         let mut claims = BTreeMap::new();
@@ -146,8 +145,12 @@ impl Auditor {
         let _ = tokio::task::spawn_blocking(write).await;
     }
 
+    /// What of a segment counts as audited after a restart: not what is being audited anew, as all that a holder has once it
+    /// failed anything.
     fn packed_proven(&self, number: WardNumber) -> Box<[u8]> {
-        let proven = self.wards.claims(number).filter(|claim| claim.state == ClaimState::Healthy);
+        let is_reviewed = |node| self.holders.get(node).is_some_and(|holder| holder.is_reviewed());
+        let proven = self.wards.claims(number);
+        let proven = proven.filter(|claim| claim.state == ClaimState::Healthy && !is_reviewed(claim.node));
         let mut packed = Vec::new();
         pack(&proven.collect::<Vec<Claimed<NodeNumber>>>(), &mut packed);
         packed.into()

@@ -45,6 +45,8 @@ const REFUSAL_DOUBLINGS_MAX: u32 = 6;
 pub(super) struct Repairs {
     pace: Pace,
     turns: Turns<SegmentId>,
+    /// To be looked at once it is known whom to ask, and whether that is urgent.
+    early: Vec<(SegmentId, bool)>,
     /// What stops those that are rebuilt; the others whose turn it is are being looked at.
     rebuilding: BTreeMap<SegmentId, CancellationToken>,
     /// Segments that lack shards which no node could take.
@@ -66,6 +68,7 @@ impl Repairs {
         Self {
             pace: Pace::new(clock, bytes_per_second),
             turns: Turns::default(),
+            early: Vec::new(),
             rebuilding: BTreeMap::new(),
             resting: BTreeSet::new(),
             refusals: BTreeMap::new(),
@@ -102,6 +105,7 @@ impl Repairs {
 
     /// Ends the repair of a segment, or takes it out of those that wait.
     pub(super) fn stop(&mut self, segment: &SegmentId) {
+        self.early.retain(|(early, _)| early != segment);
         self.turns.leave(segment);
         if let Some(stop) = self.rebuilding.get(segment) {
             stop.cancel();
@@ -244,17 +248,30 @@ impl Auditor {
                     }
                     self.wake(at, TimerOf::Repair(number));
                 }
-                // Whoever just started learns in a moment whom to ask.
-                Action::Look { urgent } => {
-                    if self.knows_the_others() && self.repairs.turns.wait(segment, urgent) {
-                        self.next_turn();
-                    } else {
-                        self.order(number, order::Event::Failed);
-                    }
-                }
+                Action::Look { urgent } if self.knows_the_others() => self.wait_for_turn(number, segment, urgent),
+                Action::Look { urgent } => self.repairs.early.push((segment, urgent)),
                 Action::Hurry => self.repairs.turns.hurry(&segment),
                 Action::Repair => self.rebuild(segment, number),
                 Action::Stop => self.repairs.stop(&segment),
+            }
+        }
+    }
+
+    fn wait_for_turn(&mut self, number: WardNumber, segment: SegmentId, urgent: bool) {
+        if self.repairs.turns.wait(segment, urgent) {
+            self.next_turn();
+        } else {
+            self.order(number, order::Event::Failed);
+        }
+    }
+
+    /// Begins those that came up before it was known whom to ask, if it is by now.
+    pub(super) fn begin_early(&mut self) {
+        if self.knows_the_others() {
+            for (segment, urgent) in std::mem::take(&mut self.repairs.early) {
+                if let Some(number) = self.wards.number(&segment) {
+                    self.wait_for_turn(number, segment, urgent);
+                }
             }
         }
     }

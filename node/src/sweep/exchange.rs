@@ -67,6 +67,9 @@ impl<'s> Exchange<'s> {
         let (kept, node) = (table.clone(), self.node);
         let asked: Vec<SegmentId> = blocking(move || {
             found.ask.truncate(ASKED_MAX);
+            // Several are asked at once, and each for something else first.
+            let start = rand::random_range(0..=found.ask.len());
+            found.ask.rotate_left(start);
             found.ask.retain(|key| kept.wants(key));
             found.ask.into_iter().map(SegmentId::from_bytes).collect()
         })
@@ -283,8 +286,13 @@ impl<'s> Exchange<'s> {
 fn still_wanted(steward: &Steward, table: &Table, segments: Vec<SegmentId>) -> Result<Vec<SegmentId>, RecordsError> {
     let mut wanted = Vec::with_capacity(segments.len());
     for segment in segments {
-        let now = steward.records().summary(Kind::Segment, segment.as_bytes())?.map(|summary| summary.sequence);
-        if now == table.sequence(segment.as_bytes()) {
+        let (records, key) = (steward.records(), segment.as_bytes());
+        let is_as_it_was = match table.sequence(key) {
+            Some(then) => records.summary(Kind::Segment, key)?.is_some_and(|summary| summary.sequence == then),
+            // One that cannot be read is not in the table either.
+            None => !matches!(records.get(Kind::Segment, key), Ok(Some(_))),
+        };
+        if is_as_it_was {
             wanted.push(segment);
         }
     }

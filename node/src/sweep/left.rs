@@ -55,10 +55,11 @@ impl LeftRecords {
         table.left().filter(lacks).map(|line| line.entry).collect()
     }
 
-    /// The steward has these, as they were offered.
-    pub(super) fn handed(&mut self, node: NodeId, keys: &[[u8; 32]]) {
+    /// The steward has these, as they were when `table` was made.
+    pub(super) fn handed(&mut self, node: NodeId, keys: &[[u8; 32]], table: &Table) {
         for key in keys {
-            if let Some(handed) = self.handed.get_mut(key) {
+            if let Some(handed) = self.handed.get_mut(key).filter(|handed| table.sequence(key) == Some(handed.sequence))
+            {
                 handed.to.insert(node);
             }
         }
