@@ -27,6 +27,8 @@ pub(super) struct HolderState {
     pub(super) reputation: Reputation,
     /// The round that it is asked in now.
     pub(super) round: Option<Round>,
+    /// What the last round was for: its answers come later than its end.
+    pub(super) last_round: Option<Wanted>,
     /// The round that comes next.
     pub(super) wanted: Option<Wanted>,
     /// The moment of a round of [`Wanted::Unproven`] is set.
@@ -74,6 +76,7 @@ impl HolderState {
             challenge_due: None,
             reputation: Reputation::new(now),
             round: None,
+            last_round: None,
             wanted: None,
             moment_set: false,
             round_trip: ROUND_TRIP_FIRST,
@@ -98,8 +101,8 @@ impl HolderState {
 
     /// It is asked for all that it claims, or will be.
     pub(super) fn is_reviewed(&self) -> bool {
-        let under_way = self.round.map(|round| round.wanted);
-        self.wanted.max(under_way) == Some(Wanted::All)
+        let is_asked = self.last_round == Some(Wanted::All) && !self.containment.is_idle();
+        is_asked || self.wanted.max(self.round.map(|round| round.wanted)) == Some(Wanted::All)
     }
 
     /// What a claim of it counts as now, by how it was put down ([`super::ward::Wards::set_claims`]).
@@ -116,6 +119,7 @@ impl HolderState {
     pub(super) fn round(&mut self) -> Option<Round> {
         if self.round.is_none() {
             self.round = self.wanted.take().map(|wanted| Round { wanted, next: 0 });
+            self.last_round = self.round.map_or(self.last_round, |round| Some(round.wanted));
         }
         self.round
     }

@@ -103,6 +103,11 @@ impl Repairs {
         self.refusals.get(node).is_some_and(|refusals| now < refusals.until)
     }
 
+    fn hurry(&mut self, segment: &SegmentId) {
+        self.turns.hurry(segment);
+        self.early.iter_mut().filter(|(early, _)| early == segment).for_each(|(_, urgent)| *urgent = true);
+    }
+
     /// Ends the repair of a segment, or takes it out of those that wait.
     pub(super) fn stop(&mut self, segment: &SegmentId) {
         self.early.retain(|(early, _)| early != segment);
@@ -250,7 +255,7 @@ impl Auditor {
                 }
                 Action::Look { urgent } if self.knows_the_others() => self.wait_for_turn(number, segment, urgent),
                 Action::Look { urgent } => self.repairs.early.push((segment, urgent)),
-                Action::Hurry => self.repairs.turns.hurry(&segment),
+                Action::Hurry => self.repairs.hurry(&segment),
                 Action::Repair => self.rebuild(segment, number),
                 Action::Stop => self.repairs.stop(&segment),
             }

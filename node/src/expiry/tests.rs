@@ -279,7 +279,7 @@ async fn after_more_than_a_day_away_the_first_day_begins_anew() {
     world.watch.write_down(DAY_MS / 24).await;
     let mut world = world.killed(DAY_MS / 2);
     assert_eq!(world.rounds(1).await.trashed, 0);
-    world.pass(1);
+    world.pass(DAY_MS / 24);
     assert_eq!(world.rounds(1).await.trashed, 1);
 }
 
