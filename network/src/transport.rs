@@ -8,6 +8,7 @@ mod mux;
 mod tls;
 
 use std::{
+    io,
     pin::Pin,
     task::{Context, Poll},
     time::Duration,
@@ -22,7 +23,7 @@ use libp2p::{
         muxing::StreamMuxerBox,
         transport::{
             Boxed, DialOpts, ListenerId, OptionalTransport, PortUse, TransportError, TransportEvent,
-            dummy::DummyTransport, timeout,
+            dummy::DummyTransport, map_err::MapErr, timeout,
         },
         upgrade,
     },
@@ -104,8 +105,18 @@ fn over_tcp(tls: Tls) -> Boxed<Connected> {
     Uncrossed::new(socket().upgrade(upgrade::Version::V1Lazy).authenticate(tls).multiplex(Yamux).boxed()).boxed()
 }
 
-fn socket() -> tcp::tokio::Transport {
-    tcp::tokio::Transport::new(tcp::Config::default().nodelay(true))
+fn socket() -> MapErr<tcp::tokio::Transport, fn(io::Error) -> io::Error> {
+    tcp::tokio::Transport::new(tcp::Config::default().nodelay(true)).map_err(named)
+}
+
+/// Why a socket failed. As the source of what is made of it on the way up, it can be told from there; an error of the
+/// system has no source, and would be lost among those of the upgrades.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct SocketError(#[source] io::Error);
+
+fn named(error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), SocketError(error))
 }
 
 /// Lets names be dialled. On a machine without a resolver configuration they cannot be, and addresses work as ever.

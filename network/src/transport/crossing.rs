@@ -1,6 +1,10 @@
 //! What happens when two nodes dial each other at the same moment, each from the port that it listens on: TCP makes one
 //! connection of the two (RFC 9293, section 3.5, "simultaneous connection synchronization"), both sides speak as
 //! clients, and both handshakes fail. Such a dial is made once more, from a port of its own.
+//!
+//! So is one that the system refuses to make from the port that we listen on, since somebody has that port at another
+//! of the machine's addresses: the library binds it at all of them, and a node whose port a browser's connection happens
+//! to have would reach nobody for as long as that lasts.
 
 use std::{
     error::Error,
@@ -57,10 +61,11 @@ impl Transport for Uncrossed {
         let inner = self.inner.clone();
         Ok(async move {
             match first.await {
-                Err(error) if is_crossing(&error) => {}
+                Err(error) if is_crossing(&error) || is_in_use(&error) => {
+                    tracing::debug!(%address, %error, "dialling from another port");
+                }
                 outcome => return outcome,
             }
-            tracing::debug!(%address, "the other side dialled at the same moment: dialling from another port");
             let second = lock(&inner).dial(address, DialOpts { port_use: PortUse::New, ..options });
             second.map_err(io::Error::other)?.await
         }
@@ -83,6 +88,14 @@ fn is_crossing(error: &(dyn Error + 'static)) -> bool {
     error.downcast_ref().map_or_else(|| error.source().is_some_and(is_crossing), within)
 }
 
+/// True if the port that we listen on cannot be dialled from.
+fn is_in_use(error: &(dyn Error + 'static)) -> bool {
+    let of_io = |error: &io::Error| {
+        error.kind() == io::ErrorKind::AddrInUse || error.get_ref().is_some_and(|within| is_in_use(within))
+    };
+    error.downcast_ref().map_or_else(|| error.source().is_some_and(is_in_use), of_io)
+}
+
 #[cfg(test)]
 mod tests {
     use futures::StreamExt;
@@ -96,6 +109,7 @@ mod tests {
     use crate::transport::tcp_transport;
 
     const ANY_PORT: &str = "/ip4/127.0.0.1/tcp/0";
+    const REUSING: DialOpts = DialOpts { role: Endpoint::Dialer, port_use: PortUse::Reuse };
 
     fn transport() -> (PeerId, Boxed<Connected>) {
         let identity = Keypair::generate_ed25519();
@@ -125,6 +139,26 @@ mod tests {
         [from.port(), again_from.port()]
     }
 
+    async fn answer(transport: &mut Boxed<Connected>) {
+        loop {
+            if let TransportEvent::Incoming { upgrade, .. } = transport.select_next_some().await {
+                tokio::spawn(upgrade);
+            }
+        }
+    }
+
+    /// A node of a test network could reach nobody for a minute: "Address already in use".
+    #[tokio::test]
+    async fn who_listens_on_a_port_that_another_has_at_another_address_dials_from_another() {
+        let ((_, mut near), (far_id, mut far)) = (transport(), transport());
+        let (near_port, far_port) = (listen(&mut near).await, listen(&mut far).await);
+        let _other = TcpListener::bind(("127.0.0.2", near_port)).await.unwrap();
+        tokio::spawn(async move { answer(&mut far).await });
+        let address = format!("/ip4/127.0.0.1/tcp/{far_port}");
+        let (peer, _) = near.dial(address.parse().unwrap(), REUSING).unwrap().await.unwrap();
+        assert_eq!(peer, far_id);
+    }
+
     #[tokio::test]
     async fn a_dial_that_crosses_another_is_made_again_from_another_port() {
         let ((_, mut near), (far_id, mut far)) = (transport(), transport());
@@ -132,15 +166,8 @@ mod tests {
         let between = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("/ip4/127.0.0.1/tcp/{}", between.local_addr().unwrap().port());
         let ports = tokio::spawn(cross_once(between, far_port));
-        tokio::spawn(async move {
-            loop {
-                if let TransportEvent::Incoming { upgrade, .. } = far.select_next_some().await {
-                    tokio::spawn(upgrade);
-                }
-            }
-        });
-        let options = DialOpts { role: Endpoint::Dialer, port_use: PortUse::Reuse };
-        let (peer, _) = near.dial(address.parse().unwrap(), options).unwrap().await.unwrap();
+        tokio::spawn(async move { answer(&mut far).await });
+        let (peer, _) = near.dial(address.parse().unwrap(), REUSING).unwrap().await.unwrap();
         assert_eq!(peer, far_id);
         let [first, second] = ports.await.unwrap();
         assert_eq!(first, near_port, "a crossing takes the ports that both listen on");
