@@ -119,15 +119,20 @@ impl Network {
         });
         match is_ready.recv_timeout(READY_MAX) {
             Ok(()) => network.ready_after = started.elapsed(),
-            Err(RecvTimeoutError::Timeout) => panic!("not ready after {READY_MAX:?}: {}", network.log()),
-            Err(RecvTimeoutError::Disconnected) => panic!("`dev` has ended: {}", network.log()),
+            Err(RecvTimeoutError::Timeout) => panic!("not ready after {READY_MAX:?}: {}", network.last_words()),
+            Err(RecvTimeoutError::Disconnected) => panic!("`dev` has ended: {}", network.last_words()),
         }
         network
     }
 
-    /// What `dev` had to say, and the last that each node had.
+    /// What `dev` had to say.
     fn log(&self) -> String {
-        let mut said = fs::read_to_string(self.folder.path().join("dev.log")).unwrap_or_default();
+        fs::read_to_string(self.folder.path().join("dev.log")).unwrap_or_default()
+    }
+
+    /// The same, and the last that each node had. Asks the nodes, and waits for those that are frozen.
+    fn last_words(&self) -> String {
+        let mut said = self.log();
         for node in self.nodes() {
             let log = fs::read_to_string(self.node_dir(node).join("log")).unwrap_or_default();
             let lines: Vec<&str> = log.lines().collect();
@@ -434,7 +439,7 @@ impl Network {
 impl Drop for Network {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("`dev` said: {}", self.log());
+            eprintln!("`dev` said: {}", self.last_words());
         }
         let _ = self.dev.kill();
         let _ = self.dev.wait();
