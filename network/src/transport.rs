@@ -106,7 +106,7 @@ fn over_tcp(tls: Tls) -> Boxed<Connected> {
 }
 
 fn socket() -> MapErr<tcp::tokio::Transport, fn(io::Error) -> io::Error> {
-    tcp::tokio::Transport::new(tcp::Config::default().nodelay(true)).map_err(named)
+    tcp::tokio::Transport::new(tcp::Config::default().nodelay(true)).map_err(with_source)
 }
 
 /// Why a socket failed. As the source of what is made of it on the way up, it can be told from there; an error of the
@@ -115,7 +115,7 @@ fn socket() -> MapErr<tcp::tokio::Transport, fn(io::Error) -> io::Error> {
 #[error("{0}")]
 struct SocketError(#[source] io::Error);
 
-fn named(error: io::Error) -> io::Error {
+fn with_source(error: io::Error) -> io::Error {
     io::Error::new(error.kind(), SocketError(error))
 }
 
