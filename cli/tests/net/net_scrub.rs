@@ -6,8 +6,9 @@ use super::{
     net_damaged_disks::flip,
 };
 
-/// The first audit comes within an hour of a claim, or when a segment is to be repaired. All is read in seconds.
-const TIMES: &str = "[audit]\nevery = \"7 d\"\ngrace = \"60 s\"\n\n[repair]\ntop-up = \"1 s\"\n\n\
+/// The first audit comes within an hour of a claim, or when a segment is to be repaired. All is read in seconds. Who gives
+/// shards up takes none for 25 s, the 72nd part of the grace time.
+const TIMES: &str = "[audit]\nevery = \"7 d\"\ngrace = \"30 m\"\n\n[repair]\ntop-up = \"1 s\"\n\n\
                      [pledge]\nscrub = \"4 s\"\n";
 
 #[test]
@@ -32,6 +33,8 @@ fn rot_is_reported_and_repaired_before_an_audit_finds_it() {
     });
     eventually("what it lost is rebuilt", || network.figures("/shards/held") >= shards);
     assert!(network.figures("/audits/repairs") > 0, "no repair is counted");
+    // An audit of what it is given would find the rot that it has not come to yet.
+    assert_eq!(network.figure(victim, "/shards/held"), 0, "a disk that rots was given what it had lost");
     for figure in ["wrong", "refused"] {
         assert_eq!(network.figures(&format!("/audits/{figure}")), 0, "{figure}");
     }

@@ -26,6 +26,7 @@ impl Auditor {
     pub(super) async fn released(&mut self, holder: NodeId, shards: Vec<ClaimLeaf>) {
         let Some(node) = self.holders.number(&holder) else { return };
         self.proven_is_stale = true;
+        self.rest_from(node);
         let mut thinner = Vec::new();
         for leaf in &shards {
             thinner.extend(self.release(node, &leaf.segment, leaf.index));

@@ -38,7 +38,8 @@ use crate::{clock::Clock, config::Rate};
 
 /// How long a steward may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// A node that refused a shard is not offered another for a back-off, doubled each time, up to this many times.
+/// A node that refused a shard is not offered another for a back-off, doubled each time, up to this many times. One that
+/// gave a shard up is not for one back-off.
 const REFUSAL_DOUBLINGS_MAX: u32 = 6;
 
 /// Repairs that run and that wait.
@@ -54,7 +55,8 @@ pub(super) struct Repairs {
     refusals: BTreeMap<NodeId, Refusals>,
 }
 
-/// A node that said that it has room, and took nothing. Without this, segments that rest would try it again and again.
+/// A node that said that it has room, and took nothing or gave something up. Without this, segments that rest would try it
+/// again and again.
 #[derive(Clone, Copy)]
 struct Refusals {
     times: u32,
@@ -91,12 +93,23 @@ impl Repairs {
     }
 
     fn refused(&mut self, node: NodeId, now: Timestamp, back_off_ms: u64) {
+        let refusals = self.refusals_of(node, now, back_off_ms);
+        refusals.until = now.after_ms(back_off_ms << refusals.times.min(REFUSAL_DOUBLINGS_MAX));
+        refusals.times += 1;
+    }
+
+    /// Its disk rots, or it is being emptied: it would soon give up what it is offered now, or be blamed for the next rot
+    /// when that is audited.
+    fn gave_up(&mut self, node: NodeId, now: Timestamp, back_off_ms: u64) {
+        let refusals = self.refusals_of(node, now, back_off_ms);
+        refusals.until = refusals.until.max(now.after_ms(back_off_ms));
+    }
+
+    fn refusals_of(&mut self, node: NodeId, now: Timestamp, back_off_ms: u64) -> &mut Refusals {
         // Who has not refused for that long starts anew.
         let forgotten_ms = back_off_ms << REFUSAL_DOUBLINGS_MAX;
         self.refusals.retain(|_, refusals| refusals.until.after_ms(forgotten_ms) > now);
-        let refusals = self.refusals.entry(node).or_insert(Refusals { times: 0, until: now });
-        refusals.until = now.after_ms(back_off_ms << refusals.times.min(REFUSAL_DOUBLINGS_MAX));
-        refusals.times += 1;
+        self.refusals.entry(node).or_insert(Refusals { times: 0, until: now })
     }
 
     fn is_refusing(&self, node: &NodeId, now: Timestamp) -> bool {
@@ -210,6 +223,16 @@ impl Auditor {
             let kept = claims_that(&named, |state| !state.is_lost());
             steward.make_room(&sender, &segment, &crowded, &kept, is_known);
         });
+    }
+
+    /// A node gave shards up: for a while it takes nothing, whatever it says.
+    pub(super) fn rest_from(&mut self, number: NodeNumber) {
+        let now = self.now();
+        let Some(node) = self.holders.key(number) else { return };
+        if let Some(holder) = self.holders.get_mut(number) {
+            holder.free_bytes = 0;
+        }
+        self.repairs.gave_up(node, now, self.times.back_off_ms);
     }
 
     /// A node says what it would take. If that is news for segments that rest, they are assessed anew; one that has room
