@@ -296,7 +296,7 @@ impl Auditor {
             unseen: 0,
             probes: Arc::new(Semaphore::new(lives::PROBES_AT_ONCE)),
             challenges: challenges::Turns::new(),
-            searches: SearchPace::new(parts.clock.now(), grace_ms),
+            searches: SearchPace::new(parts.clock.steady(), grace_ms),
             ailing: BTreeSet::new(),
             orders: BTreeMap::new(),
             repaired_at: BTreeMap::new(),
@@ -309,7 +309,7 @@ impl Auditor {
             audited_until: Timestamp(0),
             begun_at: Instant::now(),
             epoch: 0,
-            proven_written_at: parts.clock.now(),
+            proven_written_at: parts.clock.steady(),
             proven_is_stale: false,
             pending: VecDeque::new(),
             timers: BinaryHeap::new(),
@@ -365,7 +365,7 @@ impl Auditor {
     }
 
     fn now(&self) -> Timestamp {
-        self.parts.clock.now()
+        self.parts.clock.steady()
     }
 
     fn wake(&mut self, at: Timestamp, of: TimerOf) {

@@ -1,7 +1,7 @@
 //! The one place where the node reads the time.
 //!
-//! Moments come from the system's clock, which can be wrong or jump; lengths of time from the monotonic one. What the
-//! others say their time is goes on by the monotonic clock here, so that a jump of ours shows at once. While there is
+//! Moments come from the system's clock, which can be wrong or jump; lengths of time from the monotonic one. Whoever
+//! waits for a moment of this node's own, as for the next audit, goes by [`Clock::steady`]. What the others say their time is goes on by the monotonic clock here, so that a jump of ours shows at once. While there is
 //! reason to doubt our clock, nothing is let go for its age ([`commonhold_policy::expiry`]).
 
 use std::{
@@ -20,6 +20,8 @@ use commonhold_policy::{
 };
 use commonhold_protocol::Timestamp;
 
+/// A clock that is set back by less is followed: timers ring that much later.
+const JUMP_MS_MIN: u64 = 10_000;
 /// The most domains whose clocks are remembered; the median of so many is as good as that of all.
 const WITNESSES_MAX: usize = 64;
 
@@ -55,12 +57,35 @@ struct Witness {
     heard_at: Duration,
 }
 
+/// How the time of those who wait goes on.
+#[derive(Debug, Clone, Copy)]
+struct Steady {
+    /// It is so much later than the system's clock says.
+    ahead_ms: u64,
+    /// What it was when it was last asked for, and the uptime then.
+    last: Timestamp,
+    uptime: Duration,
+}
+
+impl Steady {
+    fn at(&mut self, now: Timestamp, uptime: Duration) -> Timestamp {
+        let expected = self.last.after_ms(as_ms(uptime.saturating_sub(self.uptime)));
+        let goes_on = now.after_ms(self.ahead_ms);
+        if goes_on.0.abs_diff(expected.0) >= JUMP_MS_MIN {
+            self.ahead_ms = expected.ms_since(now);
+        }
+        (self.last, self.uptime) = (now.after_ms(self.ahead_ms), uptime);
+        self.last
+    }
+}
+
 /// The node's clock.
 #[derive(Debug)]
 pub struct Clock {
     source: Box<dyn TimeSource>,
     /// The uptime of runs before this one, as far as it counts.
     earlier_ms: AtomicU64,
+    steady: Mutex<Steady>,
     /// The last word of each domain.
     witnesses: Mutex<BTreeMap<Domain, Witness>>,
 }
@@ -74,12 +99,26 @@ impl Default for Clock {
 impl Clock {
     /// A clock that takes its time from there.
     pub fn of(source: impl TimeSource + 'static) -> Self {
-        Self { source: Box::new(source), earlier_ms: AtomicU64::new(0), witnesses: Mutex::default() }
+        let steady = Steady { ahead_ms: 0, last: source.now(), uptime: source.uptime() };
+        Self {
+            source: Box::new(source),
+            earlier_ms: AtomicU64::new(0),
+            steady: Mutex::new(steady),
+            witnesses: Mutex::default(),
+        }
     }
 
     /// Now, by the system's clock.
     pub fn now(&self) -> Timestamp {
         self.source.now()
+    }
+
+    /// Now, for those who wait or count what comes within some time. It is what the system's clock says until that is set
+    /// back, by years where it had been wrong: then this goes on as if nothing had happened, and what was to be done in
+    /// an hour is done in an hour. When the clock is set ahead, this follows it as soon as it is the later one.
+    pub fn steady(&self) -> Timestamp {
+        let (now, uptime) = (self.now(), self.uptime());
+        self.steady.lock().unwrap_or_else(PoisonError::into_inner).at(now, uptime)
     }
 
     /// Time since the start, by the monotonic clock.
@@ -211,6 +250,34 @@ mod tests {
         let in_2038 = Timestamp(2_147_483_648_000);
         hands.jump_to(in_2038);
         assert!(matches!(clock.doubt(&Rules::default(), 9), Some(ClockDoubt::Off { off_ms }) if off_ms < 0));
+    }
+
+    #[test]
+    fn who_waits_does_not_wait_longer_when_the_clock_is_set_back() {
+        let hands = Hands::at(Timestamp(2_147_483_648_000));
+        let clock = Clock::of(hands.clone());
+        let due = clock.steady().after_ms(3_600_000);
+        hands.jump_to(NOW);
+        hands.pass(3_599_999);
+        assert_eq!(clock.steady().0, due.0 - 1);
+        hands.pass(1);
+        assert_eq!(clock.steady(), due);
+        // It is a little behind and a little ahead of the monotonic clock all the time: that is no jump.
+        hands.jump_to(Timestamp(clock.now().0 - 2));
+        assert_eq!(clock.steady().0, due.0 - 2);
+    }
+
+    #[test]
+    fn a_clock_that_is_set_ahead_is_followed_and_only_once() {
+        let hands = Hands::at(NOW);
+        let clock = Clock::of(hands.clone());
+        let later = NOW.after_ms(DAY_MS);
+        hands.jump_to(later);
+        assert_eq!(clock.steady(), later, "as after a night's sleep");
+        hands.jump_to(NOW);
+        assert_eq!(clock.steady(), later);
+        hands.jump_to(later.after_ms(DAY_MS));
+        assert_eq!(clock.steady(), later.after_ms(DAY_MS), "what it was behind is not counted twice");
     }
 
     #[test]

@@ -281,7 +281,7 @@ impl Steward {
     fn admit(&self, sender: &Sender, change: Change, before: u64) -> Result<Admitted, Refusal> {
         let after = change.body.as_ref().map_or(0, |body| body.len() as u64 + ENTRY_BYTES);
         let growth = Growth { before, after, unproven: self.unproven_growth(&change, before, after) };
-        self.admission().admit(self.clock.now(), &sender.domain, change.owner, growth)?;
+        self.admission().admit(self.clock.steady(), &sender.domain, change.owner, growth)?;
         Ok(Admitted { change, growth })
     }
 

@@ -72,8 +72,9 @@ impl Auditor {
 
     /// Whether it was written down longer before the start than what was proven then says anything.
     fn is_too_old(&self, at: Timestamp) -> bool {
-        let started_at = Timestamp(self.now().0.saturating_sub(self.uptime_ms()));
-        at > self.now() || started_at.ms_since(at) >= self.schedule.rate().every_ms
+        let now = self.parts.clock.now();
+        let started_at = Timestamp(now.0.saturating_sub(self.uptime_ms()));
+        at > now || started_at.ms_since(at) >= self.schedule.rate().every_ms
     }
 
     /// Has all audited anew if it turns out, as our clock is set, that the file is too old.
@@ -120,8 +121,9 @@ impl Auditor {
 
     /// Writes the file.
     pub(super) async fn write_proven_down(&mut self) {
-        let at = self.now();
-        (self.proven_written_at, self.proven_is_stale) = (at, false);
+        // What is read after a restart is compared with the system's clock.
+        let at = self.parts.clock.now();
+        (self.proven_written_at, self.proven_is_stale) = (self.now(), false);
         let audited_until = if self.is_settled() { at } else { self.audited_until };
         let nodes = self.holders.iter().filter(|(_, _, holder)| holder.claims > 0);
         let nodes = nodes.map(|(number, node, _)| (number, *node)).collect();

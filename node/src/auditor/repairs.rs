@@ -425,8 +425,8 @@ impl Auditor {
 
     async fn take_rebuilt(&mut self, segment: SegmentId, rebuilt: Rebuilt) {
         let Rebuilt { claims, refused, faults, bytes_read, bytes_sent } = rebuilt;
-        let now = self.now();
-        self.parts.figures.repaired(now, claims.len() as u64);
+        let (now, told_at) = (self.now(), self.parts.clock.now());
+        self.parts.figures.repaired(told_at, claims.len() as u64);
         let (placed, refusing, faulty) = (claims.len(), refused.len(), faults.len());
         if placed > 0 {
             tracing::info!(%segment, placed, refusing, faulty, bytes_read, bytes_sent, "repaired");
@@ -457,7 +457,7 @@ impl Auditor {
         if let Some(number) = self.wards.number(&segment) {
             let event = if claims.is_empty() { order::Event::Failed } else { order::Event::Repaired };
             if !claims.is_empty() {
-                self.repaired_at.insert(segment, now);
+                self.repaired_at.insert(segment, told_at);
             }
             let claimed = claims.iter().map(|claim| (claim.claim.leaf.index, claim.holder)).collect();
             self.take_claims(number, claimed, Source::Own);

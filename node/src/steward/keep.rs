@@ -28,7 +28,7 @@ impl Steward {
     /// Merges records with those that are kept; one outcome each, once they are on disk.
     pub(super) fn keep_records(&self, sender: &Sender, records: Vec<Record>) -> Vec<Outcome> {
         if records.iter().all(|record| record.drop.is_none())
-            && self.admission().is_used_up(self.clock.now(), &sender.domain)
+            && self.admission().is_used_up(self.clock.steady(), &sender.domain)
         {
             // A flood: to look at all of it would cost more than to refuse it.
             return vec![Err(Refusal::Busy); records.len()];
@@ -39,7 +39,7 @@ impl Steward {
                 self.hear_drop(sender, drop, &[arrived.manifest.id()]);
             }
         }
-        if !sender.is_steward && self.admission().is_told(self.clock.now(), &sender.domain) {
+        if !sender.is_steward && self.admission().is_told(self.clock.steady(), &sender.domain) {
             let mut first_hand = self.first_hand();
             arrived.iter().flatten().for_each(|arrived| first_hand.note(arrived.manifest.id(), ()));
         }
