@@ -2,7 +2,7 @@
 //! stand where they belong, and are only listed here.
 
 use commonhold_client_sdk::any_bytes as client;
-use commonhold_node::{auditor, records::any_bytes as records};
+use commonhold_node::{auditor, expiry, records::any_bytes as records};
 
 /// What is done with any bytes.
 pub type Target = fn(&[u8]);
@@ -18,4 +18,5 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("record_log", records::record_log),
     ("audits", auditor::audits_of_any_bytes),
     ("proven", auditor::proven_of_any_bytes),
+    ("ended", expiry::ended_of_any_bytes),
 ];

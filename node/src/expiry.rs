@@ -35,6 +35,8 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use self::kept::Kept;
+#[cfg(any(test, feature = "fuzzing"))]
+pub use self::kept::ended_of_any_bytes;
 use crate::{neighbours::Neighbours, steward::Steward};
 
 /// Between two rounds; shorter where the times are.

@@ -17,6 +17,7 @@ pub mod fsck;
 pub mod holder;
 pub mod identity;
 pub mod init;
+mod kept_file;
 mod leases;
 pub mod neighbours;
 pub mod node;

@@ -3,12 +3,7 @@
 //! for a top-up. A steward that forgets would free every cheat of what it has not answered, rebuild what sleepers hold
 //! anew, give nobody up, and top nothing up, whenever it restarts.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    io::{self, Read},
-    path::Path,
-};
+use std::{collections::BTreeMap, io, path::Path};
 
 use commonhold_policy::{
     audit::{
@@ -21,21 +16,15 @@ use commonhold_policy::{
 use commonhold_protocol::{NodeId, SegmentId, ShardIndex, Timestamp};
 
 use super::{Auditor, WardNumber, ward::Ordered};
-use crate::data_dir::write_atomically;
+use crate::{
+    data_dir::write_atomically,
+    kept_file::{KeptFile, take},
+};
 
-const MAGIC: &[u8; 8] = b"CHAUDIT5";
-/// As it was before it was kept how long holders have been silent.
-const MAGIC_V4: &[u8; 8] = b"CHAUDIT4";
-/// As it was before what waits for a top-up was kept.
-const MAGIC_V3: &[u8; 8] = b"CHAUDIT3";
-/// As it was before what holders failed was kept.
-const MAGIC_V2: &[u8; 8] = b"CHAUDIT2";
-/// As it was before absences and repairs were kept.
-const MAGIC_V1: &[u8; 8] = b"CHAUDIT1";
-/// Magic and check sum.
-const HEADER_BYTES: usize = 12;
-/// The most bytes of the file; holders with nothing but a few audits passed are left out beyond that.
-const FILE_BYTES_MAX: usize = 4 << 20;
+/// Version 2 has repairs and absences, 3 what holders failed, 4 what waits for a top-up, 5 how long holders have been
+/// silent. Holders with nothing but a few audits passed are left out where there is no room.
+const FILE: KeptFile =
+    KeptFile { magics: &[b"CHAUDIT1", b"CHAUDIT2", b"CHAUDIT3", b"CHAUDIT4", b"CHAUDIT5"], bytes_max: 4 << 20 };
 
 /// The most repairs that are remembered, the last ones.
 const REPAIRED_MAX: usize = 1 << 15;
@@ -76,7 +65,8 @@ impl Auditor {
     /// Takes up what the file says, if there is one.
     pub(super) async fn remember(&mut self) {
         let path = self.parts.kept.clone();
-        let read = tokio::task::spawn_blocking(move || read(&path).inspect_err(|error| complain(&path, error)));
+        let read =
+            tokio::task::spawn_blocking(move || FILE.read(&path, decode).inspect_err(|error| complain(&path, error)));
         let Ok(Ok(kept)) = read.await else { return };
         self.repaired_at = kept.repaired_at;
         self.waits_since = kept.waits_since;
@@ -131,7 +121,7 @@ fn complain(path: &Path, error: &io::Error) {
 
 /// The last repairs, what waits longest, then the holders that matter most, as many as there is room for.
 fn encode(Kept { mut holders, repaired_at, waits_since }: Kept) -> Vec<u8> {
-    let mut bytes = vec![0; HEADER_BYTES];
+    let mut bytes = KeptFile::begin();
     let mut repaired: Vec<(SegmentId, Timestamp)> = repaired_at.into_iter().collect();
     repaired.sort_by_key(|(segment, at)| (std::cmp::Reverse(*at), *segment));
     let mut waiting: Vec<(SegmentId, Timestamp)> = waits_since.into_iter().collect();
@@ -148,13 +138,11 @@ fn encode(Kept { mut holders, repaired_at, waits_since }: Kept) -> Vec<u8> {
     for kept in &holders {
         let before = bytes.len();
         encode_one(kept, &mut bytes);
-        if bytes.len() > FILE_BYTES_MAX {
+        if bytes.len() > FILE.bytes_max {
             bytes.truncate(before);
         }
     }
-    let sum = crc32fast::hash(&bytes[HEADER_BYTES..]);
-    bytes[..MAGIC.len()].copy_from_slice(MAGIC);
-    bytes[MAGIC.len()..HEADER_BYTES].copy_from_slice(&sum.to_le_bytes());
+    FILE.finish(&mut bytes);
     bytes
 }
 
@@ -179,26 +167,8 @@ fn encode_one(kept: &KeptHolder, bytes: &mut Vec<u8>) {
     }
 }
 
-/// What the file says; nothing if there is none.
-fn read(path: &Path) -> io::Result<Kept> {
-    let file = match fs::File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Kept::default()),
-        Err(error) => return Err(error),
-    };
-    let mut bytes = Vec::new();
-    file.take(FILE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
-    decode(&bytes).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "damaged, or of another version"))
-}
-
 fn decode(bytes: &[u8]) -> Option<Kept> {
-    let (header, mut rest) = bytes.split_at_checked(HEADER_BYTES)?;
-    let magics = [MAGIC_V1, MAGIC_V2, MAGIC_V3, MAGIC_V4, MAGIC];
-    let version = magics.into_iter().position(|magic| header.starts_with(magic))? + 1;
-    let is_whole = header.ends_with(&crc32fast::hash(rest).to_le_bytes());
-    if !is_whole || bytes.len() > FILE_BYTES_MAX {
-        return None;
-    }
+    let (version, mut rest) = FILE.open(bytes)?;
     let mut kept = Kept::default();
     for (moments, first_version) in [(&mut kept.repaired_at, 2), (&mut kept.waits_since, 4)] {
         let count = if version < first_version { 0 } else { u32::from_le_bytes(take(&mut rest)?) };
@@ -245,12 +215,6 @@ fn decode_sample(rest: &mut &[u8]) -> Option<Sample> {
     groups.is_sorted_by(|a, b| a < b).then_some(Sample { segment, index: ShardIndex(index), groups })
 }
 
-fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
-    let (taken, after) = rest.split_first_chunk()?;
-    *rest = after;
-    Some(*taken)
-}
-
 /// Any bytes in the place of the file: no panic, and what is read is written as something that reads the same. For
 /// tests and, by the feature `fuzzing`, for the fuzz target.
 #[cfg(any(test, feature = "fuzzing"))]
@@ -266,10 +230,16 @@ pub fn audits_of_any_bytes(bytes: &[u8]) {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use commonhold_policy::audit::{Outcome, schedule::Rate};
     use proptest::{collection::vec, prelude::*, sample::Index};
 
     use super::*;
+    use crate::kept_file::{
+        HEADER_BYTES,
+        checks::{damage_is_noticed, file_of},
+    };
 
     fn holder(number: u32, wrong: u32, pinned: usize, failed: usize) -> KeptHolder {
         let mut id = [7; 32];
@@ -293,13 +263,13 @@ mod tests {
     fn what_is_known_of_holders_and_repairs_is_remembered_after_a_restart() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("audits");
-        assert_eq!(read(&path).unwrap(), Kept::default());
+        assert_eq!(FILE.read(&path, decode).unwrap(), Kept::default());
         let all = [holder(1, 40, 0, 1), holder(2, 0, 32, FAILED_MAX), holder(3, 0, 0, 0)];
         assert!(all[0].reputation.disqualified && !all[1].reputation.disqualified);
         let mut turned = kept(&all);
         turned.holders.reverse();
         write_atomically(&path, &encode(turned)).unwrap();
-        let back = read(&path).unwrap();
+        let back = FILE.read(&path, decode).unwrap();
         assert_eq!(back, kept(&all), "those that matter most come first");
         let KeptHolder { pinned, failed, .. } = back.holders[1].clone();
         let restored = Containment::restore(Rate::default(), pinned, failed);
@@ -311,17 +281,11 @@ mod tests {
     fn a_damaged_file_is_refused_whatever_was_changed() {
         const MOMENTS_BYTES: usize = 4 + 2 * 40 + 4 + 40;
         let bytes = encode(kept(&[holder(1, 40, 2, 1), holder(2, 0, 0, 0)]));
-        assert!(decode(&bytes).is_some());
-        for at in 0..bytes.len() {
-            let mut damaged = bytes.clone();
-            damaged[at] ^= 4;
-            assert_eq!(decode(&damaged), None, "byte {at}");
-            assert_eq!(decode(&bytes[..at]), None, "cut at {at}");
-        }
+        damage_is_noticed(&bytes, decode);
         let resummed = |at: usize, value: u8| {
             let mut bytes = bytes.clone();
             bytes[at] = value;
-            resum(&mut bytes);
+            FILE.finish(&mut bytes);
             decode(&bytes)
         };
         let first = HEADER_BYTES + MOMENTS_BYTES;
@@ -336,20 +300,11 @@ mod tests {
         assert_eq!(resummed(HEADER_BYTES + 3, 0xff), None, "more repairs than there are bytes");
     }
 
-    fn resum(bytes: &mut [u8]) {
-        let sum = crc32fast::hash(&bytes[HEADER_BYTES..]);
-        bytes[..MAGIC.len()].copy_from_slice(MAGIC);
-        bytes[MAGIC.len()..HEADER_BYTES].copy_from_slice(&sum.to_le_bytes());
-    }
-
     proptest! {
         #[test]
-        fn noise_is_refused_or_read(mut bytes in vec(any::<u8>(), 0..1000)) {
+        fn noise_is_refused_or_read(bytes in vec(any::<u8>(), 0..1000)) {
             audits_of_any_bytes(&bytes);
-            if bytes.len() >= HEADER_BYTES {
-                resum(&mut bytes);
-                audits_of_any_bytes(&bytes);
-            }
+            audits_of_any_bytes(&file_of(&FILE, &bytes));
         }
 
         /// With its sum put right, so that what is behind it is read.
@@ -360,7 +315,7 @@ mod tests {
                 let at = at.index(bytes.len());
                 bytes[at] = value;
             }
-            resum(&mut bytes);
+            FILE.finish(&mut bytes);
             audits_of_any_bytes(&bytes);
         }
     }
@@ -386,13 +341,13 @@ mod tests {
     fn files_of_versions_1_to_4_are_read() {
         let of = |number, wrong, pinned, failed| KeptHolder { silent_ms: 0, ..holder(number, wrong, pinned, failed) };
         let of_version_4 = kept(&[of(1, 40, 0, 3), of(2, 0, 2, 0), of(3, 1, 0, 0)]);
-        assert_eq!(read(&golden("audits_v4.bin")).unwrap(), of_version_4);
+        assert_eq!(FILE.read(&golden("audits_v4.bin"), decode).unwrap(), of_version_4);
         let nothing_waits = |kept| Kept { waits_since: BTreeMap::new(), ..kept };
-        assert_eq!(read(&golden("audits_v3.bin")).unwrap(), nothing_waits(of_version_4));
+        assert_eq!(FILE.read(&golden("audits_v3.bin"), decode).unwrap(), nothing_waits(of_version_4));
         let mut holders = [of(1, 40, 0, 0), of(2, 0, 2, 0), of(3, 1, 0, 0)];
-        assert_eq!(read(&golden("audits_v2.bin")).unwrap(), nothing_waits(kept(&holders)));
+        assert_eq!(FILE.read(&golden("audits_v2.bin"), decode).unwrap(), nothing_waits(kept(&holders)));
         holders.iter_mut().for_each(|holder| holder.absence_ms = 0);
-        let read = read(&golden("audits_v1.bin")).unwrap();
+        let read = FILE.read(&golden("audits_v1.bin"), decode).unwrap();
         assert_eq!(read, Kept { holders: holders.to_vec(), ..Kept::default() });
     }
 
@@ -406,7 +361,7 @@ mod tests {
         };
         let [repaired_at, waits_since] = [40_000, 20_000].map(|count| (0..count).map(repaired).collect());
         let bytes = encode(Kept { holders, repaired_at, waits_since });
-        assert!(bytes.len() <= FILE_BYTES_MAX && bytes.len() > FILE_BYTES_MAX - 100, "{}", bytes.len());
+        assert!(bytes.len() <= FILE.bytes_max && bytes.len() > FILE.bytes_max - 100, "{}", bytes.len());
         let kept = decode(&bytes).unwrap();
         assert_eq!(kept.holders[0].pinned.len(), 32);
         assert_eq!(kept.repaired_at.len(), REPAIRED_MAX);

@@ -2,12 +2,7 @@
 //! would else have half a million holders' shards proven to it anew at each start, gigabytes, before it can say again
 //! that anything is healthy.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    io::{self, Read},
-    path::Path,
-};
+use std::collections::BTreeMap;
 
 use commonhold_policy::segment_health::{ClaimState, Claimed};
 use commonhold_protocol::{NodeId, SegmentId, ShardIndex, Timestamp};
@@ -17,13 +12,13 @@ use super::{
     audits::LOOKED_AT_ONCE,
     ward::{pack, unpack},
 };
-use crate::data_dir::write_atomically;
+use crate::{
+    data_dir::write_atomically,
+    kept_file::{KeptFile, take},
+};
 
-const MAGIC: &[u8; 8] = b"CHPROVN1";
-/// Magic and check sum.
-const HEADER_BYTES: usize = 12;
-/// The most bytes of the file, some millions of claims; those that it has no room for are audited again.
-const FILE_BYTES_MAX: usize = 64 << 20;
+/// Some millions of claims; those that it has no room for are audited again.
+const FILE: KeptFile = KeptFile { magics: &[b"CHPROVN1"], bytes_max: 64 << 20 };
 /// A steward that is killed audits again what it first audited in this part of the time between two audits of a shard, an
 /// hour of a week.
 const EVERY_PARTS: u64 = 7 * 24;
@@ -58,7 +53,7 @@ impl Auditor {
     pub(super) async fn remember_proven(&mut self) {
         let path = self.parts.proven.clone();
         let read = tokio::task::spawn_blocking(move || {
-            read(&path).unwrap_or_else(|error| {
+            FILE.read(&path, decode).unwrap_or_else(|error| {
                 tracing::warn!(%error, path = %path.display(), "which shards were audited is not known; all are again");
                 Proven::default()
             })
@@ -160,7 +155,7 @@ impl Auditor {
 }
 
 fn encode(proven: &Proven) -> Vec<u8> {
-    let mut bytes = vec![0; HEADER_BYTES];
+    let mut bytes = KeptFile::begin();
     bytes.extend_from_slice(&proven.at.0.to_le_bytes());
     bytes.extend_from_slice(&proven.audited_until.0.to_le_bytes());
     bytes.extend_from_slice(&(proven.nodes.len() as u32).to_le_bytes());
@@ -171,37 +166,19 @@ fn encode(proven: &Proven) -> Vec<u8> {
     for (segment, packed) in &proven.claims {
         // Three claims of each of 255 shards at most.
         let Ok(length) = u16::try_from(packed.len()) else { continue };
-        if bytes.len() + 34 + packed.len() > FILE_BYTES_MAX {
+        if bytes.len() + 34 + packed.len() > FILE.bytes_max {
             break;
         }
         bytes.extend_from_slice(segment.as_bytes());
         bytes.extend_from_slice(&length.to_le_bytes());
         bytes.extend_from_slice(packed);
     }
-    let sum = crc32fast::hash(&bytes[HEADER_BYTES..]);
-    bytes[..MAGIC.len()].copy_from_slice(MAGIC);
-    bytes[MAGIC.len()..HEADER_BYTES].copy_from_slice(&sum.to_le_bytes());
+    FILE.finish(&mut bytes);
     bytes
 }
 
-/// What the file says; nothing if there is none.
-fn read(path: &Path) -> io::Result<Proven> {
-    let file = match fs::File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Proven::default()),
-        Err(error) => return Err(error),
-    };
-    let mut bytes = Vec::new();
-    file.take(FILE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
-    decode(&bytes).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "damaged, or of another version"))
-}
-
 fn decode(bytes: &[u8]) -> Option<Proven> {
-    let (header, mut rest) = bytes.split_first_chunk::<HEADER_BYTES>()?;
-    let is_whole = header.starts_with(MAGIC) && header.ends_with(&crc32fast::hash(rest).to_le_bytes());
-    if !is_whole || bytes.len() > FILE_BYTES_MAX {
-        return None;
-    }
+    let (_, mut rest) = FILE.open(bytes)?;
     let [at, audited_until] = [take(&mut rest)?, take(&mut rest)?].map(|moment| Timestamp(u64::from_le_bytes(moment)));
     let mut proven = Proven { at, audited_until, ..Proven::default() };
     for _ in 0..u32::from_le_bytes(take(&mut rest)?) {
@@ -216,12 +193,6 @@ fn decode(bytes: &[u8]) -> Option<Proven> {
         rest = after;
     }
     Some(proven)
-}
-
-fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
-    let (taken, after) = rest.split_first_chunk()?;
-    *rest = after;
-    Some(*taken)
 }
 
 /// Any bytes in the place of the file: no panic, and what is read is written as something that reads the same. For
@@ -241,9 +212,10 @@ pub fn proven_of_any_bytes(bytes: &[u8]) {
 
 #[cfg(test)]
 mod tests {
-    use proptest::{collection::vec, prelude::*, sample::Index};
+    use proptest::{collection::vec, prelude::*};
 
     use super::*;
+    use crate::kept_file::checks::{damage_is_noticed, file_of};
 
     fn node(number: u8) -> NodeId {
         NodeId::from_bytes([number; 32])
@@ -276,9 +248,9 @@ mod tests {
     fn what_was_proven_before_a_restart_is_known_after_it() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("proven");
-        assert_eq!(read(&path).unwrap(), Proven::default());
+        assert_eq!(FILE.read(&path, decode).unwrap(), Proven::default());
         write_atomically(&path, &encode(&proven(3))).unwrap();
-        let read = read(&path).unwrap();
+        let read = FILE.read(&path, decode).unwrap();
         assert_eq!(read, proven(3));
         for (index, of, known) in [(0, 1, true), (7, 200, true), (1, 2, false), (2, 3, false), (0, 200, false)] {
             assert_eq!(read.has(&segment(2), ShardIndex(index), &node(of)), known, "shard {index} of node {of}");
@@ -286,35 +258,28 @@ mod tests {
         }
     }
 
-    proptest! {
-        #[test]
-        fn a_damaged_file_is_noticed(at in any::<Index>(), flip in 1..=255_u8, cut in any::<Index>()) {
-            let whole = encode(&proven(3));
-            let mut damaged = whole.clone();
-            damaged[at.index(whole.len())] ^= flip;
-            prop_assert_eq!(decode(&damaged), None);
-            prop_assert_eq!(decode(&whole[..cut.index(whole.len())]), None);
-        }
+    #[test]
+    fn a_damaged_file_is_noticed() {
+        damage_is_noticed(&encode(&proven(3)), decode);
+    }
 
+    proptest! {
         #[test]
         fn any_bytes_do_no_harm(
             nodes in 0..3_u32,
             segments in vec((any::<u8>(), vec(any::<u8>(), 0..100)), 0..4),
             more in vec(any::<u8>(), 0..100),
         ) {
-            let mut whole = vec![0; HEADER_BYTES + 16];
-            whole.extend_from_slice(&nodes.to_le_bytes());
-            (0..nodes).for_each(|number| whole.extend_from_slice(&[number as u8; 36]));
+            let mut body = vec![0; 16];
+            body.extend_from_slice(&nodes.to_le_bytes());
+            (0..nodes).for_each(|number| body.extend_from_slice(&[number as u8; 36]));
             for (number, packed) in segments {
-                whole.extend_from_slice(&[number; 32]);
-                whole.extend_from_slice(&(packed.len() as u16).to_le_bytes());
-                whole.extend_from_slice(&packed);
+                body.extend_from_slice(&[number; 32]);
+                body.extend_from_slice(&(packed.len() as u16).to_le_bytes());
+                body.extend_from_slice(&packed);
             }
-            whole.extend_from_slice(&more);
-            let sum = crc32fast::hash(&whole[HEADER_BYTES..]);
-            whole[..MAGIC.len()].copy_from_slice(MAGIC);
-            whole[MAGIC.len()..HEADER_BYTES].copy_from_slice(&sum.to_le_bytes());
-            proven_of_any_bytes(&whole);
+            body.extend_from_slice(&more);
+            proven_of_any_bytes(&file_of(&FILE, &body));
         }
     }
 }

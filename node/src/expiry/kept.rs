@@ -2,25 +2,20 @@
 //! vaults are in the trash since when. A node that begins both anew at each start gives no space back unless it runs
 //! for a week without a break.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    io::{self, Read},
-    path::Path,
-};
+use std::{collections::BTreeMap, io, path::Path};
 
 use commonhold_protocol::{Timestamp, VaultId};
 
-use crate::data_dir::write_atomically;
+use crate::{
+    data_dir::write_atomically,
+    kept_file::{HEADER_BYTES, KeptFile},
+};
 
-const MAGIC: &[u8; 8] = b"CHENDED1";
-/// Magic and check sum.
-const HEADER_BYTES: usize = 12;
 /// A vault and a moment.
 const ENTRY_BYTES: usize = 40;
 /// More vaults in the trash than this are judged from the beginning after a restart.
 const ENTRIES_MAX: usize = 1 << 17;
-const FILE_BYTES_MAX: usize = HEADER_BYTES + 16 + ENTRIES_MAX * ENTRY_BYTES;
+const FILE: KeptFile = KeptFile { magics: &[b"CHENDED1"], bytes_max: HEADER_BYTES + 16 + ENTRIES_MAX * ENTRY_BYTES };
 
 /// What is kept.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -40,39 +35,27 @@ pub(super) fn write(path: &Path, kept: &Kept) -> io::Result<()> {
 
 /// What the file says; nothing if there is none.
 pub(super) fn read(path: &Path) -> io::Result<Kept> {
-    let file = match fs::File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Kept::default()),
-        Err(error) => return Err(error),
-    };
-    let mut bytes = Vec::new();
-    file.take(FILE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
-    decode(&bytes).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "damaged, or of another version"))
+    FILE.read(path, decode)
 }
 
 fn encode(kept: &Kept) -> Vec<u8> {
-    let mut bytes = vec![0; HEADER_BYTES];
+    let mut bytes = KeptFile::begin();
     bytes.extend_from_slice(&kept.uptime_ms.to_le_bytes());
     bytes.extend_from_slice(&kept.at.0.to_le_bytes());
     for (vault, since) in kept.trashed.iter().take(ENTRIES_MAX) {
         bytes.extend_from_slice(vault.as_bytes());
         bytes.extend_from_slice(&since.0.to_le_bytes());
     }
-    let sum = crc32fast::hash(&bytes[HEADER_BYTES..]);
-    bytes[..MAGIC.len()].copy_from_slice(MAGIC);
-    bytes[MAGIC.len()..HEADER_BYTES].copy_from_slice(&sum.to_le_bytes());
+    FILE.finish(&mut bytes);
     bytes
 }
 
 fn decode(bytes: &[u8]) -> Option<Kept> {
-    let (header, rest) = bytes.split_first_chunk::<HEADER_BYTES>()?;
-    if !header.starts_with(MAGIC) || !header.ends_with(&crc32fast::hash(rest).to_le_bytes()) {
-        return None;
-    }
+    let (_, rest) = FILE.open(bytes)?;
     let (uptime_ms, rest) = rest.split_first_chunk()?;
     let (at, rest) = rest.split_first_chunk()?;
     let (entries, more) = rest.as_chunks::<ENTRY_BYTES>();
-    if entries.len() > ENTRIES_MAX || !more.is_empty() {
+    if !more.is_empty() {
         return None;
     }
     let entry = |entry: &[u8; ENTRY_BYTES]| {
@@ -86,11 +69,21 @@ fn decode(bytes: &[u8]) -> Option<Kept> {
     })
 }
 
+/// Any bytes in the place of the file: no panic, and what is read is written as something that reads the same. For
+/// tests and, by the feature `fuzzing`, for the fuzz target.
+#[cfg(any(test, feature = "fuzzing"))]
+pub fn ended_of_any_bytes(bytes: &[u8]) {
+    if let Some(kept) = decode(bytes) {
+        assert_eq!(decode(&encode(&kept)), Some(kept));
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use proptest::{collection::vec, prelude::*, sample::Index};
+    use proptest::{collection::vec, prelude::*};
 
     use super::*;
+    use crate::kept_file::checks::{damage_is_noticed, file_of};
 
     fn kept(vaults: u8) -> Kept {
         let trashed = (0..vaults).map(|vault| (VaultId::from_bytes([vault; 32]), Timestamp(vault.into()))).collect();
@@ -108,26 +101,16 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_damaged_file_is_noticed() {
+        damage_is_noticed(&encode(&kept(3)), decode);
+    }
+
     proptest! {
         #[test]
-        fn a_damaged_file_is_noticed(at in any::<Index>(), flip in 1..=255_u8, cut in any::<Index>()) {
-            let whole = encode(&kept(3));
-            let mut damaged = whole.clone();
-            damaged[at.index(whole.len())] ^= flip;
-            prop_assert_eq!(decode(&damaged), None);
-            prop_assert_eq!(decode(&whole[..cut.index(whole.len())]), None);
-        }
-
-        #[test]
         fn any_bytes_are_refused_or_read(bytes in vec(any::<u8>(), 0..200)) {
-            let mut whole = vec![0; HEADER_BYTES];
-            whole.extend_from_slice(&bytes);
-            let sum = crc32fast::hash(&bytes);
-            whole[..MAGIC.len()].copy_from_slice(MAGIC);
-            whole[MAGIC.len()..HEADER_BYTES].copy_from_slice(&sum.to_le_bytes());
-            if let Some(kept) = decode(&whole) {
-                prop_assert_eq!(decode(&encode(&kept)), Some(kept));
-            }
+            ended_of_any_bytes(&bytes);
+            ended_of_any_bytes(&file_of(&FILE, &bytes));
         }
     }
 }
