@@ -12,7 +12,12 @@ use std::{
 };
 
 use commonhold_network::{Limits, Multiaddr, Peer, PeerConfig, Role, domain_of};
-use commonhold_policy::{Domain, leases, peer_health::PeerHealth, placement::Candidate, stewards};
+use commonhold_policy::{
+    Domain, leases,
+    peer_health::PeerHealth,
+    placement::{self, Candidate},
+    stewards,
+};
 use commonhold_protocol::{
     Lease, NetworkName, NodeId, Timestamp, Verified,
     ask::{Request, Response},
@@ -29,9 +34,8 @@ const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 const ASK_STRAGGLERS: Duration = Duration::from_millis(1500);
 /// How long what nodes said of themselves is taken for true.
 const CANDIDATES_KEPT: Duration = Duration::from_secs(30);
-/// Random keys walked to find candidates, at most, and candidates that are enough.
+/// Random keys walked to find candidates, at most.
 const CANDIDATE_WALKS_MAX: usize = 8;
-const CANDIDATES_ENOUGH: usize = 120;
 /// Clocks that ours is compared with, at most.
 const CLOCKS_MAX: usize = 32;
 
@@ -317,7 +321,7 @@ impl Session {
             for contact in self.peer.closest(key).await? {
                 nodes.entry(contact.node).or_insert(contact.addrs);
             }
-            if nodes.len() >= CANDIDATES_ENOUGH || (nodes.len() == before && before > 0) {
+            if nodes.len() >= placement::CANDIDATES.into() || (nodes.len() == before && before > 0) {
                 break;
             }
         }

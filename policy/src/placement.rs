@@ -11,6 +11,10 @@ use rand::{Rng, seq::SliceRandom};
 
 use crate::{Domain, Standing};
 
+/// Nodes that a client looks for before it places segments: with so many to choose from, those of one domain are no part
+/// of a segment but by one shard, unless nearly all nodes are theirs.
+pub const CANDIDATES: u8 = 120;
+
 /// A node that may take shards. `N` names nodes and `D` domains: numbers where millions of repairs are simulated.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Candidate<N = NodeId, D = Domain> {

@@ -44,27 +44,44 @@ pub enum Decision {
     },
 }
 
+/// What is kept up of a segment, and at how few shards at once. That of a coding is its own; the simulator varies it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Aim {
+    /// k and n.
+    pub coding: Coding,
+    /// At this many standing shards or fewer, it is repaired at once.
+    pub threshold: u8,
+}
+
+impl From<Coding> for Aim {
+    fn from(coding: Coding) -> Self {
+        Self { coding, threshold: coding.threshold() }
+    }
+}
+
+impl Aim {
+    /// So few shards stand that there is no time to lose, and a second shard in a domain is better than none.
+    pub fn is_thin(self, counters: Counters) -> bool {
+        counters.standing() <= self.threshold
+    }
+}
+
 /// What `counters` ask for, given who could take shards.
 ///
 /// Suspects count as standing: they are lost only after the grace time, or half of a network that sleeps at night
-/// would be rebuilt each evening. The goal is n, or as many as there are domains; at the threshold or below, a
-/// second shard in a domain is better than none, up to one above the threshold.
-pub fn decide(coding: Coding, counters: Counters, room: Room) -> Decision {
-    decide_at(coding, coding.threshold(), counters, room)
-}
-
-/// As [`decide`], with a threshold that is not the coding's own: what the simulator varies.
-pub fn decide_at(coding: Coding, threshold: u8, counters: Counters, room: Room) -> Decision {
-    let (n, standing) = (usize::from(coding.n()), usize::from(counters.standing()));
-    let threshold = usize::from(threshold);
+/// would be rebuilt each evening. The goal is n, or as many as there are domains; of one that is thin, one above the
+/// threshold, also where domains are shared for it.
+pub fn decide(aim: impl Into<Aim>, counters: Counters, room: Room) -> Decision {
+    let aim = aim.into();
+    let (n, standing) = (usize::from(aim.coding.n()), usize::from(counters.standing()));
     if standing >= n {
         return Decision::Whole;
     }
-    if goal(coding, counters, room) <= standing {
+    if goal(aim, counters, room) <= standing {
         Decision::Resting { have: counters.standing() }
-    } else if counters.healthy < coding.k() {
+    } else if counters.healthy < aim.coding.k() {
         Decision::OutOfReach { healthy: counters.healthy }
-    } else if standing <= threshold {
+    } else if aim.is_thin(counters) {
         Decision::Now
     } else {
         Decision::TopUp
@@ -72,11 +89,12 @@ pub fn decide_at(coding: Coding, threshold: u8, counters: Counters, room: Room) 
 }
 
 /// How many shards can stand.
-pub fn goal(coding: Coding, counters: Counters, room: Room) -> usize {
+pub fn goal(aim: impl Into<Aim>, counters: Counters, room: Room) -> usize {
+    let aim = aim.into();
     let standing = usize::from(counters.standing());
     let apart = standing + room.domains;
-    let safe = (usize::from(coding.threshold()) + 1).min(standing + room.nodes);
-    apart.max(safe).min(coding.n().into())
+    let safe = (usize::from(aim.threshold) + 1).min(standing + room.nodes);
+    apart.max(safe).min(aim.coding.n().into())
 }
 
 /// Until when shards that nobody claims are waited for, where a record is new with `claimed` shards claimed, for the

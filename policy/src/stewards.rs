@@ -17,12 +17,23 @@ pub const STEWARDS: usize = 8;
 pub fn choose(key: &[u8; 32], candidates: &[(NodeId, Domain)]) -> Vec<NodeId> {
     let by_distance: BTreeMap<[u8; 32], &(NodeId, Domain)> =
         candidates.iter().map(|candidate| (candidate.0.distance(key), candidate)).collect();
+    choose_of(by_distance.into_values().map(|(node, domain)| (*node, domain)))
+}
+
+/// As [`choose`], of candidates that come closest first. No more of them are looked at than it takes.
+pub fn choose_of<N, D: Ord>(closest_first: impl IntoIterator<Item = (N, D)>) -> Vec<N> {
     let mut domains = BTreeSet::new();
-    let (first, further): (Vec<_>, Vec<_>) =
-        by_distance.into_iter().partition(|(_, (_, domain))| domains.insert(domain));
-    let mut chosen: Vec<_> = first.into_iter().chain(further).take(STEWARDS).collect();
-    chosen.sort_by_key(|(distance, _)| *distance);
-    chosen.into_iter().map(|(_, (node, _))| *node).collect()
+    let (mut chosen, mut further) = (Vec::with_capacity(STEWARDS), Vec::new());
+    for (place, (node, domain)) in closest_first.into_iter().enumerate() {
+        let kind = if domains.insert(domain) { &mut chosen } else { &mut further };
+        kind.push((place, node));
+        if chosen.len() == STEWARDS {
+            break;
+        }
+    }
+    chosen.extend(further.into_iter().take(STEWARDS - chosen.len()));
+    chosen.sort_unstable_by_key(|(place, _)| *place);
+    chosen.into_iter().map(|(_, node)| node).collect()
 }
 
 /// The nodes that were found closest to one key, for the keys around it: who goes through keys in the order of

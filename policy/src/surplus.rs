@@ -7,9 +7,9 @@
 //! *and* it has itself audited the one that keeps. Two copies of one shard cannot both go: a steward never calls both
 //! surplus at once, two majorities share a steward, and what has gone proves nothing any more.
 
-use commonhold_protocol::{Coding, NodeId, Timestamp};
+use commonhold_protocol::{NodeId, Timestamp};
 
-use crate::segment_health::Counters;
+use crate::{repair::Aim, segment_health::Counters};
 
 /// A healthy holder of a shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,8 +28,8 @@ pub fn keeper(healthy: &[Copy]) -> Option<Copy> {
 
 /// True if a steward should speak of surplus at all: not while the segment has to be repaired at once. Who is silent
 /// stands: half of all nodes may sleep, and the one that keeps the shard has to prove it anyway.
-pub fn may_shrink(coding: Coding, counters: Counters) -> bool {
-    counters.standing() > coding.threshold()
+pub fn may_shrink(aim: impl Into<Aim>, counters: Counters) -> bool {
+    !aim.into().is_thin(counters)
 }
 
 /// True if a holder may give up its copy: more than half of the record's `stewards` call it surplus, and the keeper

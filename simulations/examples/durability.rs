@@ -8,7 +8,7 @@ mod points_of_storj;
 
 use std::{error::Error, fmt::Write as _, path::Path};
 
-use commonhold_policy::{audit::detection::detection_chance, parameters};
+use commonhold_policy::{audit::detection::detection_chance, parameters, placement::CANDIDATES};
 use commonhold_simulations::{
     Report, Scenario,
     chain::{binomial_tail, loss_without_repair, storj},
@@ -173,11 +173,8 @@ fn borders(page: &mut String) -> std::fmt::Result {
     }
     let [a, b, c] = [(7, 14), (10, 20), (20, 40)].map(|(k, n)| border(|part| binomial_tail(n, n - k + 1, part)));
     writeln!(page, "| **border: one of a million from** | **{a:.1}%** | **{b:.1}%** | **{c:.1}%** |")?;
-    let [a, b, c] = [(7, 14), (10, 20), (20, 40)].map(|(k, n)| {
-        // Of so many candidates fewer than k are others.
-        let looked_at = n + n / 2 + 4;
-        border(|part| binomial_tail(looked_at, looked_at - k + 1, part))
-    });
+    // Of the candidates fewer than k are others.
+    let [a, b, c] = [7, 10, 20].map(|k| border(|part| binomial_tail(CANDIDATES, CANDIDATES - k + 1, part)));
     writeln!(page, "| the same, if all of them are in one domain | {a:.1}% | {b:.1}% | {c:.1}% |\n")
 }
 

@@ -195,12 +195,6 @@ pub struct Cheats {
     pub found_days: Spread,
 }
 
-/// Bytes of one chunk group with its proof: 64 for each parent in the Bao tree.
-fn proven_group_bytes(shard_bytes: u64) -> f64 {
-    let groups = f64::from(schedule::shard_groups(shard_bytes));
-    16_384.0f64.min(shard_bytes as f64) + 64.0 * groups.log2().ceil()
-}
-
 impl Report {
     pub(crate) fn new(scenario: &Scenario, seed: u64, runs: Vec<Tally>) -> Self {
         let run_count = runs.len() as u32;
@@ -221,7 +215,7 @@ impl Report {
         let rate = Rate { every_ms: scenario.audit.every.as_ms().max(1) };
         let groups = rate.groups(held as u64);
         let audit_days = scenario.audit.every.ms() / DAY_MS;
-        let per_shard = f64::from(groups) * proven_group_bytes(shard_bytes) / audit_days;
+        let per_shard = f64::from(groups) * schedule::proven_group_bytes(shard_bytes) as f64 / audit_days;
         let windows = runs.iter().flat_map(|run| &run.windows).filter(|window| !window.cut);
         let mut thin: Vec<f32> = windows.map(|window| (window.below_n.lasted / 3.6e6) as f32).collect();
         let mut detections: Vec<f32> = all.detections.iter().map(|ms| ms / 3.6e6).collect();

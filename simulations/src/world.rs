@@ -17,10 +17,13 @@ mod stewards;
 use commonhold_policy::{
     audit::schedule::Rate,
     life::{self, NodeLife},
-    repair::order::{RepairOrder, Times},
+    repair::{
+        Aim,
+        order::{RepairOrder, Times},
+    },
     segment_health::SegmentHealth,
 };
-use commonhold_protocol::{Coding, Timestamp};
+use commonhold_protocol::Timestamp;
 use rand::{Rng, SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 use shards::{Held, List, Pool};
@@ -144,8 +147,7 @@ struct Watched {
 /// One run.
 pub(crate) struct World<'s> {
     scenario: &'s Scenario,
-    coding: Coding,
-    threshold: u8,
+    aim: Aim,
     shard_bytes: u64,
     times: Times,
     rate: Rate,
@@ -192,8 +194,7 @@ impl<'s> World<'s> {
         let times = Times::new(scenario.repair.top_up.as_ms(), scenario.audit.grace.as_ms());
         let mut world = Self {
             scenario,
-            coding,
-            threshold: scenario.threshold(),
+            aim: Aim { coding, threshold: scenario.threshold() },
             shard_bytes: coding.shard_length(scenario.network.segment_size.0),
             times,
             rate: Rate { every_ms: scenario.audit.every.as_ms().max(1) },
@@ -297,7 +298,7 @@ impl<'s> World<'s> {
     fn touch(&self, segments: impl Iterator<Item = u32>) -> u32 {
         let (mut touched, mut stewards, mut count) = (0, [0; AHEAD], 0);
         for (segment, steward) in segments.zip(&mut stewards) {
-            *steward = self.steward(segment, 0);
+            *steward = self.first_steward(segment);
             touched ^= u32::from(self.truth[segment as usize].alive);
             let segment = &self.segments[segment as usize];
             touched ^= segment.steward ^ u32::from(segment.health.counters().healthy);
@@ -360,7 +361,7 @@ impl<'s> World<'s> {
                 continue;
             }
             self.tally.reads += 1;
-            self.tally.reads_failed += u64::from(self.readable(segment) < self.coding.k());
+            self.tally.reads_failed += u64::from(self.readable(segment) < self.aim.coding.k());
         }
         let on = self.members.iter().step_by(self.members.len().div_ceil(1000)).filter(|node| self.is_online(**node));
         self.tally.online_sampled.0 += on.count() as u64;

@@ -6,12 +6,17 @@ use std::{
 };
 
 use commonhold_network::Peer;
-use commonhold_policy::audit::{Answer, Sample, deadline::deadline_ms, schedule::samples};
+use commonhold_policy::audit::{
+    Answer, Sample,
+    deadline::deadline_ms,
+    schedule::{proven_group_bytes, samples},
+};
 use commonhold_protocol::{
     Manifest, NetworkName, NodeId, SegmentId, ShardIndex, Verified,
     ask::{Request, Response},
     audit::{AuditAnswer, Challenge, ChallengedShard, ShardAnswer},
-    shard_stream::{GROUP_BYTES, GroupRange},
+    manifest::SEGMENT_BYTES_MAX,
+    shard_stream::GroupRange,
 };
 use commonhold_storage_engine::prove::decode_ranges;
 use tokio::sync::Semaphore;
@@ -22,8 +27,10 @@ use crate::{holder::Holder, leases, steward::Steward};
 pub(super) const ROUND_TRIP_FIRST: Duration = Duration::from_millis(300);
 /// Who takes longer is given no more time for it.
 pub(super) const ROUND_TRIP_MAX: Duration = Duration::from_secs(10);
-/// A group and the path to it.
-const BYTES_PER_GROUP: u64 = GROUP_BYTES + 11 * 64;
+/// Of an answer, at most: as if the shards were as long as they can be.
+fn answer_bytes(challenge: &Challenge) -> u64 {
+    challenge.groups() * proven_group_bytes(SEGMENT_BYTES_MAX)
+}
 
 /// What came of a challenge.
 pub(super) enum Asked {
@@ -132,7 +139,7 @@ impl Asking {
     }
 
     async fn send(self, challenge: Challenge, manifests: Vec<Verified<Manifest>>) -> Asked {
-        let bytes = challenge.groups() * BYTES_PER_GROUP;
+        let bytes = answer_bytes(&challenge);
         let round_trip_ms = u64::try_from(self.round_trip.as_millis()).unwrap_or(u64::MAX);
         let patience = Duration::from_millis(deadline_ms(round_trip_ms, bytes, self.asked_before));
         let (holder, network) = (self.holder, self.network);
@@ -182,7 +189,7 @@ pub(crate) async fn proves(
     });
     let challenge = Challenge { nonce: rand::random(), shards: shards.collect() };
     let round_trip_ms = u64::try_from(ROUND_TRIP_FIRST.as_millis()).unwrap_or(u64::MAX);
-    let patience = Duration::from_millis(deadline_ms(round_trip_ms, challenge.groups() * BYTES_PER_GROUP, 0));
+    let patience = Duration::from_millis(deadline_ms(round_trip_ms, answer_bytes(&challenge), 0));
     let Ok(Response::Audited(answer)) = peer.ask(holder, Request::Audit(challenge.clone()), patience).await else {
         return false;
     };

@@ -147,6 +147,12 @@ pub fn samples(
     drawn.chunks(CHALLENGE_MAX).map(|groups| Sample { segment, index, groups: groups.to_vec() }).collect()
 }
 
+/// Bytes of one chunk group with its proof: 64 for each parent in the Bao tree.
+pub fn proven_group_bytes(shard_bytes: u64) -> u64 {
+    let parents = shard_groups(shard_bytes).next_power_of_two().ilog2();
+    GROUP_BYTES.min(shard_bytes) + 64 * u64::from(parents)
+}
+
 /// Chunk groups of a shard: 1 at least.
 pub fn shard_groups(shard_bytes: u64) -> u32 {
     u32::try_from(shard_bytes.div_ceil(GROUP_BYTES).max(1)).unwrap_or(u32::MAX)

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use commonhold_protocol::{Coding, NodeId, ShardIndex};
+use commonhold_protocol::{NodeId, ShardIndex};
 use rand::Rng;
 
-use super::{Room, goal};
+use super::{Aim, Room, goal};
 use crate::{
     Domain, Standing,
     placement::{self, Candidate, Place},
@@ -55,19 +55,21 @@ fn room_beside<N, D: Ord>(taken: &[D], able: &[&Helper<N, D>]) -> Room {
 /// Plans the repair of all shards that are lost or unclaimed, as far as there is room; none if nothing can be done.
 pub fn plan<N: Copy + Ord, D: Clone + Ord>(
     rng: &mut impl Rng,
-    coding: Coding,
+    aim: impl Into<Aim>,
     health: &SegmentHealth<N>,
     shard_bytes: u64,
     helpers: &[Helper<N, D>],
     domain_of: impl Fn(&N) -> Option<D>,
 ) -> Option<RepairPlan<N, D>> {
+    let aim = aim.into();
+    let k = aim.coding.k();
     let mut sources: Vec<(ShardIndex, N)> = Vec::with_capacity(health.claims().len());
     for claim in health.claims().iter().filter(|claim| claim.state == ClaimState::Healthy) {
         if sources.last().is_none_or(|(index, _)| *index != claim.index) {
             sources.push((claim.index, claim.node));
         }
     }
-    if sources.len() < usize::from(coding.k()) {
+    if sources.len() < usize::from(k) {
         return None;
     }
     rand::seq::SliceRandom::shuffle(sources.as_mut_slice(), rng);
@@ -83,10 +85,10 @@ pub fn plan<N: Copy + Ord, D: Clone + Ord>(
             candidate
         })
         .collect();
-    let count = goal(coding, health.counters(), room).saturating_sub(health.counters().standing().into());
+    let count = goal(aim, health.counters(), room).saturating_sub(health.counters().standing().into());
     let places = placement::order_beside(rng, weighed.iter(), |domain| is_among(taken.iter(), domain));
     let targets: BTreeMap<ShardIndex, Place<N, D>> = health.missing().zip(places.take(count)).collect();
-    let shards = usize::from(coding.k()) + targets.len();
+    let shards = usize::from(k) + targets.len();
     let bytes = shard_bytes.saturating_mul(shards as u64);
     (!targets.is_empty()).then_some(RepairPlan { sources, targets, bytes })
 }

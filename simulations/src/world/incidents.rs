@@ -32,7 +32,7 @@ impl World<'_> {
     /// far at which segments were looked at count, as if it could have been any of them.
     fn expect_losses(&mut self, share: f64) {
         self.look_at_watched();
-        let k = self.coding.k();
+        let k = self.aim.coding.k();
         let looked_at = (k..=u8::MAX).zip(&self.alive_so_far[usize::from(k)..]);
         let lost: f64 =
             looked_at.map(|(alive, seen)| *seen as f64 * chain::binomial_tail(alive, alive - k + 1, share)).sum();

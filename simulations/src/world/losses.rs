@@ -33,7 +33,7 @@ impl World<'_> {
         // Where each index has one claim there is no other copy, and the claims need not be looked through.
         if self.truth[at].doubled {
             let health = &self.segments[at].health;
-            self.truth[at].doubled = health.claims().len() > claimed(self.coding, health.counters());
+            self.truth[at].doubled = health.claims().len() > claimed(self.aim.coding, health.counters());
             if self.is_alive(segment, index) {
                 return;
             }
@@ -42,7 +42,7 @@ impl World<'_> {
         self.tally.shards_died += 1;
         self.watch(segment);
         let alive = self.truth[at].alive;
-        if alive < self.coding.k() {
+        if alive < self.aim.coding.k() {
             self.segment_lost(segment);
         }
     }
@@ -53,7 +53,7 @@ impl World<'_> {
             return;
         }
         let (alive, false_shards) = (self.truth[segment as usize].alive, self.false_shards(segment));
-        let (n, threshold) = (u16::from(self.coding.n()), u16::from(self.threshold));
+        let (n, threshold) = (u16::from(self.aim.coding.n()), u16::from(self.aim.threshold));
         let seen = u16::from(alive) + u16::from(false_shards);
         let Watched { below_n, at_threshold } = self.watched[(segment / self.watch_each) as usize];
         // What many that go at once leave is what there is from then on.
@@ -78,7 +78,7 @@ impl World<'_> {
         self.tally.at_risk_ms += (self.now - self.placed_at[at]) as f64;
         let claims = std::mem::replace(
             &mut self.segments[at].health,
-            commonhold_policy::segment_health::SegmentHealth::new(self.coding),
+            commonhold_policy::segment_health::SegmentHealth::new(self.aim.coding),
         );
         for claim in claims.claims() {
             if self.nodes.flags[claim.node as usize] & GONE == 0 {

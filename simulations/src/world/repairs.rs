@@ -27,13 +27,12 @@ impl World<'_> {
     /// A new segment, placed by policy.
     pub(super) fn place_segment(&mut self) {
         let segment = self.segments.len() as u32;
-        let n = usize::from(self.coding.n());
-        let mut nodes = self.sample_online(n + n / 2 + HELPERS_MORE);
+        let mut nodes = self.sample_online(placement::CANDIDATES.into());
         // Policy goes by them in order, and finds them in order faster than it sorts them.
         nodes.sort_unstable();
         let candidates: Vec<Candidate<u32, u32>> = nodes.iter().map(|node| self.candidate(*node)).collect();
         self.touch_ends(nodes.iter().copied());
-        let placed = placement::plan(&mut self.rng, self.coding, self.shard_bytes, &candidates);
+        let placed = placement::plan(&mut self.rng, self.aim.coding, self.shard_bytes, &candidates);
         let slots = placed.map(|plan| plan.slots).unwrap_or_default();
         self.tally.unplaced += u64::from(slots.is_empty());
         // The stewards audit each of them at once.
@@ -46,7 +45,7 @@ impl World<'_> {
         let unplaced = claims.is_empty();
         let real = claims.iter().filter(|claim| self.is_real(claim.node)).count() as u8;
         self.segments.push(Segment {
-            health: SegmentHealth::restore(self.coding, claims),
+            health: SegmentHealth::restore(self.aim.coding, claims),
             order: RepairOrder::new(self.times),
             repair: 0,
             steward: NOBODY,
@@ -60,7 +59,7 @@ impl World<'_> {
             let claim = self.segments[segment as usize].health.claims()[at];
             self.store(segment, claim.index, claim.node);
         }
-        if real < self.coding.k() && !unplaced {
+        if real < self.aim.coding.k() && !unplaced {
             self.segment_lost(segment);
         } else if !unplaced {
             self.assess(segment);
@@ -132,7 +131,7 @@ impl World<'_> {
 
     fn decide(&mut self, steward: u32, segment: u32) -> Decision {
         let counters = self.segments[segment as usize].health.counters();
-        let n = usize::from(self.coding.n());
+        let n = usize::from(self.aim.coding.n());
         let room = if self.ample || usize::from(counters.standing()) >= n {
             // More than n changes nothing.
             Room { nodes: n, domains: n }
@@ -141,7 +140,7 @@ impl World<'_> {
             let health = &self.segments[segment as usize].health;
             plan::room(health, self.shard_bytes, &helpers, |node| Some(self.domain(*node)))
         };
-        repair::decide_at(self.coding, self.threshold, counters, room)
+        repair::decide(self.aim, counters, room)
     }
 
     /// The counters of a segment have changed.
@@ -171,7 +170,7 @@ impl World<'_> {
         let may_use = |segment: &u32| {
             let health = &self.segments[*segment as usize].health;
             let holds = |claim: &Claimed<u32>| claim.state.stands() && self.domain(claim.node) == domain;
-            health.counters().standing() <= self.coding.threshold() || !health.claims().iter().any(holds)
+            self.aim.is_thin(health.counters()) || !health.claims().iter().any(holds)
         };
         let waiting: Vec<u32> = self.resting.iter().copied().filter(may_use).collect();
         for segment in waiting {
@@ -262,16 +261,16 @@ impl World<'_> {
 
     fn begin_repair(&mut self, segment: u32) {
         let at = segment as usize;
-        let missing = self.coding.n() - self.segments[at].health.counters().standing();
+        let missing = self.aim.coding.n() - self.segments[at].health.counters().standing();
         let steward = self.segments[at].steward;
         let lasts = match &self.scenario.repair.time {
             Some(law) => law.draw(&mut self.rng),
             None => {
-                let shards = u64::from(self.coding.k()) + u64::from(missing);
+                let shards = u64::from(self.aim.coding.k()) + u64::from(missing);
                 let begins = self.may_move(steward, shards * self.shard_bytes);
                 let beside = self.nodes.duties[steward as usize].turns.running() as f64;
                 (begins - self.now) as f64
-                    + beside * self.scenario.repair_ms(self.coding, self.population(steward), missing)
+                    + beside * self.scenario.repair_ms(self.aim.coding, self.population(steward), missing)
             }
         };
         self.segments[at].repair = self.segments[at].repair.wrapping_add(1);
@@ -283,7 +282,7 @@ impl World<'_> {
         if self.segments[at].repair != number || self.truth[at].lost {
             return;
         }
-        let missing = self.coding.n().saturating_sub(self.segments[at].health.counters().standing());
+        let missing = self.aim.coding.n().saturating_sub(self.segments[at].health.counters().standing());
         self.forget_the_dead(segment);
         // Where room is scarce, what a few random walks find would seldom be what there is room at.
         let steward = self.segments[at].steward;
@@ -291,9 +290,9 @@ impl World<'_> {
         let (apart, domains) = (self.apart, &self.nodes.domain);
         let health = &self.segments[at].health;
         let domain_of = |node: &u32| Some(if apart { own_domain(*node) } else { domains[*node as usize] });
-        let plan = plan::plan(&mut self.rng, self.coding, health, self.shard_bytes, &helpers, domain_of);
+        let plan = plan::plan(&mut self.rng, self.aim, health, self.shard_bytes, &helpers, domain_of);
         // Which of the sources are on is seen when they are asked.
-        let k = usize::from(self.coding.k());
+        let k = usize::from(self.aim.coding.k());
         let plan = plan.and_then(|mut plan| {
             let mut asked = 0;
             plan.sources.retain(|(_, node)| {
@@ -346,7 +345,7 @@ impl World<'_> {
                 continue;
             }
             health.audited(*index, place.node, Outcome::Held);
-            self.truth[at].doubled |= health.claims().len() > claimed(self.coding, health.counters());
+            self.truth[at].doubled |= health.claims().len() > claimed(self.aim.coding, health.counters());
             if let Some(node) = evicted {
                 // No record knows of its copy any more.
                 let mut held = self.held(node);
@@ -386,7 +385,7 @@ impl World<'_> {
             return false;
         }
         let keeps = surplus::keeper(&copies).is_none_or(|keeper| keeper.holder == node_id(node));
-        if !keeps && surplus::may_shrink(self.coding, health.counters()) {
+        if !keeps && surplus::may_shrink(self.aim, health.counters()) {
             health.release(ShardIndex(index), node);
             return false;
         }

@@ -7,7 +7,7 @@ use commonhold_policy::{
     budget::{Budget, REPAIR_BYTES_PER_SECOND},
     repair::turns::Turns,
     reputation::{Reputation, Trust},
-    stewards::STEWARDS,
+    stewards::{self, STEWARDS},
 };
 use commonhold_protocol::{ShardIndex, Timestamp};
 
@@ -46,16 +46,35 @@ impl Duties {
 pub(super) struct Reputations(BTreeMap<(u32, u32), Reputation>);
 
 impl World<'_> {
-    /// One of a segment's stewards, 0 first: nodes side by side, as stewards are the closest of all to its id.
-    pub(super) fn steward(&self, segment: u32, place: usize) -> u32 {
+    /// All nodes, those closest to a segment's id first: they stand side by side.
+    fn closest(&self, segment: u32) -> impl Iterator<Item = u32> {
         let first = mix(u64::from(segment)) as usize % self.members.len();
-        self.members[(first + place) % self.members.len()]
+        self.members[first..].iter().chain(&self.members[..first]).copied()
+    }
+
+    /// The first of a segment's stewards, on or not.
+    pub(super) fn first_steward(&self, segment: u32) -> u32 {
+        self.members[mix(u64::from(segment)) as usize % self.members.len()]
+    }
+
+    /// A segment's stewards, by rank.
+    fn stewards(&self, segment: u32) -> Vec<u32> {
+        if self.apart {
+            return self.closest(segment).take(STEWARDS).collect();
+        }
+        stewards::choose_of(self.closest(segment).map(|node| (node, self.domain(node))))
     }
 
     /// The rank and the node of the first of a segment's stewards that is on and has its record; of none, the first.
     pub(super) fn acting_steward(&self, segment: u32) -> (usize, u32) {
-        let mut stewards = (0..STEWARDS).map(|place| (place, self.steward(segment, place)));
-        stewards.find(|(_, node)| self.keeps_records(*node)).unwrap_or((0, self.steward(segment, 0)))
+        let acts = |node: &u32| self.keeps_records(*node);
+        // Most often it is the very first, who is a steward whatever its domain.
+        let first = self.first_steward(segment);
+        if acts(&first) {
+            return (0, first);
+        }
+        let stewards = self.stewards(segment);
+        stewards.into_iter().enumerate().find(|(_, node)| acts(node)).unwrap_or((0, first))
     }
 
     /// Who has just joined is a steward, but hears of what is kept by sweeps: taken to be as long as the grace time.
@@ -101,8 +120,7 @@ impl World<'_> {
     /// A shard was found that is not what it should be: each steward of the segment counts that, and those that trust the
     /// holder no more count all that it claims as lost. `passes` is the chance that an audit of the holder is passed.
     pub(super) fn count_failure(&mut self, segment: u32, node: u32, passes: f64) {
-        for place in 0..STEWARDS.min(self.members.len()) {
-            let steward = self.steward(segment, place);
+        for steward in self.stewards(segment) {
             let until_now = self.audits_by_one(node);
             let fresh = Reputation { audits: 0, ..self.unblemished(node) };
             let reputation = self.reputations.0.entry((node, steward)).or_insert(fresh);

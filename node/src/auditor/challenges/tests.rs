@@ -1,7 +1,7 @@
 use bytes::Bytes;
 use commonhold_protocol::{
     AuditStatement, Coding, ShardIndex, ShardRoot, SigningKey, Unverified, VaultId, ask::Refusal,
-    audit::CHALLENGE_GROUPS_MAX,
+    audit::CHALLENGE_GROUPS_MAX, shard_stream::GROUP_BYTES,
 };
 use commonhold_storage_engine::prove::{Outboard, encode_ranges, root_of};
 use proptest::prelude::*;
