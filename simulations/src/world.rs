@@ -57,6 +57,7 @@ pub(crate) enum What {
     RepairTimer { segment: u32 },
     Repaired { segment: u32, number: u16 },
     CheatFound { segment: u32, node: u32, index: u8 },
+    AlsoFound { steward: u32, node: u32 },
     Incident { number: u32 },
     Sample,
 }
@@ -259,6 +260,7 @@ impl<'s> World<'s> {
                 What::RepairTimer { segment } => self.repair_timer(segment),
                 What::Repaired { segment, number } => self.repaired(segment, number),
                 What::CheatFound { segment, node, index } => self.cheat_found(segment, node, index),
+                What::AlsoFound { steward, node } => self.also_found(steward, node),
                 What::Incident { number } => self.incident(number as usize),
                 What::Sample => self.sample(),
             }

@@ -5,6 +5,7 @@
 //! held against it and how long that took is told apart by its id in the logs of the others.
 
 mod law;
+mod predicted;
 mod verdicts;
 
 use std::{

@@ -48,8 +48,14 @@ impl World<'_> {
         let Some(Cheat::Drop { lost, wrong }) = self.population(node).cheat else { return };
         self.cheats.since.entry(node).or_insert(Some(self.now));
         self.cheats.taken.insert((node, segment, index), self.now);
-        // Each shard is found by its own eight stewards: what each of them knows of this holder besides is found in
-        // the review that follows.
+        if let Some(delay) = self.found_after(node, lost.0, wrong) {
+            self.queue.push(self.later(delay), What::CheatFound { segment, node, index });
+        }
+    }
+
+    /// Milliseconds until the first of a shard's eight stewards finds what its holder lacks, none if it never does. What each
+    /// of them knows of this holder besides is found in the review that follows.
+    fn found_after(&mut self, node: u32, lost: f64, wrong: bool) -> Option<f64> {
         let params = DetectionParams {
             rate: self.rate,
             stewards: STEWARDS,
@@ -57,18 +63,17 @@ impl World<'_> {
             auditors: STEWARDS as u64,
             groups_asked: self.rate.groups(self.nodes.disk[node as usize].held.len().into()),
             shard_groups: schedule::shard_groups(self.shard_bytes),
-            lost: lost.0,
+            lost,
             contained_ms: if wrong { 0 } else { detection::contained_ms(self.rate) },
         };
-        if let Some(delay) = detection_delay(&mut self.rng, &params) {
-            self.queue.push(self.later(delay.as_millis() as f64), What::CheatFound { segment, node, index });
-        }
+        detection_delay(&mut self.rng, &params).map(|delay| delay.as_millis() as f64)
     }
 
     /// An audit has found that a shard is not what it should be: the steward makes all due that it knows of the holder.
     pub(super) fn cheat_found(&mut self, segment: u32, node: u32, index: u8) {
         let at = node as usize;
-        if self.nodes.flags[at] & GONE != 0 || !self.is_found(segment, node, index) {
+        let Some(steward) = self.finder(segment, node) else { return };
+        if self.nodes.flags[at] & GONE != 0 || !self.is_found(steward, segment, node, index) {
             return;
         }
         if let Some(since) = self.cheats.since.get_mut(&node).and_then(Option::take) {
@@ -89,9 +94,14 @@ impl World<'_> {
             let passed = if finds < 1.0 { (uniform.ln() / (-finds).ln_1p()) as usize } else { 0 };
             next = next.saturating_add(passed);
             let Some(shard) = held.get(next).copied() else { return };
-            self.is_found(shard.segment, node, shard.index);
+            self.is_found(steward, shard.segment, node, shard.index);
             next += 1;
         }
+    }
+
+    /// Whether part of what a node claims is on nobody's disk: whoever reads a whole shard notices.
+    pub(super) fn lacks_some(&self, node: u32) -> bool {
+        matches!(self.population(node).cheat, Some(Cheat::Drop { .. }))
     }
 
     /// The chance that a cheat fails an audit of one of its shards.
@@ -101,8 +111,8 @@ impl World<'_> {
         detection::detection_chance(lost.0, u64::from(asked))
     }
 
-    /// Counts a shard as lost; false if it was already, or is held no more.
-    fn is_found(&mut self, segment: u32, node: u32, index: u8) -> bool {
+    /// Counts a shard as lost, by what a steward found; false if it was already, or is held no more.
+    pub(super) fn is_found(&mut self, steward: u32, segment: u32, node: u32, index: u8) -> bool {
         let health = &mut self.segments[segment as usize].health;
         if self.truth[segment as usize].lost || !health.audited(ShardIndex(index), node, Outcome::Refused) {
             return false;
@@ -112,8 +122,31 @@ impl World<'_> {
         if let Some(taken) = self.cheats.taken.remove(&(node, segment, index)) {
             self.tally.cheat_delays.push((self.now - taken) as f32);
         }
-        self.count_failure(segment, node, 1.0 - self.failure_chance(node));
+        self.counts_against(steward, node);
+        self.others_find(steward, segment, node);
         self.assess(segment);
         true
+    }
+
+    /// The other stewards go on to audit what one has found, each by itself: one of eight takes eight times as long as the
+    /// first of them.
+    fn others_find(&mut self, finder: u32, segment: u32, node: u32) {
+        let Some(Cheat::Drop { lost, wrong }) = self.population(node).cheat else { return };
+        for steward in self.stewards(segment).into_iter().filter(|steward| ![finder, node].contains(steward)) {
+            if let Some(delay) = self.found_after(node, lost.0, wrong) {
+                self.queue.push(self.later(delay * STEWARDS as f64), What::AlsoFound { steward, node });
+            }
+        }
+    }
+
+    /// A steward has found what another had found before.
+    pub(super) fn also_found(&mut self, steward: u32, node: u32) {
+        if (self.nodes.flags[node as usize] | self.nodes.flags[steward as usize]) & GONE == 0 {
+            self.counts_against(steward, node);
+        }
+    }
+
+    fn counts_against(&mut self, steward: u32, node: u32) {
+        self.count_failure(steward, node, 1.0 - self.failure_chance(node));
     }
 }

@@ -291,17 +291,25 @@ impl World<'_> {
         let health = &self.segments[at].health;
         let domain_of = |node: &u32| Some(if apart { own_domain(*node) } else { domains[*node as usize] });
         let plan = plan::plan(&mut self.rng, self.aim, health, self.shard_bytes, &helpers, domain_of);
-        // Which of the sources are on is seen when they are asked.
+        // Which of the sources are on, and have what they claim, is seen when they are asked.
         let k = usize::from(self.aim.coding.k());
+        let mut lacking = Vec::new();
         let plan = plan.and_then(|mut plan| {
-            let mut asked = 0;
-            plan.sources.retain(|(_, node)| {
-                let answers = asked < k && self.is_online(*node) && self.is_real(*node);
-                asked += usize::from(answers);
+            let mut answered = 0;
+            plan.sources.retain(|(index, node)| {
+                let is_asked = answered < k && self.is_online(*node);
+                let answers = is_asked && self.is_real(*node);
+                if is_asked && !answers && self.lacks_some(*node) {
+                    lacking.push((*index, *node));
+                }
+                answered += usize::from(answers);
                 answers
             });
             (plan.sources.len() == k).then_some(plan)
         });
+        for (index, node) in lacking {
+            self.is_found(steward, segment, node, index.0);
+        }
         let Some(plan) = plan else {
             self.tally.repairs_failed += 1;
             self.order(segment, Event::Failed);

@@ -10,6 +10,7 @@ use commonhold_policy::{
     stewards::{self, STEWARDS},
 };
 use commonhold_protocol::{ShardIndex, Timestamp};
+use rand::seq::IndexedRandom;
 
 use super::{World, incidents::mix};
 
@@ -58,7 +59,7 @@ impl World<'_> {
     }
 
     /// A segment's stewards, by rank.
-    fn stewards(&self, segment: u32) -> Vec<u32> {
+    pub(super) fn stewards(&self, segment: u32) -> Vec<u32> {
         if self.apart {
             return self.closest(segment).take(STEWARDS).collect();
         }
@@ -117,28 +118,33 @@ impl World<'_> {
         (shared * here / self.rate.every_ms as f64) as u32
     }
 
-    /// A shard was found that is not what it should be: each steward of the segment counts that, and those that trust the
-    /// holder no more count all that it claims as lost. `passes` is the chance that an audit of the holder is passed.
-    pub(super) fn count_failure(&mut self, segment: u32, node: u32, passes: f64) {
-        for steward in self.stewards(segment) {
-            let until_now = self.audits_by_one(node);
-            let fresh = Reputation { audits: 0, ..self.unblemished(node) };
-            let reputation = self.reputations.0.entry((node, steward)).or_insert(fresh);
-            let passed = (f64::from(until_now.saturating_sub(reputation.audits)) * passes).round() as u32;
-            for _ in 0..passed.min(PASSED_MAX) {
-                reputation.count(Outcome::Held);
-            }
-            if reputation.count(Outcome::Refused) {
-                self.tally.disqualified += 1;
-                self.disqualified(steward, node);
-            }
+    /// Which of a segment's stewards finds what its holder `node` lacks; none where it is its only steward.
+    pub(super) fn finder(&mut self, segment: u32, node: u32) -> Option<u32> {
+        let mut stewards = self.stewards(segment);
+        stewards.retain(|steward| *steward != node);
+        stewards.choose(&mut self.rng).copied()
+    }
+
+    /// A steward found a shard that is not what it should be. If it trusts the holder no more, it counts all that it claims
+    /// as lost. `passes` is the chance that an audit of the holder is passed.
+    pub(super) fn count_failure(&mut self, steward: u32, node: u32, passes: f64) {
+        let until_now = self.audits_by_one(node);
+        let fresh = Reputation { audits: 0, ..self.unblemished(node) };
+        let reputation = self.reputations.0.entry((node, steward)).or_insert(fresh);
+        let passed = (f64::from(until_now.saturating_sub(reputation.audits)) * passes).round() as u32;
+        for _ in 0..passed.min(PASSED_MAX) {
+            reputation.count(Outcome::Held);
+        }
+        if reputation.count(Outcome::Refused) {
+            self.tally.disqualified += 1;
+            self.disqualified(steward, node);
         }
     }
 
-    /// All that a node claims of the segments for which this steward acts is lost.
+    /// All that a node claims of the segments that this steward looks after is lost.
     fn disqualified(&mut self, steward: u32, node: u32) {
         for shard in self.held(node) {
-            if self.truth[shard.segment as usize].lost || self.acting_steward(shard.segment).1 != steward {
+            if self.truth[shard.segment as usize].lost || !self.stewards(shard.segment).contains(&steward) {
                 continue;
             }
             let health = &mut self.segments[shard.segment as usize].health;

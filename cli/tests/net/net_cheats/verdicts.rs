@@ -1,6 +1,6 @@
 //! What nodes hold against others: by their logs, and by the evidence that they keep.
 
-use std::fs;
+use std::{fs, time::SystemTime};
 
 use commonhold_node::auditor::Evidence;
 use commonhold_protocol::{
@@ -22,6 +22,7 @@ pub(super) struct Verdict {
 }
 
 /// All of them, by the logs of all nodes.
+/// An audit that failed, if the line tells of one.
 pub(super) fn verdicts(network: &Network) -> Vec<Verdict> {
     let logs = network.nodes().into_iter().map(|node| fs::read_to_string(network.node_dir(node).join("log")).unwrap());
     // The last line may be half written.
@@ -29,7 +30,8 @@ pub(super) fn verdicts(network: &Network) -> Vec<Verdict> {
     logs.flat_map::<Vec<Verdict>, _>(lines).collect()
 }
 
-fn verdict(line: &str) -> Option<Verdict> {
+/// An audit that failed, if the line tells of one.
+pub(super) fn verdict(line: &str) -> Option<Verdict> {
     let (_, fields) = line.split_once("a holder failed an audit ")?;
     let field = |name: &str| Some(fields.split(' ').find_map(|field| field.strip_prefix(name))?.to_owned());
     Some(Verdict {
@@ -38,6 +40,11 @@ fn verdict(line: &str) -> Option<Verdict> {
         index: field("index=")?.parse().ok()?,
         outcome: field("outcome=")?,
     })
+}
+
+/// The moment with which a line of a log begins.
+pub(super) fn said_at(line: &str) -> SystemTime {
+    humantime::parse_rfc3339(line.split_whitespace().next().unwrap_or_default()).unwrap()
 }
 
 /// The pieces of evidence against a node that others keep, each judged by nothing but itself and the network's name.

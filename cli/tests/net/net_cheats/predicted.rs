@@ -1,0 +1,100 @@
+//! Promise: the simulator says beforehand, from the same config, how many shards of those that lack a twentieth of each are
+//! found, and when.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::Path,
+    time::{Duration, SystemTime},
+};
+
+use commonhold_cheats::{DELETED_PARTS, Kind};
+use commonhold_simulations::{Report, Scenario, run};
+
+use super::{
+    EVERY_MS, times,
+    verdicts::{said_at, verdict},
+    whole_again,
+};
+use crate::harness::{Network, Setup, Tree, noise, poll_until};
+
+const NODES: usize = 12;
+const CHEATS: usize = 3;
+/// Of shards that are long enough for each to lack about as much.
+const SEGMENTS: usize = 32;
+const SEGMENT_BYTES: usize = 16 << 20;
+/// From the moment on that a cheat runs; by then few are left that it holds and nobody has found.
+const WATCHED: Duration = Duration::from_secs(60);
+/// What chance does to some fifty shards is a tenth of the mean; on a loaded machine all takes longer. `make compare` holds
+/// a quiet one to a fifth.
+const APART_MAX: f64 = 0.5;
+
+#[test]
+fn what_is_deleted_is_found_when_the_simulator_says() {
+    let simulated = simulate();
+    let cheats = simulated.cheats.as_ref().expect("a scenario with cheats");
+    let predicted =
+        [cheats.found as f64 / f64::from(simulated.runs) / CHEATS as f64, cheats.found_days.mean * 86_400.0];
+
+    let setup = Setup { nodes: NODES, coding: Some("3/6"), overlay: Some(&times("1 s")), ..Setup::default() };
+    let mut network = Network::start(&setup);
+    let (home, _) = network.new_home("home");
+    let mut tree = Tree::new(network.scratch().join("source"), 1);
+    tree.file("large", &noise(1, SEGMENTS * SEGMENT_BYTES));
+    home.put(tree.path(), "/x");
+    whole_again(&network, &home, &[]);
+    let mut began = BTreeMap::new();
+    for node in 1..=CHEATS {
+        let id = network.node_id(node);
+        network.stop(node);
+        network.start_cheat(node, Kind::Deletes, 1);
+        began.insert(id, SystemTime::now());
+    }
+    let last = began.values().max().copied().expect("cheats");
+    poll_until(WATCHED * 2, || last.elapsed().is_ok_and(|watched| watched >= WATCHED).then_some(()));
+
+    let found: Vec<Duration> = found(&network, &began).into_values().filter(|after| *after < WATCHED).collect();
+    let mean = found.iter().sum::<Duration>().as_secs_f64() / found.len().max(1) as f64;
+    let measured = [found.len() as f64 / CHEATS as f64, mean];
+    eprintln!(
+        "deleted: {:.2} shards of a cheat are found, each after {:.2} s; simulated {:.2} and {:.2} s",
+        measured[0], measured[1], predicted[0], predicted[1]
+    );
+    for (measured, predicted) in measured.into_iter().zip(predicted) {
+        let apart = measured / predicted - 1.0;
+        assert!(apart.abs() < APART_MAX, "{measured:.2} is not {predicted:.2}: {:+.0}%", apart * 100.0);
+    }
+}
+
+/// The network of this test, in the words of a scenario.
+fn simulate() -> Report {
+    let share = CHEATS as f64 / NODES as f64;
+    let text = format!(
+        "name = \"cheats that delete\"\nsource = \"seen: this test\"\nduration = \"{} s\"\nruns = 200\n\
+         [network]\nnodes = {NODES}\nsegments = {SEGMENTS}\nsegment-size = \"{SEGMENT_BYTES} B\"\ncoding = \"3/6\"\n\
+         [audit]\nevery = \"{EVERY_MS} ms\"\ngrace = \"60 s\"\n[repair]\ntop-up = \"1 s\"\n\
+         [[population]]\nname = \"honest\"\nshare = {}\nlifetime = {{ law = \"never\" }}\n\
+         [[population]]\nname = \"deletes\"\nshare = {share}\nlifetime = {{ law = \"never\" }}\n\
+         cheat = {{ kind = \"drop\", lost = {}, wrong = true }}\n",
+        WATCHED.as_secs(),
+        1.0 - share,
+        1.0 / DELETED_PARTS as f64,
+    );
+    let scenario = Scenario::parse(&text, Path::new("deletes.toml"), Path::new(".")).expect("a good scenario");
+    run(&scenario, 1)
+}
+
+/// When each shard of the cheats was first found, after its holder began to cheat.
+fn found(network: &Network, began: &BTreeMap<String, SystemTime>) -> BTreeMap<(String, u8), Duration> {
+    let mut found = BTreeMap::new();
+    for node in network.nodes() {
+        for line in fs::read_to_string(network.node_dir(node).join("log")).unwrap().lines() {
+            let Some(verdict) = verdict(line) else { continue };
+            let (_, began) = began.iter().find(|(id, _)| id.starts_with(&verdict.holder)).expect("no honest node");
+            let after = said_at(line).duration_since(*began).unwrap_or_default();
+            let first = found.entry((verdict.segment, verdict.index)).or_insert(after);
+            *first = after.min(*first);
+        }
+    }
+    found
+}
