@@ -5,6 +5,7 @@ mod durability;
 mod extrapolate;
 pub mod html;
 pub mod plots;
+mod reads;
 mod table;
 
 use commonhold_policy::{
@@ -18,7 +19,7 @@ pub use self::{
     durability::{Durability, Found, Method},
 };
 use crate::{
-    confidence::{quantile, share_interval},
+    confidence::quantile,
     scenario::{DAY_MS, Scenario},
     tally::Tally,
 };
@@ -209,7 +210,6 @@ impl Report {
             all.add(run);
         }
         let durability = Durability::new(scenario, &runs, &all);
-        let scatter = durability.design_effect;
         let coding = scenario.coding();
         let shard_bytes = coding.shard_length(scenario.network.segment_size.0);
         let days = scenario.duration.get_ref().ms() / DAY_MS;
@@ -229,8 +229,6 @@ impl Report {
         let (mut found_days, mut first_days) = (in_days(&all.cheat_delays), in_days(&all.cheats_first_found));
         let has_cheats = scenario.population.iter().any(|population| population.cheat.is_some());
         let (on, looked_at) = all.online_sampled;
-        let failed = all.reads_failed as f64;
-        let (low, high) = share_interval((all.reads - all.reads_failed) as f64 / scatter, all.reads as f64 / scatter);
         let closed_form = closed_form::closed_form(scenario, &durability);
 
         Self {
@@ -253,7 +251,7 @@ impl Report {
             durability,
             closed_form: closed_form.ok(),
             no_closed_form: closed_form.err(),
-            availability: Estimate { value: 1.0 - failed / all.reads.max(1) as f64, low, high },
+            availability: reads::availability(&runs),
             nodes_online: on as f64 / looked_at.max(1) as f64,
             repair: Repair {
                 repairs: all.repairs,

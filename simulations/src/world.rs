@@ -354,14 +354,16 @@ impl<'s> World<'s> {
             self.look_at_watched();
         }
         let count = self.segments.len() as u32;
+        let (mut failed, mut tried) = (0, 0);
         for _ in 0..SAMPLED_SEGMENTS.min(count) {
             let segment = self.rng.random_range(0..count);
             if self.truth[segment as usize].lost {
                 continue;
             }
-            self.tally.reads += 1;
-            self.tally.reads_failed += u64::from(self.readable(segment) < self.coding.k());
+            tried += 1;
+            failed += u64::from(self.readable(segment) < self.coding.k());
         }
+        self.tally.reads.push((failed, tried));
         let on = self.members.iter().step_by(self.members.len().div_ceil(1000)).filter(|node| self.is_online(**node));
         self.tally.online_sampled.0 += on.count() as u64;
         self.tally.online_sampled.1 += self.members.iter().step_by(self.members.len().div_ceil(1000)).count() as u64;
