@@ -191,17 +191,22 @@ pub enum Cheat {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Incident {
+    /// What a later one is `of`.
+    pub name: Option<String>,
     /// When.
     pub at: Spanned<Span>,
-    /// Whom: nodes of this region; of all, if neither is given.
+    /// Whom: nodes that the earlier incident of this name struck; of all, if nothing is said of whom.
+    pub of: Option<Spanned<String>>,
+    /// Whom: nodes of this region.
     pub region: Option<Spanned<String>>,
     /// Whom: nodes of this population.
     pub population: Option<Spanned<String>>,
+    /// Which part of them, by whole operators; all of them, if no number is given either.
+    pub share: Option<Spanned<Share>>,
+    /// So many whole operators of them, drawn.
+    pub operators: Option<Spanned<u32>>,
     /// So many of them, drawn.
     pub nodes: Option<Spanned<u32>>,
-    /// Which part of them: whole operators.
-    #[serde(default = "whole")]
-    pub share: Share,
     /// For how long they are off; for good if not given.
     pub lasts: Option<Span>,
 }

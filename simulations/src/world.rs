@@ -14,6 +14,8 @@ mod repairs;
 mod shards;
 mod stewards;
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use commonhold_policy::{
     audit::schedule::Rate,
     life::{self, NodeLife},
@@ -169,13 +171,15 @@ pub(crate) struct World<'s> {
     /// There are so many nodes and domains that each repair finds room.
     ample: bool,
     /// Segments that wait for room, where it is not ample.
-    resting: std::collections::BTreeSet<u32>,
+    resting: BTreeSet<u32>,
     watch_each: u32,
     has_cheats: bool,
     /// Until then all is as whole as it was placed, and says little of later days.
     warm_at: u64,
     cheats: cheats::Cheats,
     reputations: Reputations,
+    /// Whom incidents struck that have a name.
+    struck: BTreeMap<&'s str, BTreeSet<u32>>,
     /// The segments of the start are placed.
     is_placed: bool,
     tally: Tally,
@@ -212,12 +216,13 @@ impl<'s> World<'s> {
             pool: Pool::with_capacity(node_count as usize, segment_count as usize * usize::from(coding.n())),
             apart: scenario.population.iter().all(|population| *population.per_domain.get_ref() <= 1),
             ample: false,
-            resting: std::collections::BTreeSet::new(),
+            resting: BTreeSet::new(),
             watch_each: (segment_count / WATCHED).max(1),
             has_cheats: scenario.population.iter().any(|population| population.cheat.is_some()),
             warm_at: warm_at(scenario),
             cheats: cheats::Cheats::default(),
             reputations: Reputations::default(),
+            struck: BTreeMap::new(),
             is_placed: false,
             tally: Tally::default(),
         };

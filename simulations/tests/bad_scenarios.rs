@@ -60,6 +60,26 @@ fn errors_name_file_line_and_what_is_allowed() {
         ("[audit]\n", "[sweep]\nevery = [\"1 d\", \"0 s\"]\n[audit]\n", 10, "more than 0 is allowed"),
         ("[audit]\n", "[[incident]]\nat = \"6 d\"\nnodes = 1000\n[audit]\n", 11, "1 to 100 are allowed"),
         ("[audit]\n", "[[incident]]\nat = \"6 d\"\nregion = \"moon\"\n[audit]\n", 11, "no population has `regions`"),
+        ("[audit]\n", "[[incident]]\nat = \"6 d\"\noperators = 101\n[audit]\n", 11, "1 to 100 are allowed"),
+        ("[audit]\n", "[[incident]]\nat = \"6 d\"\nof = \"it\"\n[audit]\n", 11, "no incident before it has a `name`"),
+        (
+            "[audit]\n",
+            "[[incident]]\nat = \"6 d\"\nof = \"it\"\n[[incident]]\nat = \"5 d\"\nname = \"cut\"\n[audit]\n",
+            11,
+            "allowed are those before it: cut",
+        ),
+        (
+            "[audit]\n",
+            "[[incident]]\nat = \"6 d\"\nshare = 0.5\nnodes = 10\n[audit]\n",
+            12,
+            "only one of `share`, `operators` and `nodes` is allowed",
+        ),
+        (
+            "[audit]\n",
+            "[[incident]]\nat = \"6 d\"\nshare = 0.5\noperators = 1\n[audit]\n",
+            12,
+            "only one of `share`, `operators` and `nodes` is allowed",
+        ),
         ("\"exponential\"", "\"gauss\"", 13, "`weibull`"),
         ("name = \"all\"\n", "name = \"all\"\nshare = 0.5\n", 13, "must add up to 1"),
         (
@@ -164,12 +184,19 @@ lifetime = { law = \"never\" }
 night = { asleep = \"8 h\", share = 0.5, zones = [0] }
 cheat = { kind = \"drop\", lost = 0.1, wrong = true }
 [[incident]]
+name = \"cut\"
 at = \"5 d\"
 region = \"east\"
 population = \"all\"
-nodes = 2
 share = 1.0
 lasts = \"1 d\"
+[[incident]]
+at = \"6 d\"
+of = \"cut\"
+operators = 2
+[[incident]]
+at = \"6 d\"
+nodes = 2
 [sweep]
 coding = [\"3/6\"]
 threshold = [0.5]

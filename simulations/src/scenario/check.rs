@@ -98,10 +98,39 @@ impl Scenario {
             let allowed = format!("`[[incident]] region`: {allowed}");
             lines.allow(names.contains(&name.get_ref().as_str()), name, &allowed)?;
         }
+        if let Some(name) = &incident.of {
+            let before = |other: &&Incident| other.at.get_ref() < incident.at.get_ref();
+            let names: Vec<&str> =
+                self.incident.iter().filter(before).filter_map(|other| other.name.as_deref()).collect();
+            let allowed = match names.as_slice() {
+                [] => "none is allowed, since no incident before it has a `name`".to_owned(),
+                names => format!("allowed are those before it: {}", names.join(", ")),
+            };
+            let allowed = format!("`[[incident]] of`: {allowed}");
+            lines.allow(names.contains(&name.get_ref().as_str()), name, &allowed)?;
+        }
+        let one_of_them = "`[[incident]]`: only one of `share`, `operators` and `nodes` is allowed";
+        if let Some(operators) = &incident.operators {
+            lines.allow(incident.share.is_none(), operators, one_of_them)?;
+            let there_are = self.operators_of(incident);
+            let allowed = format!("`[[incident]] operators`: 1 to {there_are} are allowed, as many as there are");
+            lines.allow((1..=there_are).contains(operators.get_ref()), operators, &allowed)?;
+        }
         let Some(struck) = &incident.nodes else { return Ok(()) };
+        lines.allow(incident.share.is_none() && incident.operators.is_none(), struck, one_of_them)?;
         let nodes = *self.network.nodes.get_ref();
         let allowed = format!("`[[incident]] nodes`: 1 to {nodes} are allowed, as many as there are");
         lines.allow((1..=nodes).contains(struck.get_ref()), struck, &allowed)
+    }
+
+    /// The operators that there are among those whom an incident may strike.
+    fn operators_of(&self, incident: &Incident) -> u32 {
+        let struck = self.population.iter().filter(|population| incident.may_strike(population));
+        let operators = struck.map(|population| {
+            let nodes = f64::from(*self.network.nodes.get_ref()) * population.share.get_ref().0;
+            (nodes / f64::from(*population.per_operator.get_ref())).ceil() as u32
+        });
+        operators.sum()
     }
 
     /// What is seen of laws once measured values are read: an endless number of lives or sessions in no time.
@@ -115,6 +144,14 @@ impl Scenario {
             }
         }
         Ok(())
+    }
+}
+
+impl Incident {
+    fn may_strike(&self, population: &Population) -> bool {
+        let is_named = |name: &Spanned<String>| *name.get_ref() == population.name;
+        let has_region = |name: &Spanned<String>| population.regions.contains(name.get_ref());
+        self.population.as_ref().is_none_or(is_named) && self.region.as_ref().is_none_or(has_region)
     }
 }
 
