@@ -226,7 +226,7 @@ impl<'s> World<'s> {
             is_placed: false,
             tally: Tally::default(),
         };
-        world.populate(node_count);
+        world.populate();
         // Side by side are no nodes of one population: neighbours are stewards together.
         world.members.shuffle(&mut world.rng);
         for (place, node) in (0..).zip(&world.members) {

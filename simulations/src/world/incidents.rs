@@ -25,7 +25,7 @@ impl World<'_> {
             struck = struck.choose_multiple(&mut self.rng, *count.get_ref() as usize).copied().collect();
         }
         if let Some(name) = &incident.name {
-            self.struck.entry(name).or_default().extend(&struck);
+            self.struck.insert(name.get_ref(), struck.iter().copied().collect());
         }
         let until = incident.lasts.map(|lasts| self.later(lasts.ms()));
         if until.is_none() {
