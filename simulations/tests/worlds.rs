@@ -124,6 +124,20 @@ fn repairs_wait_for_their_stewards_budgets() {
     assert!(waited(&ample) < 0.5, "{} h", waited(&ample));
 }
 
+/// From the departure that brings a segment down to its threshold: the grace time, and then the repair. What is above the
+/// threshold waits for its top-up.
+#[test]
+fn what_is_urgent_is_repaired_once_the_departure_is_noticed() {
+    let rest = "threshold = 10\n[audit]\ngrace = \"12 h\"\n[repair]\ntop-up = \"20 d\"\n\
+        time = { law = \"fixed\", value = \"3 h\" }\n[[population]]\nname = \"a\"\n\
+        lifetime = { law = \"exponential\", mean = \"60 d\" }\n";
+    let repair = network(1000, 500, "7/14", 120, rest).repair;
+    let (urgent, thin) = (repair.urgent_hours, repair.thin_hours);
+    assert!(urgent.count > 300 && urgent.count < thin.count, "{urgent:?}");
+    assert!((14.9..15.1).contains(&urgent.p50) && (14.0..15.1).contains(&urgent.mean), "{urgent:?}");
+    assert!(urgent.p99 < 15.1 && thin.p50 > 100.0, "{urgent:?} {thin:?}");
+}
+
 /// In a small network a steward knows enough shards of a cheat to trust it with nothing more; in a large one it audits
 /// one of them now and then.
 #[test]
