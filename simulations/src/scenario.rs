@@ -34,7 +34,7 @@ const COMBINATIONS_MAX: usize = 10_000;
 pub struct Scenario {
     /// What it is called in reports.
     pub name: String,
-    /// Where its figures come from, each with its mark: seen, remembered or assumed.
+    /// Where its figures come from, each with its mark: seen, remembered, computed or assumed.
     pub source: String,
     /// The seed; `--seed` stands above it.
     #[serde(default)]

@@ -30,13 +30,19 @@ fn the_same_seed_gives_the_same_bytes_however_many_cores() {
     assert_ne!(one, bytes(1, 2));
 }
 
+/// Each statement of a source begins with its mark, as in "seen as an abstract: ...; assumed: ...".
 #[test]
-fn all_that_ships_can_be_read_and_states_its_source() {
+fn all_that_ships_can_be_read_and_marks_each_statement_of_its_source() {
     let mut count = 0;
     for entry in std::fs::read_dir("scenarios").expect("the scenarios") {
         let path = entry.expect("an entry").path();
         let scenario = Scenario::load(&path).unwrap_or_else(|error| panic!("{error}"));
-        assert!(["seen", "remembered", "assumed"].iter().any(|mark| scenario.source.contains(mark)), "{path:?}");
+        for statement in scenario.source.split(';').map(str::trim) {
+            let (mark, said) = statement.split_once(": ").unwrap_or_default();
+            let mark = mark.split(' ').next().unwrap_or_default();
+            let is_marked = ["seen", "remembered", "computed", "assumed"].contains(&mark);
+            assert!(is_marked && !said.is_empty(), "{path:?}: {statement:?}");
+        }
         count += 1;
     }
     assert!(count >= 8);

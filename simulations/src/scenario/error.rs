@@ -47,7 +47,7 @@ const YES_OR_NO: &str = "true or false";
 /// for both.
 const ALLOWED: [(&str, &str); 54] = [
     ("name", "a text, as in \"home volunteers\""),
-    ("source", "a text that says where the figures come from, each seen, remembered or assumed"),
+    ("source", "a text that says where the figures come from, each seen, remembered, computed or assumed"),
     ("seed", "a whole number from 0"),
     ("runs", "1 to 10000"),
     ("duration", "a length of time, as in \"1 year\""),
