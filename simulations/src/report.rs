@@ -5,6 +5,7 @@ mod durability;
 mod extrapolate;
 pub mod html;
 pub mod plots;
+mod reads;
 mod table;
 
 use commonhold_policy::{
@@ -18,9 +19,9 @@ pub use self::{
     durability::{Durability, Found, Method},
 };
 use crate::{
-    confidence::{quantile, share_interval},
+    confidence::quantile,
     scenario::{DAY_MS, Scenario},
-    tally::Tally,
+    tally::{Tally, Thin},
 };
 
 /// What came out.
@@ -152,8 +153,11 @@ pub struct Repair {
     pub node_bytes_per_day: Spread,
     /// Hours from a node's leaving to its shards counting as lost.
     pub detect_hours: Spread,
-    /// Hours for which a segment was below n, until its repair ended.
+    /// Hours for which a segment was below n, until its repair ended: most of them the wait for a top-up.
     pub thin_hours: Spread,
+    /// Hours from a segment's coming down to its threshold to the end of the repair, of those that came that far down:
+    /// until the departure was noticed, a steward had its turn, and the shards were held again.
+    pub urgent_hours: Spread,
 }
 
 /// What audits move: from the law of the schedule, since audits are not played.
@@ -203,7 +207,6 @@ impl Report {
             all.add(run);
         }
         let durability = Durability::new(scenario, &runs, &all);
-        let scatter = durability.design_effect;
         let coding = scenario.coding();
         let shard_bytes = coding.shard_length(scenario.network.segment_size.0);
         let days = scenario.duration.get_ref().ms() / DAY_MS;
@@ -216,15 +219,15 @@ impl Report {
         let groups = rate.groups(held as u64);
         let audit_days = scenario.audit.every.ms() / DAY_MS;
         let per_shard = f64::from(groups) * schedule::proven_group_bytes(shard_bytes) as f64 / audit_days;
-        let windows = runs.iter().flat_map(|run| &run.windows).filter(|window| !window.cut);
-        let mut thin: Vec<f32> = windows.map(|window| (window.below_n.lasted / 3.6e6) as f32).collect();
+        let windows = || runs.iter().flat_map(|run| &run.windows).filter(|window| !window.cut);
+        let hours = |thin: Thin| (thin.lasted / 3.6e6) as f32;
+        let mut thin: Vec<f32> = windows().map(|window| hours(window.below_n)).collect();
+        let mut urgent: Vec<f32> = windows().filter_map(|window| window.at_threshold.map(hours)).collect();
         let mut detections: Vec<f32> = all.detections.iter().map(|ms| ms / 3.6e6).collect();
         let in_days = |all: &[f32]| all.iter().map(|ms| (f64::from(*ms) / DAY_MS) as f32).collect::<Vec<f32>>();
         let (mut found_days, mut first_days) = (in_days(&all.cheat_delays), in_days(&all.cheats_first_found));
         let has_cheats = scenario.population.iter().any(|population| population.cheat.is_some());
         let (on, looked_at) = all.online_sampled;
-        let failed = all.reads_failed as f64;
-        let (low, high) = share_interval((all.reads - all.reads_failed) as f64 / scatter, all.reads as f64 / scatter);
         let closed_form = closed_form::closed_form(scenario, &durability);
 
         Self {
@@ -247,7 +250,7 @@ impl Report {
             durability,
             closed_form: closed_form.ok(),
             no_closed_form: closed_form.err(),
-            availability: Estimate { value: 1.0 - failed / all.reads.max(1) as f64, low, high },
+            availability: reads::availability(&runs),
             nodes_online: on as f64 / looked_at.max(1) as f64,
             repair: Repair {
                 repairs: all.repairs,
@@ -261,6 +264,7 @@ impl Report {
                 node_bytes_per_day: Spread::of(&mut all.traffic),
                 detect_hours: Spread::of(&mut detections),
                 thin_hours: Spread::of(&mut thin),
+                urgent_hours: Spread::of(&mut urgent),
             },
             audit: Audit {
                 groups,

@@ -25,6 +25,8 @@ const FILE_BYTES_MAX: u64 = 16 << 20;
 /// The most nodes and segments: their numbers, the departed included, have to fit 32 bits.
 const NODES_MAX: u32 = 10_000_000;
 const SEGMENTS_MAX: u32 = 100_000_000;
+/// The most combinations of a sweep.
+const COMBINATIONS_MAX: usize = 10_000;
 
 /// A scenario.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -32,7 +34,7 @@ const SEGMENTS_MAX: u32 = 100_000_000;
 pub struct Scenario {
     /// What it is called in reports.
     pub name: String,
-    /// Where its figures come from, each with its mark: seen, remembered or assumed.
+    /// Where its figures come from, each with its mark: seen, remembered, computed or assumed.
     pub source: String,
     /// The seed; `--seed` stands above it.
     #[serde(default)]
@@ -57,7 +59,7 @@ pub struct Scenario {
     pub incident: Vec<Incident>,
     /// What `--sweep` varies.
     #[serde(default)]
-    pub sweep: Option<Sweep>,
+    pub sweep: Option<Spanned<Sweep>>,
 }
 
 /// How much there is.
@@ -191,17 +193,22 @@ pub enum Cheat {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Incident {
+    /// What a later one is `of`.
+    pub name: Option<Spanned<String>>,
     /// When.
     pub at: Spanned<Span>,
-    /// Whom: nodes of this region; of all, if neither is given.
+    /// Whom: nodes that the earlier incident of this name struck; of all, if nothing is said of whom.
+    pub of: Option<Spanned<String>>,
+    /// Whom: nodes of this region.
     pub region: Option<Spanned<String>>,
     /// Whom: nodes of this population.
     pub population: Option<Spanned<String>>,
+    /// Which part of them, by whole operators; all of them, if no number is given either.
+    pub share: Option<Spanned<Share>>,
+    /// So many whole operators of them, drawn.
+    pub operators: Option<Spanned<u32>>,
     /// So many of them, drawn.
     pub nodes: Option<Spanned<u32>>,
-    /// Which part of them: whole operators.
-    #[serde(default = "whole")]
-    pub share: Share,
     /// For how long they are off; for good if not given.
     pub lasts: Option<Span>,
 }
@@ -265,6 +272,14 @@ fn download() -> Rate {
     Rate(100e6 / 8.0)
 }
 
+impl Sweep {
+    /// How many combinations these are.
+    fn combinations(&self) -> usize {
+        let counts = [self.coding.len(), self.threshold.len(), self.grace.len(), self.every.len(), self.top_up.len()];
+        counts.into_iter().fold(1, |product, count| product.saturating_mul(count.max(1)))
+    }
+}
+
 impl Scenario {
     /// Reads the scenario at `path`; measured values are looked for in its folder.
     pub fn load(path: &Path) -> Result<Self, ScenarioError> {
@@ -298,6 +313,23 @@ impl Scenario {
             let nodes = *self.network.nodes.get_ref() as usize;
             parameters::choose(None, nodes.max(parameters::HOLDERS_MIN)).expect("at least four nodes")
         })
+    }
+
+    /// How many nodes are of each population.
+    pub(crate) fn node_counts(&self) -> Vec<u32> {
+        let nodes = *self.network.nodes.get_ref();
+        let mut share = 0.0;
+        let mut made = 0;
+        let populations = self.population.iter().zip(1..);
+        let counts = populations.map(|(population, number)| {
+            share += population.share.get_ref().0;
+            let is_last = number == self.population.len();
+            let until = if is_last { nodes } else { (f64::from(nodes) * share).round() as u32 };
+            let count = until.saturating_sub(made);
+            made += count;
+            count
+        });
+        counts.collect()
     }
 
     /// The threshold: as given, else the coding's own. Where that is n, as without parity, it is the first death at which

@@ -16,9 +16,6 @@ use crate::{
     world::World,
 };
 
-/// The most combinations.
-const POINTS_MAX: usize = 10_000;
-
 /// One combination of settings, and what came of it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Point {
@@ -32,21 +29,15 @@ pub struct Point {
     pub report: Report,
 }
 
-/// A sweep cannot be run.
+/// A sweep cannot be run: the scenario says nothing of one.
 #[derive(Debug, thiserror::Error)]
-pub enum SweepError {
-    /// The scenario says nothing of it.
-    #[error("there is no section [sweep] with values to vary: coding, threshold, grace, every or top-up")]
-    NothingToVary,
-    /// Too many combinations.
-    #[error("{0} combinations: at most {POINTS_MAX} are allowed")]
-    TooMany(usize),
-}
+#[error("line 1: there is no section [sweep]; allowed in it are lists of coding, threshold, grace, every and top-up")]
+pub struct SweepError;
 
 /// Simulates each combination of `[sweep]`, over the cores; policy's own choice is always among them.
 pub fn run(scenario: &Scenario, seed: u64) -> Result<Vec<Point>, SweepError> {
-    let sweep = scenario.sweep.as_ref().filter(|sweep| **sweep != Sweep::default()).ok_or(SweepError::NothingToVary)?;
-    let scenarios = combinations(scenario, sweep)?;
+    let sweep = scenario.sweep.as_ref().ok_or(SweepError)?;
+    let scenarios = combinations(scenario, sweep.get_ref());
     let played: Vec<(Report, bool)> = scenarios
         .into_par_iter()
         .map(|(scenario, is_default)| {
@@ -137,14 +128,7 @@ fn label(report: &Report, all: &[Report]) -> String {
     label
 }
 
-fn combinations(scenario: &Scenario, sweep: &Sweep) -> Result<Vec<(Scenario, bool)>, SweepError> {
-    let own = |count: usize| count.max(1);
-    let count = [sweep.coding.len(), sweep.threshold.len(), sweep.grace.len(), sweep.every.len(), sweep.top_up.len()]
-        .into_iter()
-        .fold(1usize, |product, count| product.saturating_mul(own(count)));
-    if count > POINTS_MAX {
-        return Err(SweepError::TooMany(count));
-    }
+fn combinations(scenario: &Scenario, sweep: &Sweep) -> Vec<(Scenario, bool)> {
     let mut default = scenario.clone();
     default.network.coding = None;
     default.network.threshold = None;
@@ -178,7 +162,7 @@ fn combinations(scenario: &Scenario, sweep: &Sweep) -> Result<Vec<(Scenario, boo
     all.push(default.clone());
     let mut seen = std::collections::BTreeSet::new();
     all.retain(|scenario| seen.insert(choice(scenario)));
-    Ok(all.into_iter().map(|scenario| (choice(&scenario) == choice(&default), scenario)).map(|(d, s)| (s, d)).collect())
+    all.into_iter().map(|scenario| (choice(&scenario) == choice(&default), scenario)).map(|(d, s)| (s, d)).collect()
 }
 
 fn vary<T>(all: &mut Vec<Scenario>, values: &[T], set: impl Fn(&mut Scenario, &T)) {

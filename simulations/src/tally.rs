@@ -34,8 +34,8 @@ pub(crate) struct Tally {
     pub(crate) lost: u64,
     /// Milliseconds that segments existed, all added up.
     pub(crate) at_risk_ms: f64,
-    pub(crate) reads: u64,
-    pub(crate) reads_failed: u64,
+    /// Reads that failed, of those that were tried at one moment: for each moment.
+    pub(crate) reads: Vec<(u64, u64)>,
     /// Nodes that were on, of those looked at.
     pub(crate) online_sampled: (u64, u64),
     pub(crate) left: u64,
@@ -80,8 +80,7 @@ impl Default for Tally {
             unplaced: 0,
             lost: 0,
             at_risk_ms: 0.0,
-            reads: 0,
-            reads_failed: 0,
+            reads: Vec::new(),
             online_sampled: (0, 0),
             left: 0,
             given_up_wrongly: 0,
@@ -121,15 +120,13 @@ impl Tally {
         self.detections.push(ms as f32);
     }
 
-    /// Adds the counts of another run; its windows stay with it.
+    /// Adds the counts of another run; its windows and its reads stay with it.
     pub(crate) fn add(&mut self, other: &Self) {
         self.events += other.events;
         self.segments += other.segments;
         self.unplaced += other.unplaced;
         self.lost += other.lost;
         self.at_risk_ms += other.at_risk_ms;
-        self.reads += other.reads;
-        self.reads_failed += other.reads_failed;
         self.online_sampled.0 += other.online_sampled.0;
         self.online_sampled.1 += other.online_sampled.1;
         self.left += other.left;

@@ -14,6 +14,8 @@ mod repairs;
 mod shards;
 mod stewards;
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use commonhold_policy::{
     audit::schedule::Rate,
     life::{self, NodeLife},
@@ -172,13 +174,15 @@ pub(crate) struct World<'s> {
     /// There are so many nodes and domains that each repair finds room.
     ample: bool,
     /// Segments that wait for room, where it is not ample.
-    resting: std::collections::BTreeSet<u32>,
+    resting: BTreeSet<u32>,
     watch_each: u32,
     has_cheats: bool,
     /// Until then all is as whole as it was placed, and says little of later days.
     warm_at: u64,
     cheats: cheats::Cheats,
     reputations: Reputations,
+    /// Whom incidents struck that have a name.
+    struck: BTreeMap<&'s str, BTreeSet<u32>>,
     /// The segments of the start are placed.
     is_placed: bool,
     tally: Tally,
@@ -214,16 +218,17 @@ impl<'s> World<'s> {
             pool: Pool::with_capacity(node_count as usize, segment_count as usize * usize::from(coding.n())),
             apart: scenario.population.iter().all(|population| *population.per_domain.get_ref() <= 1),
             ample: false,
-            resting: std::collections::BTreeSet::new(),
+            resting: BTreeSet::new(),
             watch_each: (segment_count / WATCHED).max(1),
             has_cheats: scenario.population.iter().any(|population| population.cheat.is_some()),
             warm_at: warm_at(scenario),
             cheats: cheats::Cheats::default(),
             reputations: Reputations::default(),
+            struck: BTreeMap::new(),
             is_placed: false,
             tally: Tally::default(),
         };
-        world.populate(node_count);
+        world.populate();
         // Side by side are no nodes of one population: neighbours are stewards together.
         world.members.shuffle(&mut world.rng);
         for (place, node) in (0..).zip(&world.members) {
@@ -357,14 +362,16 @@ impl<'s> World<'s> {
             self.look_at_watched();
         }
         let count = self.segments.len() as u32;
+        let (mut failed, mut tried) = (0, 0);
         for _ in 0..SAMPLED_SEGMENTS.min(count) {
             let segment = self.rng.random_range(0..count);
             if self.truth[segment as usize].lost {
                 continue;
             }
-            self.tally.reads += 1;
-            self.tally.reads_failed += u64::from(self.readable(segment) < self.aim.coding.k());
+            tried += 1;
+            failed += u64::from(self.readable(segment) < self.aim.coding.k());
         }
+        self.tally.reads.push((failed, tried));
         let on = self.members.iter().step_by(self.members.len().div_ceil(1000)).filter(|node| self.is_online(**node));
         self.tally.online_sampled.0 += on.count() as u64;
         self.tally.online_sampled.1 += self.members.iter().step_by(self.members.len().div_ceil(1000)).count() as u64;

@@ -60,6 +60,53 @@ fn errors_name_file_line_and_what_is_allowed() {
         ("[audit]\n", "[sweep]\nevery = [\"1 d\", \"0 s\"]\n[audit]\n", 10, "more than 0 is allowed"),
         ("[audit]\n", "[[incident]]\nat = \"6 d\"\nnodes = 1000\n[audit]\n", 11, "1 to 100 are allowed"),
         ("[audit]\n", "[[incident]]\nat = \"6 d\"\nregion = \"moon\"\n[audit]\n", 11, "no population has `regions`"),
+        (
+            "[audit]\n",
+            "[[incident]]\nat = \"6 d\"\npopulation = \"all\"\nregion = \"moon\"\n[audit]\n",
+            12,
+            "none is allowed, since all has no `regions`",
+        ),
+        (
+            "[audit]\n",
+            "[[incident]]\nat = \"6 d\"\nof = \"cut\"\nnodes = 21\n[[incident]]\nname = \"cut\"\nat = \"5 d\"\n\
+             share = 0.2\n[audit]\n",
+            12,
+            "1 to 20 are allowed",
+        ),
+        (
+            "[audit]\n",
+            "[[incident]]\nat = \"5 d\"\nname = \"left\"\noperators = 2\n[[incident]]\nat = \"6 d\"\n\
+             of = \"left\"\noperators = 3\n[audit]\n",
+            16,
+            "1 to 2 are allowed",
+        ),
+        (
+            "[audit]\n",
+            "[[incident]]\nat = \"5 d\"\nname = \"cut\"\n[[incident]]\nat = \"6 d\"\nname = \"cut\"\n[audit]\n",
+            14,
+            "only a name that no other has is allowed",
+        ),
+        ("[audit]\n", "[sweep]\n[audit]\n", 9, "`[sweep]`: lists of values are allowed, one at least"),
+        ("[audit]\n", "[[incident]]\nat = \"6 d\"\noperators = 101\n[audit]\n", 11, "1 to 100 are allowed"),
+        ("[audit]\n", "[[incident]]\nat = \"6 d\"\nof = \"it\"\n[audit]\n", 11, "no incident before it has a `name`"),
+        (
+            "[audit]\n",
+            "[[incident]]\nat = \"6 d\"\nof = \"it\"\n[[incident]]\nat = \"5 d\"\nname = \"cut\"\n[audit]\n",
+            11,
+            "allowed are those before it: cut",
+        ),
+        (
+            "[audit]\n",
+            "[[incident]]\nat = \"6 d\"\nshare = 0.5\nnodes = 10\n[audit]\n",
+            12,
+            "only one of `share`, `operators` and `nodes` is allowed",
+        ),
+        (
+            "[audit]\n",
+            "[[incident]]\nat = \"6 d\"\nshare = 0.5\noperators = 1\n[audit]\n",
+            12,
+            "only one of `share`, `operators` and `nodes` is allowed",
+        ),
         ("\"exponential\"", "\"gauss\"", 13, "`weibull`"),
         ("name = \"all\"\n", "name = \"all\"\nshare = 0.5\n", 13, "must add up to 1"),
         (
@@ -106,6 +153,52 @@ fn errors_name_file_line_and_what_is_allowed() {
         assert!(told.starts_with(&format!("bad.toml, line {line}: ")), "{to:?}: {told}");
         assert!(told.contains(allowed), "{to:?}: {told}");
     }
+}
+
+/// It would strike none, or fewer than it says, and say nothing of that.
+#[test]
+fn an_incident_strikes_no_region_that_its_population_lacks_and_no_more_nodes_than_that_has() {
+    let with = |incident: &str| {
+        format!(
+            "{}share = 0.75\nregions = [\"east\", \"west\"]\nper-operator = 10\n[[population]]\nname = \"few\"\n\
+             share = 0.25\nlifetime = {{ law = \"never\" }}\nregions = [\"moon\"]\n[[incident]]\nat = \"6 d\"\n{incident}",
+            GOOD
+        )
+    };
+    let few = "population = \"few\"\n";
+    for (incident, line, allowed) in [
+        (format!("{few}region = \"east\""), 25, "`[[incident]] region`: allowed are moon"),
+        (format!("{few}nodes = 26"), 25, "`[[incident]] nodes`: 1 to 25 are allowed"),
+        ("region = \"east\"\nnodes = 38".to_owned(), 25, "`[[incident]] nodes`: 1 to 37 are allowed"),
+        (format!("{few}operators = 26"), 25, "`[[incident]] operators`: 1 to 25 are allowed"),
+        ("region = \"east\"\noperators = 9".to_owned(), 25, "`[[incident]] operators`: 1 to 8 are allowed"),
+        ("operators = 34".to_owned(), 24, "`[[incident]] operators`: 1 to 33 are allowed"),
+    ] {
+        let told = refusal(&with(&incident));
+        assert!(told.starts_with(&format!("bad.toml, line {line}: ")) && told.contains(allowed), "{incident}: {told}");
+    }
+    for incident in
+        [format!("{few}nodes = 25"), format!("{few}region = \"moon\"\nnodes = 25"), "nodes = 100".to_owned()]
+    {
+        let parsed = Scenario::parse(&with(&incident), Path::new("good.toml"), Path::new("."));
+        assert!(parsed.is_ok(), "{incident}: {parsed:?}");
+    }
+}
+
+/// Four lists that are allowed each by itself.
+#[test]
+fn too_many_combinations_are_refused_by_the_line_of_their_section() {
+    let list = |count: u32| (1..=count).map(|days| format!("\"{days} d\"")).collect::<Vec<_>>().join(", ");
+    let with = |count| {
+        let lists = format!("grace = [{0}]\nevery = [{0}]\ntop-up = [{0}]", list(count));
+        GOOD.replace("[audit]\n", &format!("[sweep]\nthreshold = [0.1, 0.2, 0.3, 0.4, 0.5]\n{lists}\n[audit]\n"))
+    };
+    assert!(Scenario::parse(&with(12), Path::new("good.toml"), Path::new(".")).is_ok());
+    let told = refusal(&with(13));
+    assert!(
+        told.starts_with("bad.toml, line 9: `[sweep]`: at most 10000 combinations are allowed, and these are 10985"),
+        "{told}"
+    );
 }
 
 #[test]
@@ -164,12 +257,19 @@ lifetime = { law = \"never\" }
 night = { asleep = \"8 h\", share = 0.5, zones = [0] }
 cheat = { kind = \"drop\", lost = 0.1, wrong = true }
 [[incident]]
+name = \"cut\"
 at = \"5 d\"
 region = \"east\"
 population = \"all\"
-nodes = 2
 share = 1.0
 lasts = \"1 d\"
+[[incident]]
+at = \"6 d\"
+of = \"cut\"
+operators = 2
+[[incident]]
+at = \"6 d\"
+nodes = 2
 [sweep]
 coding = [\"3/6\"]
 threshold = [0.5]

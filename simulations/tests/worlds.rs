@@ -30,13 +30,19 @@ fn the_same_seed_gives_the_same_bytes_however_many_cores() {
     assert_ne!(one, bytes(1, 2));
 }
 
+/// Each statement of a source begins with its mark, as in "seen as an abstract: ...; assumed: ...".
 #[test]
-fn all_that_ships_can_be_read_and_states_its_source() {
+fn all_that_ships_can_be_read_and_marks_each_statement_of_its_source() {
     let mut count = 0;
     for entry in std::fs::read_dir("scenarios").expect("the scenarios") {
         let path = entry.expect("an entry").path();
         let scenario = Scenario::load(&path).unwrap_or_else(|error| panic!("{error}"));
-        assert!(["seen", "remembered", "assumed"].iter().any(|mark| scenario.source.contains(mark)), "{path:?}");
+        for statement in scenario.source.split(';').map(str::trim) {
+            let (mark, said) = statement.split_once(": ").unwrap_or_default();
+            let mark = mark.split(' ').next().unwrap_or_default();
+            let is_marked = ["seen", "remembered", "computed", "assumed"].contains(&mark);
+            assert!(is_marked && !said.is_empty(), "{path:?}: {statement:?}");
+        }
         count += 1;
     }
     assert!(count >= 8);
@@ -122,6 +128,20 @@ fn repairs_wait_for_their_stewards_budgets() {
     let expected = bytes / 12_500.0 / 3600.0;
     assert!((0.5..2.0).contains(&(waited(&scarce) / expected)), "{} h, {expected} h", waited(&scarce));
     assert!(waited(&ample) < 0.5, "{} h", waited(&ample));
+}
+
+/// From the departure that brings a segment down to its threshold: the grace time, and then the repair. What is above the
+/// threshold waits for its top-up.
+#[test]
+fn what_is_urgent_is_repaired_once_the_departure_is_noticed() {
+    let rest = "threshold = 10\n[audit]\ngrace = \"12 h\"\n[repair]\ntop-up = \"20 d\"\n\
+        time = { law = \"fixed\", value = \"3 h\" }\n[[population]]\nname = \"a\"\n\
+        lifetime = { law = \"exponential\", mean = \"60 d\" }\n";
+    let repair = network(1000, 500, "7/14", 120, rest).repair;
+    let (urgent, thin) = (repair.urgent_hours, repair.thin_hours);
+    assert!(urgent.count > 300 && urgent.count < thin.count, "{urgent:?}");
+    assert!((14.9..15.1).contains(&urgent.p50) && (14.0..15.1).contains(&urgent.mean), "{urgent:?}");
+    assert!(urgent.p99 < 15.1 && thin.p50 > 100.0, "{urgent:?} {thin:?}");
 }
 
 /// In a small network a steward knows enough shards of a cheat to trust it with nothing more; in a large one it audits

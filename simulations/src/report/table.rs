@@ -87,7 +87,8 @@ impl Report {
                 ),
             ),
             ("time to detect a loss", spread(&repair.detect_hours, |hours| span(hours / 24.0))),
-            ("time to repair, below n", spread(&repair.thin_hours, |hours| span(hours / 24.0))),
+            ("time to repair, urgent", spread(&repair.urgent_hours, |hours| span(hours / 24.0))),
+            ("time below n", spread(&repair.thin_hours, |hours| span(hours / 24.0))),
             ("repair per node and day", spread(&repair.node_bytes_per_day, bytes)),
             (
                 "traffic per byte, month",

@@ -1,10 +1,15 @@
 //! What no single key can show: keys that do not go together, and what depends on the size of the network.
 
+use std::collections::BTreeSet;
+
 use commonhold_policy::parameters;
 use commonhold_protocol::Coding;
 use toml::Spanned;
 
-use super::{DAY_MS, Incident, NODES_MAX, Population, SEGMENTS_MAX, Scenario, ScenarioError, error::Lines};
+use super::{
+    COMBINATIONS_MAX, DAY_MS, Incident, NODES_MAX, Population, SEGMENTS_MAX, Scenario, ScenarioError, Sweep,
+    error::Lines,
+};
 
 impl Scenario {
     /// Checks all that can be checked before measured values are read.
@@ -32,12 +37,22 @@ impl Scenario {
         for population in &self.population {
             population.check(lines)?;
         }
+        let mut names = BTreeSet::new();
+        for name in self.incident.iter().filter_map(|incident| incident.name.as_ref()) {
+            let allowed = "`[[incident]] name`: only a name that no other has is allowed";
+            lines.allow(names.insert(name.get_ref()), name, allowed)?;
+        }
         for incident in &self.incident {
             self.check_incident(incident, lines)?;
         }
-        let nodes = *self.network.nodes.get_ref();
-        for coding in self.sweep.iter().flat_map(|sweep| &sweep.coding) {
-            parse_coding(coding, nodes, lines)?;
+        let Some(sweep) = &self.sweep else { return Ok(()) };
+        let allowed = "`[sweep]`: lists of values are allowed, one at least: coding, threshold, grace, every or top-up";
+        lines.allow(*sweep.get_ref() != Sweep::default(), sweep, allowed)?;
+        let count = sweep.get_ref().combinations();
+        let allowed = format!("`[sweep]`: at most {COMBINATIONS_MAX} combinations are allowed, and these are {count}");
+        lines.allow(count <= COMBINATIONS_MAX, sweep, &allowed)?;
+        for coding in &sweep.get_ref().coding {
+            parse_coding(coding, *self.network.nodes.get_ref(), lines)?;
         }
         Ok(())
     }
@@ -89,19 +104,84 @@ impl Scenario {
             lines.allow(names.contains(&name.get_ref().as_str()), name, &allowed)?;
         }
         if let Some(name) = &incident.region {
-            let names: Vec<&str> =
-                self.population.iter().flat_map(|population| &population.regions).map(String::as_str).collect();
-            let allowed = match names.as_slice() {
-                [] => "none is allowed, since no population has `regions`".to_owned(),
-                names => format!("allowed are {}", names.join(", ")),
+            let of = |population: &&Population| incident.is_of(population);
+            let regions = self.population.iter().filter(of).flat_map(|population| &population.regions);
+            let names: Vec<&str> = regions.map(String::as_str).collect();
+            let allowed = match (names.as_slice(), &incident.population) {
+                ([], None) => "none is allowed, since no population has `regions`".to_owned(),
+                ([], Some(of)) => format!("none is allowed, since {} has no `regions`", of.get_ref()),
+                (names, _) => format!("allowed are {}", names.join(", ")),
             };
             let allowed = format!("`[[incident]] region`: {allowed}");
             lines.allow(names.contains(&name.get_ref().as_str()), name, &allowed)?;
         }
+        if let Some(name) = &incident.of {
+            let names: Vec<&str> = self.before(incident).map(|(name, _)| name).collect();
+            let allowed = match names.as_slice() {
+                [] => "none is allowed, since no incident before it has a `name`".to_owned(),
+                names => format!("allowed are those before it: {}", names.join(", ")),
+            };
+            let allowed = format!("`[[incident]] of`: {allowed}");
+            lines.allow(names.contains(&name.get_ref().as_str()), name, &allowed)?;
+        }
+        let one_of_them = "`[[incident]]`: only one of `share`, `operators` and `nodes` is allowed";
+        if let Some(operators) = &incident.operators {
+            lines.allow(incident.share.is_none(), operators, one_of_them)?;
+            let there_are = self.operators_of(incident);
+            let allowed =
+                format!("`[[incident]] operators`: 1 to {there_are} are allowed, as many as there are to strike");
+            lines.allow((1..=there_are).contains(operators.get_ref()), operators, &allowed)?;
+        }
         let Some(struck) = &incident.nodes else { return Ok(()) };
-        let nodes = *self.network.nodes.get_ref();
-        let allowed = format!("`[[incident]] nodes`: 1 to {nodes} are allowed, as many as there are");
-        lines.allow((1..=nodes).contains(struck.get_ref()), struck, &allowed)
+        lines.allow(incident.share.is_none() && incident.operators.is_none(), struck, one_of_them)?;
+        // So much more than what rounding leaves of a whole number.
+        let there_are = (self.nodes_of(incident) + 1e-6).max(1.0) as u32;
+        let allowed = format!("`[[incident]] nodes`: 1 to {there_are} are allowed, as many as there are to strike");
+        lines.allow((1..=there_are).contains(struck.get_ref()), struck, &allowed)
+    }
+
+    /// Incidents that one may be `of`: earlier ones that have a name.
+    fn before<'s>(&'s self, incident: &'s Incident) -> impl Iterator<Item = (&'s str, &'s Incident)> {
+        let earlier = self.incident.iter().filter(|other| other.at.get_ref() < incident.at.get_ref());
+        earlier.filter_map(|other| other.name.as_ref().map(|name| (name.get_ref().as_str(), other)))
+    }
+
+    /// The incident that this one is `of`.
+    fn struck_first<'s>(&'s self, incident: &'s Incident) -> Option<&'s Incident> {
+        let of = incident.of.as_ref()?.get_ref();
+        self.before(incident).find(|(name, _)| name == of).map(|(_, other)| other)
+    }
+
+    /// The populations that an incident may strike, with the nodes of each.
+    fn populations_of(&self, incident: &Incident) -> impl Iterator<Item = (&Population, u32)> {
+        let all = self.population.iter().zip(self.node_counts());
+        all.filter(|(population, _)| incident.is_of(population))
+    }
+
+    /// The nodes that an incident may strike: on average, where it is drawn in which region each is or whom an earlier
+    /// incident strikes.
+    fn nodes_of(&self, incident: &Incident) -> f64 {
+        let here = |(population, count)| f64::from(count) * incident.part_by_region(population);
+        let all: f64 = self.populations_of(incident).map(here).sum();
+        self.struck_first(incident).map_or(all, |other| all.min(self.struck_by(other)))
+    }
+
+    /// How many nodes an incident strikes, on average.
+    fn struck_by(&self, incident: &Incident) -> f64 {
+        let (of, operators) = (self.nodes_of(incident), f64::from(self.operators_of(incident)));
+        let by_operators = incident.operators.as_ref().map(|count| of * f64::from(*count.get_ref()) / operators);
+        let by_share = incident.share.as_ref().map(|share| of * share.get_ref().0);
+        let by_number = incident.nodes.as_ref().map(|count| f64::from(*count.get_ref()));
+        by_number.or(by_operators).or(by_share).unwrap_or(of)
+    }
+
+    /// The operators that there are among those whom an incident may strike.
+    fn operators_of(&self, incident: &Incident) -> u32 {
+        let here = self.populations_of(incident).filter(|(population, _)| incident.part_by_region(population) > 0.0);
+        let all: u32 = here.map(|(population, count)| count.div_ceil(*population.per_operator.get_ref())).sum();
+        let Some(other) = self.struck_first(incident) else { return all };
+        let struck = other.operators.as_ref().map_or_else(|| self.operators_of(other), |count| *count.get_ref());
+        all.min(struck)
     }
 
     /// What is seen of laws once measured values are read: an endless number of lives or sessions in no time.
@@ -115,6 +195,20 @@ impl Scenario {
             }
         }
         Ok(())
+    }
+}
+
+impl Incident {
+    /// Whether it strikes nodes of this population.
+    fn is_of(&self, population: &Population) -> bool {
+        self.population.as_ref().is_none_or(|name| *name.get_ref() == population.name)
+    }
+
+    /// The part of a population that is in its region.
+    fn part_by_region(&self, population: &Population) -> f64 {
+        let Some(region) = &self.region else { return 1.0 };
+        let alike = population.regions.iter().filter(|name| *name == region.get_ref()).count();
+        alike as f64 / population.regions.len().max(1) as f64
     }
 }
 

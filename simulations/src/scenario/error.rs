@@ -45,9 +45,9 @@ const YES_OR_NO: &str = "true or false";
 
 /// What each key may be, to be said where it is missing or of another type. A key that stands in two sections is here
 /// for both.
-const ALLOWED: [(&str, &str); 52] = [
+const ALLOWED: [(&str, &str); 54] = [
     ("name", "a text, as in \"home volunteers\""),
-    ("source", "a text that says where the figures come from, each seen, remembered or assumed"),
+    ("source", "a text that says where the figures come from, each seen, remembered, computed or assumed"),
     ("seed", "a whole number from 0"),
     ("runs", "1 to 10000"),
     ("duration", "a length of time, as in \"1 year\""),
@@ -98,6 +98,8 @@ const ALLOWED: [(&str, &str); 52] = [
     ("at", "a length of time from the start, as in \"90 d\""),
     ("lasts", SPAN),
     ("region", "the name of a region"),
+    ("of", "the name of an incident that is before it"),
+    ("operators", COUNT),
 ];
 
 fn is_of_key(c: char) -> bool {

@@ -1,5 +1,7 @@
 //! What befalls many at once: a region is cut off, an operator leaves, a bad release stops half of the nodes.
 
+use std::collections::BTreeSet;
+
 use rand::{Rng, seq::IndexedRandom};
 
 use super::World;
@@ -12,8 +14,18 @@ impl World<'_> {
         let salt: u64 = self.rng.random();
         let mut struck: Vec<u32> =
             self.members.iter().copied().filter(|node| self.is_struck(number, *node, salt)).collect();
+        if let Some(count) = &incident.operators {
+            let operators: BTreeSet<u32> = struck.iter().map(|node| self.nodes.operator[*node as usize]).collect();
+            let operators: Vec<u32> = operators.into_iter().collect();
+            let drawn: BTreeSet<u32> =
+                operators.choose_multiple(&mut self.rng, *count.get_ref() as usize).copied().collect();
+            struck.retain(|node| drawn.contains(&self.nodes.operator[*node as usize]));
+        }
         if let Some(count) = &incident.nodes {
             struck = struck.choose_multiple(&mut self.rng, *count.get_ref() as usize).copied().collect();
+        }
+        if let Some(name) = &incident.name {
+            self.struck.insert(name.get_ref(), struck.iter().copied().collect());
         }
         let until = incident.lasts.map(|lasts| self.later(lasts.ms()));
         if until.is_none() {
@@ -52,9 +64,11 @@ impl World<'_> {
         let population = self.population(node);
         let region = population.regions.get(usize::from(self.nodes.region[node as usize]));
         let drawn = mix(salt ^ u64::from(self.nodes.operator[node as usize])) as f64 / u64::MAX as f64;
-        incident.region.as_ref().is_none_or(|name| Some(name.get_ref()) == region)
+        let was_struck = |by: &str| self.struck.get(by).is_some_and(|nodes| nodes.contains(&node));
+        incident.of.as_ref().is_none_or(|name| was_struck(name.get_ref()))
+            && incident.region.as_ref().is_none_or(|name| Some(name.get_ref()) == region)
             && incident.population.as_ref().is_none_or(|name| *name.get_ref() == population.name)
-            && drawn < incident.share.0
+            && incident.share.as_ref().is_none_or(|share| drawn < share.get_ref().0)
     }
 }
 
@@ -65,3 +79,6 @@ pub(super) fn mix(value: u64) -> u64 {
     mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     mixed ^ (mixed >> 31)
 }
+
+#[cfg(test)]
+mod tests;

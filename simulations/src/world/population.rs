@@ -11,20 +11,14 @@ use crate::{
 };
 
 impl World<'_> {
-    pub(super) fn populate(&mut self, count: u32) {
-        let populations = &self.scenario.population;
-        let mut upto = 0.0;
-        let mut made = 0;
-        for (population, number) in populations.iter().zip(0u16..) {
-            upto += population.share.get_ref().0;
-            let last = usize::from(number) + 1 == populations.len();
-            let until = if last { count } else { (f64::from(count) * upto).round() as u32 };
+    pub(super) fn populate(&mut self) {
+        let counts = self.scenario.node_counts();
+        for ((population, number), count) in self.scenario.population.iter().zip(0u16..).zip(counts) {
             let lives = Lives::of(population, &mut self.rng);
-            for _ in made..until {
+            for _ in 0..count {
                 let (age, rest) = lives.meet(&mut self.rng);
                 self.join(number, age, rest, true);
             }
-            made = until.max(made);
         }
     }
 
