@@ -27,9 +27,11 @@ durability: setup-build
 	cargo run --quiet --locked -p commonhold-simulations --example durability docs
 
 compare: setup
-	cargo nextest run --locked -p commonhold --test net --success-output final --no-fail-fast \
-	    -E 'test(/net_repair::/) | test(/every_cheat_is_found/)' 2>&1 | \
-	    cargo run --quiet --locked -p commonhold-simulations --example compare
+	(cargo nextest run --locked -p commonhold --test net --success-output final --no-fail-fast \
+	    -E 'test(/net_repair::/) | test(/every_cheat_is_found/)'; \
+	for run in 1 2 3; do \
+	    cargo nextest run --locked -p commonhold --test net --success-output final -E 'test(/what_is_deleted/)'; \
+	done) 2>&1 | cargo run --quiet --locked -p commonhold-simulations --example compare
 
 setup:
 	scripts/setup test

@@ -85,7 +85,7 @@ pub(crate) enum Failure {
     NodeFsck(#[from] node::FsckError),
     #[error(transparent)]
     Scenario(#[from] commonhold_simulations::ScenarioError),
-    #[error("{}: {source}", path.display())]
+    #[error("{}, {source}", path.display())]
     Sweep { path: PathBuf, source: commonhold_simulations::sweep::SweepError },
     #[error(transparent)]
     Plot(#[from] commonhold_simulations::report::html::PlotError),

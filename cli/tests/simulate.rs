@@ -90,7 +90,7 @@ fn what_is_wrong_is_said_with_the_file_and_the_line() {
     for (scenario, arguments, said) in [
         (SCENARIO.replace("7/14", "14/7"), &["small.toml"][..], "small.toml, line 9"),
         (SCENARIO.replace("hours.txt", "none.txt"), &["small.toml"], "none.txt"),
-        (SCENARIO.to_owned(), &["small.toml", "--sweep"], "small.toml: line 1: there is no section [sweep]"),
+        (SCENARIO.to_owned(), &["small.toml", "--sweep"], "small.toml, line 1: there is no section [sweep]"),
         (format!("{SCENARIO}\n[sweep]\n"), &["small.toml", "--sweep"], "small.toml, line 17: `[sweep]`"),
         (SCENARIO.to_owned(), &["other.toml"], "other.toml"),
     ] {

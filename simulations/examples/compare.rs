@@ -1,5 +1,5 @@
 //! Compares what real processes did with what the simulator says of the same config: reads the output of the tests
-//! `net_repair` and `net_cheats` (with `--no-capture`) and prints both figures side by side. Fails if they are more than
+//! `net_repair` and `net_cheats` and prints both figures side by side. Fails if they are more than
 //! 20% apart, or one is not there. `docs/simulations.md` has the command.
 
 use std::{error::Error, io::Read, path::Path, process::ExitCode};
@@ -30,7 +30,10 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
         .filter_map(|line| seconds(after(line, " after ")?.split(' ').next()?))
         .collect();
 
+    let deletions: Vec<[f64; 4]> = output.lines().filter_map(found_and_simulated).collect();
+
     let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
+    let of = |at: usize| mean(&deletions.iter().map(|run| run[at]).collect::<Vec<f64>>());
     let mut good = true;
     // A round ends with the last of its segments that lost a shard.
     let thin = &repairs.repair.thin_hours;
@@ -44,6 +47,8 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
             moved(repairs.repair.repairs as f64, repairs.repair.shards_rebuilt as f64),
         ),
         ("seconds until a refusal is found", refusals.len(), mean(&refusals), first),
+        ("shards found of each that deletes a twentieth", deletions.len(), of(0), of(2)),
+        ("seconds until each of them is found", deletions.len(), of(1), of(3)),
     ] {
         if count == 0 {
             println!("{name}: not in the output; simulated {simulated:.2}");
@@ -74,6 +79,16 @@ fn mean_of_largest(twentieths: &[f64; 21], of: f64) -> f64 {
     // The chance that all are below a value is that of one, to the power of their number.
     let largest = |step: usize| quantile(((step as f64 + 0.5) / STEPS as f64).powf(1.0 / of));
     (0..STEPS).map(largest).sum::<f64>() / STEPS as f64
+}
+
+/// Of a line as `deleted: 3 shards of a cheat are found, each after 4 s; simulated 5 and 6 s`.
+fn found_and_simulated(line: &str) -> Option<[f64; 4]> {
+    let (found, rest) = line.split_once("deleted: ")?.1.split_once(" shards of a cheat are found, each after ")?;
+    let (after, rest) = rest.split_once(" s; simulated ")?;
+    let (simulated, rest) = rest.split_once(" and ")?;
+    let all = [found, after, simulated, rest.trim_end().strip_suffix(" s")?];
+    let [a, b, c, d] = all.map(|figure| figure.parse().ok());
+    Some([a?, b?, c?, d?])
 }
 
 /// Of a line as `3 repairs rebuilt 4 shards and moved 5 bytes`.

@@ -17,7 +17,7 @@ use commonhold_simulations::{
 };
 
 /// In the order of the page.
-const SCENARIOS: [&str; 22] = [
+const SCENARIOS: [&str; 23] = [
     "home-volunteers",
     "campus",
     "servers",
@@ -39,6 +39,7 @@ const SCENARIOS: [&str; 22] = [
     "flash",
     "glacier",
     "bad-release",
+    "full-disks",
     "cheats",
 ];
 /// Whose settings are swept: codings, thresholds and top-up times, ...

@@ -25,9 +25,9 @@ const SEGMENTS: usize = 32;
 const SEGMENT_BYTES: usize = 16 << 20;
 /// From the moment on that a cheat runs; by then few are left that it holds and nobody has found.
 const WATCHED: Duration = Duration::from_secs(60);
-/// What chance does to some fifty shards is a tenth of the mean; on a loaded machine all takes longer. `make compare` holds
-/// a quiet one to a fifth.
-const APART_MAX: f64 = 0.5;
+/// How far apart the numbers and the times may be: chance alone moves the one by a tenth and the other by a fifth, and on a
+/// loaded machine all takes longer. `make compare` holds the mean of some runs to a fifth.
+const APART_MAX: [f64; 2] = [0.5, 1.0];
 
 #[test]
 fn what_is_deleted_is_found_when_the_simulator_says() {
@@ -60,9 +60,9 @@ fn what_is_deleted_is_found_when_the_simulator_says() {
         "deleted: {:.2} shards of a cheat are found, each after {:.2} s; simulated {:.2} and {:.2} s",
         measured[0], measured[1], predicted[0], predicted[1]
     );
-    for (measured, predicted) in measured.into_iter().zip(predicted) {
+    for ((measured, predicted), apart_max) in measured.into_iter().zip(predicted).zip(APART_MAX) {
         let apart = measured / predicted - 1.0;
-        assert!(apart.abs() < APART_MAX, "{measured:.2} is not {predicted:.2}: {:+.0}%", apart * 100.0);
+        assert!(apart.abs() < apart_max, "{measured:.2} is not {predicted:.2}: {:+.0}%", apart * 100.0);
     }
 }
 
