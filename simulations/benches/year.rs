@@ -1,6 +1,7 @@
 //! Simulated time on one core: a year of 20/40, ten segments a node, and the time for each event in networks of 10^4 to
 //! 10^6 nodes, which all do the same for each of theirs: two segments a node, 120 days. `year 1000000` plays them all,
-//! `year 1000000 300000` those from 300,000 nodes; the default is what takes seconds.
+//! `year 1000000 300000` those from 300,000 nodes; the default is what takes seconds. It fails if the year of 10^5 nodes
+//! takes more than what is promised of it.
 //!
 //! With a file as `CURVE` in the environment the times for an event are plotted there, as SVG.
 //!
@@ -20,6 +21,9 @@ const SPEED: &str = include_str!("../scenarios/speed.toml");
 const YEARS: [(u32, u32, u32); 2] = [(10_000, 10, 365), (100_000, 10, 365)];
 const CURVE: [(u32, u32, u32); 5] =
     [(10_000, 2, 120), (30_000, 2, 120), (100_000, 2, 120), (300_000, 2, 120), (1_000_000, 2, 120)];
+
+/// What a year of so many nodes may take at most: seconds of processor time, and memory.
+const PROMISED: (u32, f64, u64) = (100_000, 120.0, 8 << 10);
 
 /// A network of fewer segments is played more than once.
 const TIMED_SEGMENTS: u32 = 200_000;
@@ -44,9 +48,15 @@ fn main() {
         );
         let label = format!("{nodes} nodes: {each:.2}");
         if days == 365 {
+            let (of, seconds_max, mib_max) = PROMISED;
+            assert!(nodes > of || (processor <= seconds_max && resident_mib() <= mib_max), "more than is promised");
             continue;
         }
         curve.push(Dot { x: f64::from(nodes).log10(), y: each, label, on_frontier: true, is_default: false });
+    }
+    if let [smallest, .., largest] = curve.as_slice() {
+        let apart = 10f64.powf(largest.x - smallest.x);
+        println!("an event of {apart:.0} times as many nodes takes {:.2} times as long", largest.y / smallest.y);
     }
     if let Some(path) = std::env::var_os("CURVE") {
         // The axis begins at nothing.

@@ -20,10 +20,11 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     let seconds = |text: &str| text.trim().trim_end_matches('s').parse::<f64>().ok();
     let after = |line: &str, before: &str| line.split_once(before).map(|(_, rest)| rest.to_owned());
     let rounds: Vec<f64> = output.lines().filter_map(|line| seconds(&after(line, "held again after ")?)).collect();
-    let done: Vec<[f64; 2]> = output.lines().filter_map(repairs_and_rebuilt).collect();
-    let [begun, rebuilt] = done.iter().fold([0.0, 0.0], |sum, one| [sum[0] + one[0], sum[1] + one[1]]);
-    // A repair reads k shards, and sends what it rebuilds. In shards, since the test's segments are not alike in size.
+    let done: Vec<[f64; 4]> = output.lines().filter_map(repaired).collect();
+    let sum = |at: usize| done.iter().map(|round| round[at]).sum::<f64>();
+    // A repair reads k shards, and sends what it rebuilds. Also in shards, since the test's segments are not alike in size.
     let moved = |repairs: f64, rebuilt: f64| (f64::from(K) * repairs + rebuilt) / rebuilt;
+    let simulated_moved = moved(repairs.repair.repairs as f64, repairs.repair.shards_rebuilt as f64);
     let refusals: Vec<f64> = output
         .lines()
         .filter(|line| line.trim_start().starts_with("refuses "))
@@ -40,12 +41,8 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     let last = mean_of_largest(&thin.twentieths, thin.count as f64 / f64::from(repairs.runs)) * 3600.0;
     for (name, count, measured, simulated) in [
         ("seconds until all lost shards are held again", rounds.len(), mean(&rounds), last),
-        (
-            "shards moved for each that is rebuilt",
-            done.len(),
-            moved(begun, rebuilt),
-            moved(repairs.repair.repairs as f64, repairs.repair.shards_rebuilt as f64),
-        ),
+        ("shards moved for each that is rebuilt", done.len(), moved(sum(0), sum(1)), simulated_moved),
+        ("bytes moved for each that is rebuilt", done.len(), sum(3) / sum(2), simulated_moved),
         ("seconds until a refusal is found", refusals.len(), mean(&refusals), first),
         ("shards found of each that deletes a twentieth", deletions.len(), of(0), of(2)),
         ("seconds until each of them is found", deletions.len(), of(1), of(3)),
@@ -86,14 +83,18 @@ fn found_and_simulated(line: &str) -> Option<[f64; 4]> {
     let (found, rest) = line.split_once("deleted: ")?.1.split_once(" shards of a cheat are found, each after ")?;
     let (after, rest) = rest.split_once(" s; simulated ")?;
     let (simulated, rest) = rest.split_once(" and ")?;
-    let all = [found, after, simulated, rest.trim_end().strip_suffix(" s")?];
-    let [a, b, c, d] = all.map(|figure| figure.parse().ok());
-    Some([a?, b?, c?, d?])
+    figures([found, after, simulated, rest.trim_end().strip_suffix(" s")?])
 }
 
-/// Of a line as `3 repairs rebuilt 4 shards and moved 5 bytes`.
-fn repairs_and_rebuilt(line: &str) -> Option<[f64; 2]> {
+/// Of a line as `3 repairs rebuilt 4 shards of 5 bytes and moved 6 bytes`.
+fn repaired(line: &str) -> Option<[f64; 4]> {
     let (repairs, rest) = line.split_once(" repairs rebuilt ")?;
-    let (rebuilt, _) = rest.split_once(" shards and moved ")?;
-    Some([repairs.trim().parse().ok()?, rebuilt.parse().ok()?])
+    let (shards, rest) = rest.split_once(" shards of ")?;
+    let (rebuilt, rest) = rest.split_once(" bytes and moved ")?;
+    figures([repairs.trim(), shards, rebuilt, rest.trim_end().strip_suffix(" bytes")?])
+}
+
+fn figures(texts: [&str; 4]) -> Option<[f64; 4]> {
+    let [a, b, c, d] = texts.map(|text| text.parse().ok());
+    Some([a?, b?, c?, d?])
 }

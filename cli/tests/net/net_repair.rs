@@ -41,7 +41,8 @@ fn every_node_is_replaced_and_every_byte_is_still_there() {
         let [repairs, rebuilt, read, sent] = moved(&network, first + 2);
         let [repairs, rebuilt] = [repairs - before[0], rebuilt - before[1]];
         let bytes = read + sent - before[2] - before[3];
-        eprintln!("{repairs} repairs rebuilt {rebuilt} shards and moved {bytes} bytes");
+        let rebuilt_bytes = sent - before[3];
+        eprintln!("{repairs} repairs rebuilt {rebuilt} shards of {rebuilt_bytes} bytes and moved {bytes} bytes");
     }
 
     let alive = network.running();
