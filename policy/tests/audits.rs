@@ -226,6 +226,33 @@ fn a_wrong_proof_or_a_confession_is_final_and_the_holder_is_reviewed_once_an_epo
     }
 }
 
+/// Of a holder of few shards each is asked for in many challenges. One that is gone counted as often against it, and an
+/// honest holder of one rotten shard was out for good.
+#[test]
+fn a_shard_counts_once_however_many_challenges_it_takes() {
+    let part = |first: u32| Sample {
+        segment: segment(7),
+        index: ShardIndex(1),
+        groups: (first..).take(CHALLENGE_MAX).collect(),
+    };
+    let parts: Vec<Sample> = (0..5).map(|number| part(number * CHALLENGE_MAX as u32)).collect();
+    let mut machine = Containment::new(Rate::default());
+    let mut actions = machine.handle(Timestamp(0), Event::Due(parts.clone()));
+    for at in 0..5 {
+        assert_eq!((asked(&actions), verdicts(&actions)), (Some(&parts[at..=at]), vec![]));
+        actions = machine.handle(Timestamp(1), Event::Answered(vec![Answer::Held]));
+    }
+    assert_eq!((asked(&actions), verdicts(&actions)), (None, vec![(segment(7), Outcome::Held)]));
+
+    machine.handle(Timestamp(2), Event::Due(parts));
+    machine.handle(Timestamp(3), Event::Answered(vec![Answer::Held]));
+    let actions = machine.handle(Timestamp(3), Event::Answered(vec![Answer::Refused(Refusal::Damaged)]));
+    assert_eq!((asked(&actions), verdicts(&actions)), (None, vec![(segment(7), Outcome::Refused)]));
+    let mut reputation = Reputation::new(Timestamp(0));
+    reputation.count(Outcome::Refused);
+    assert!(machine.is_idle() && !reputation.disqualified);
+}
+
 /// An owner who signs two manifests for one segment, has honest nodes hold shards of one and hands stewards the other,
 /// would else have them all thrown out, and with them the shards of everybody.
 #[test]

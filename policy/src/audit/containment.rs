@@ -6,7 +6,10 @@
 //! life again; a holder that is away is waited for ([`crate::life`] says for how long), and that is never held against
 //! it. One that was there each time and proved nothing has failed.
 //!
-//! An answer is judged shard by shard, so whoever answers what it has and leaves out the rest is asked for the rest.
+//! An answer is judged shard by shard, so whoever answers what it has and leaves out the rest is asked for the rest. Of
+//! a shard that is asked for in several challenges, as one of a holder of few is, the first that fails ends the audit,
+//! and it is held when the last is: one shard counts once, and an honest holder that lost one of few is not disqualified
+//! for it.
 //!
 //! What a holder failed to prove it is asked for instead of anything else of that shard, until it proves that: of one
 //! that lost 5%, the next group drawn is there 19 times of 20, and would make the shard healthy again before it is
@@ -227,7 +230,7 @@ impl Containment {
     fn judge(&mut self, answers: &[Answer], now: Timestamp, actions: &mut Vec<Action>) {
         let mut answers = answers.iter();
         let mut any_failed = false;
-        let failed = &mut self.failed;
+        let (failed, queue) = (&mut self.failed, &mut self.queue);
         self.pinned.retain(|sample| {
             let answer = answers.next().copied().unwrap_or(Answer::Missing);
             if self.forgotten.contains(&sample.segment) {
@@ -248,20 +251,21 @@ impl Containment {
             match outcome {
                 Outcome::Wrong | Outcome::Refused => {
                     any_failed = true;
+                    queue.retain(|queued| !queued.is_of_shard(sample));
                     if !failed.iter().any(|failed| failed.is_of_shard(sample)) {
                         remember(failed, sample.clone());
                     }
                 }
                 Outcome::Held => {
                     failed.retain(|failed| failed != sample);
-                    // The rest of what it failed, or one that was drawn before that.
-                    if failed.iter().any(|failed| failed.is_of_shard(sample)) {
+                    // The rest of what it failed, one that was drawn before that, or the rest of the audit.
+                    if failed.iter().chain(queue.iter()).any(|other| other.is_of_shard(sample)) {
                         return false;
                     }
                 }
                 Outcome::Contradicted | Outcome::Unreachable => {}
             }
-            actions.push(Action::Verdict { segment: sample.segment, index: sample.index, outcome });
+            push_once(actions, Action::Verdict { segment: sample.segment, index: sample.index, outcome });
             false
         });
         if any_failed {
@@ -286,10 +290,11 @@ impl Containment {
         }
         for sample in std::mem::take(&mut self.pinned) {
             let Sample { segment, index, .. } = sample;
+            self.queue.retain(|queued| !queued.is_of_shard(&sample));
             if !self.has_failed(&sample) {
                 remember(&mut self.failed, sample);
             }
-            actions.push(Action::Verdict { segment, index, outcome: Outcome::Refused });
+            push_once(actions, Action::Verdict { segment, index, outcome: Outcome::Refused });
         }
         self.review(now, actions);
         self.free();
@@ -350,6 +355,12 @@ impl Containment {
         self.state = State::Asked;
         self.asked_at = now;
         actions.push(Action::Ask { samples: self.pinned.clone(), asked_before: self.repeats });
+    }
+}
+
+fn push_once(actions: &mut Vec<Action>, action: Action) {
+    if !actions.contains(&action) {
+        actions.push(action);
     }
 }
 
