@@ -117,8 +117,25 @@ impl Clock {
     /// back, by years where it had been wrong: then this goes on as if nothing had happened, and what was to be done in
     /// an hour is done in an hour. When the clock is set ahead, this follows it as soon as it is the later one.
     pub fn steady(&self) -> Timestamp {
-        let (now, uptime) = (self.now(), self.uptime());
-        self.steady.lock().unwrap_or_else(PoisonError::into_inner).at(now, uptime)
+        let mut steady = self.steady_state();
+        // Read behind the lock: a thread that waits for it would see a jump.
+        steady.at(self.source.now(), self.source.uptime())
+    }
+
+    /// When one of [`Self::steady`]'s moments is or was by the system's clock as it is set now: what is written down for
+    /// the next start, which begins with that clock.
+    pub fn by_system(&self, moment: Timestamp) -> Timestamp {
+        Timestamp(moment.0.saturating_sub(self.ahead_ms()))
+    }
+
+    /// How much [`Self::steady`] is ahead of the system's clock.
+    pub fn ahead_ms(&self) -> u64 {
+        self.steady();
+        self.steady_state().ahead_ms
+    }
+
+    fn steady_state(&self) -> MutexGuard<'_, Steady> {
+        self.steady.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Time since the start, by the monotonic clock.
@@ -262,6 +279,7 @@ mod tests {
         assert_eq!(clock.steady().0, due.0 - 1);
         hands.pass(1);
         assert_eq!(clock.steady(), due);
+        assert_eq!(clock.by_system(due), clock.now());
         // It is a little behind and a little ahead of the monotonic clock all the time: that is no jump.
         hands.jump_to(Timestamp(clock.now().0 - 2));
         assert_eq!(clock.steady().0, due.0 - 2);

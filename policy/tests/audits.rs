@@ -251,6 +251,19 @@ fn a_shard_counts_once_however_many_challenges_it_takes() {
     let mut reputation = Reputation::new(Timestamp(0));
     reputation.count(Outcome::Refused);
     assert!(machine.is_idle() && !reputation.disqualified);
+
+    let few = |number: u32| Sample { segment: segment(8), index: ShardIndex(1), groups: vec![number] };
+    let pairs = [
+        ([Answer::Wrong, Answer::Refused(Refusal::Damaged)], Outcome::Wrong),
+        ([Answer::Wrong, Answer::Missing], Outcome::Wrong),
+        ([Answer::Contradicted, Answer::Held], Outcome::Contradicted),
+    ];
+    for (answers, outcome) in pairs {
+        let mut machine = Containment::new(Rate::default());
+        machine.handle(Timestamp(0), Event::Due(vec![few(1), few(2)]));
+        let actions = machine.handle(Timestamp(1), Event::Answered(answers.to_vec()));
+        assert_eq!((verdicts(&actions), machine.is_idle()), (vec![(segment(8), outcome)], true));
+    }
 }
 
 /// An owner who signs two manifests for one segment, has honest nodes hold shards of one and hands stewards the other,

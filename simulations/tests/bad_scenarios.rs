@@ -69,15 +69,15 @@ fn errors_name_file_line_and_what_is_allowed() {
         (
             "[audit]\n",
             "[[incident]]\nat = \"6 d\"\nof = \"cut\"\nnodes = 21\n[[incident]]\nname = \"cut\"\nat = \"5 d\"\n\
-             share = 0.2\n[audit]\n",
+             lasts = \"1 h\"\nshare = 0.2\n[audit]\n",
             12,
             "1 to 20 are allowed",
         ),
         (
             "[audit]\n",
-            "[[incident]]\nat = \"5 d\"\nname = \"left\"\noperators = 2\n[[incident]]\nat = \"6 d\"\n\
-             of = \"left\"\noperators = 3\n[audit]\n",
-            16,
+            "[[incident]]\nat = \"5 d\"\nname = \"off\"\nlasts = \"1 h\"\noperators = 2\n[[incident]]\n\
+             at = \"6 d\"\nof = \"off\"\noperators = 3\n[audit]\n",
+            17,
             "1 to 2 are allowed",
         ),
         (
@@ -88,10 +88,15 @@ fn errors_name_file_line_and_what_is_allowed() {
         ),
         ("[audit]\n", "[sweep]\n[audit]\n", 9, "`[sweep]`: lists of values are allowed, one at least"),
         ("[audit]\n", "[[incident]]\nat = \"6 d\"\noperators = 101\n[audit]\n", 11, "1 to 100 are allowed"),
-        ("[audit]\n", "[[incident]]\nat = \"6 d\"\nof = \"it\"\n[audit]\n", 11, "no incident before it has a `name`"),
         (
             "[audit]\n",
-            "[[incident]]\nat = \"6 d\"\nof = \"it\"\n[[incident]]\nat = \"5 d\"\nname = \"cut\"\n[audit]\n",
+            "[[incident]]\nat = \"6 d\"\nof = \"it\"\n[audit]\n",
+            11,
+            "no incident before it has a `name` and `lasts`",
+        ),
+        (
+            "[audit]\n",
+            "[[incident]]\nat = \"6 d\"\nof = \"it\"\n[[incident]]\nat = \"5 d\"\nname = \"cut\"\nlasts = \"1 h\"\n[audit]\n",
             11,
             "allowed are those before it: cut",
         ),

@@ -114,6 +114,8 @@ impl Auditor {
             };
             for claim in self.wards.claims(number).filter(|claim| claim.node == node && wanted(claim.state)) {
                 let length = ward.shard_length.into();
+                // One challenge proves what is new: its record, or a repair, waits for that.
+                let groups = if claim.state.is_new() { groups.min(audit::CHALLENGE_MAX as u32) } else { groups };
                 drawn.extend(audit::schedule::samples(&mut rand::rng(), segment, claim.index, length, groups));
                 shards += 1;
             }

@@ -73,8 +73,9 @@ impl Auditor {
         let rate = self.schedule.rate();
         for KeptHolder { node, reputation, absence_ms, silent_ms, pinned, failed } in kept.holders {
             let number = self.meet(node);
+            let known_since = reputation.known_since.min(self.now());
             if let Some(holder) = self.holders.get_mut(number) {
-                holder.reputation = reputation;
+                holder.reputation = Reputation { known_since, ..reputation };
                 holder.life = NodeLife::restore(self.grace_ms, absence_ms, silent_ms);
                 holder.containment = Containment::restore(rate, pinned, failed);
             }
@@ -83,11 +84,12 @@ impl Auditor {
 
     /// Writes the file, if it would say something new.
     pub(super) async fn write_down(&mut self) {
+        let clock = &self.parts.clock;
         // Who is cut off itself hears of nobody.
         let is_cut_off = self.is_cut_off();
         let known = self.holders.iter().map(|(_, node, holder)| KeptHolder {
             node: *node,
-            reputation: holder.reputation,
+            reputation: Reputation { known_since: clock.by_system(holder.reputation.known_since), ..holder.reputation },
             absence_ms: holder.life.absence_ms(),
             silent_ms: if is_cut_off { 0 } else { holder.life.silent_ms() },
             pinned: holder.containment.pinned().to_vec(),
@@ -102,6 +104,7 @@ impl Auditor {
             |(ward, order): (&WardNumber, &Ordered)| Some((self.wards.segment(*ward)?, order.machine.waits_since()?));
         let mut waits_since = self.waits_since.clone();
         waits_since.extend(self.orders.iter().filter_map(waits));
+        waits_since.values_mut().for_each(|since| *since = clock.by_system(*since));
         let bytes = encode(Kept { holders, repaired_at: self.repaired_at.clone(), waits_since });
         let hash = blake3::hash(&bytes);
         if self.written.replace(hash) == Some(hash) {

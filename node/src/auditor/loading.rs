@@ -220,12 +220,12 @@ impl Auditor {
     /// Waits for the shards of a record that nobody claims, if others of its holders are to be heard of.
     fn await_claims(&mut self, number: WardNumber, claimed: usize, first_claimed: Timestamp) {
         let Some(ward) = self.wards.get(number) else { return };
-        // A moment that lies ahead would be waited for as long as its signer likes.
-        let now = self.now();
+        // A moment that lies ahead would be waited for as long as its signer likes. It is one of the others' clocks.
+        let now = self.parts.clock.now();
         let first_claimed = first_claimed.min(now);
         let until = repair::claims_awaited_until(ward.coding, claimed, first_claimed, self.announce_ms, self.grace_ms);
         match until.filter(|until| now < *until) {
-            Some(until) => self.awaited.insert(number, until),
+            Some(until) => self.awaited.insert(number, self.now().after_ms(until.ms_since(now))),
             None => self.awaited.remove(&number),
         };
     }

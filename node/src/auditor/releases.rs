@@ -26,10 +26,13 @@ impl Auditor {
     pub(super) async fn released(&mut self, holder: NodeId, shards: Vec<ClaimLeaf>) {
         let Some(node) = self.holders.number(&holder) else { return };
         self.proven_is_stale = true;
-        self.rest_from(node);
         let mut thinner = Vec::new();
         for leaf in &shards {
             thinner.extend(self.release(node, &leaf.segment, leaf.index));
+        }
+        // What is surplus is given up by sound disks.
+        if !thinner.is_empty() {
+            self.rest_from(node);
         }
         let segments: BTreeSet<SegmentId> = thinner.iter().filter_map(|number| self.wards.segment(*number)).collect();
         self.load(segments.into_iter().map(|segment| (segment, true)).collect(), Some(holder)).await;

@@ -231,9 +231,10 @@ impl Containment {
         let mut answers = answers.iter();
         let mut any_failed = false;
         let (failed, queue) = (&mut self.failed, &mut self.queue);
+        let mut ended: Vec<Sample> = Vec::new();
         self.pinned.retain(|sample| {
             let answer = answers.next().copied().unwrap_or(Answer::Missing);
-            if self.forgotten.contains(&sample.segment) {
+            if self.forgotten.contains(&sample.segment) || ended.iter().any(|ended| ended.is_of_shard(sample)) {
                 return false;
             }
             let outcome = match answer {
@@ -251,7 +252,6 @@ impl Containment {
             match outcome {
                 Outcome::Wrong | Outcome::Refused => {
                     any_failed = true;
-                    queue.retain(|queued| !queued.is_of_shard(sample));
                     if !failed.iter().any(|failed| failed.is_of_shard(sample)) {
                         remember(failed, sample.clone());
                     }
@@ -265,9 +265,15 @@ impl Containment {
                 }
                 Outcome::Contradicted | Outcome::Unreachable => {}
             }
+            if outcome != Outcome::Held {
+                ended.push(sample.clone());
+            }
             push_once(actions, Action::Verdict { segment: sample.segment, index: sample.index, outcome });
             false
         });
+        let is_over = |sample: &Sample| ended.iter().any(|ended| ended.is_of_shard(sample));
+        self.pinned.retain(|sample| !is_over(sample));
+        self.queue.retain(|sample| !is_over(sample));
         if any_failed {
             self.review(now, actions);
         }

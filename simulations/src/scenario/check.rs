@@ -118,7 +118,7 @@ impl Scenario {
         if let Some(name) = &incident.of {
             let names: Vec<&str> = self.before(incident).map(|(name, _)| name).collect();
             let allowed = match names.as_slice() {
-                [] => "none is allowed, since no incident before it has a `name`".to_owned(),
+                [] => "none is allowed, since no incident before it has a `name` and `lasts`".to_owned(),
                 names => format!("allowed are those before it: {}", names.join(", ")),
             };
             let allowed = format!("`[[incident]] of`: {allowed}");
@@ -140,10 +140,11 @@ impl Scenario {
         lines.allow((1..=there_are).contains(struck.get_ref()), struck, &allowed)
     }
 
-    /// Incidents that one may be `of`: earlier ones that have a name.
+    /// Incidents that one may be `of`: earlier ones that have a name and an end, since of one without it all have left.
     fn before<'s>(&'s self, incident: &'s Incident) -> impl Iterator<Item = (&'s str, &'s Incident)> {
         let earlier = self.incident.iter().filter(|other| other.at.get_ref() < incident.at.get_ref());
-        earlier.filter_map(|other| other.name.as_ref().map(|name| (name.get_ref().as_str(), other)))
+        let returning = earlier.filter(|other| other.lasts.is_some());
+        returning.filter_map(|other| other.name.as_ref().map(|name| (name.get_ref().as_str(), other)))
     }
 
     /// The incident that this one is `of`.

@@ -48,14 +48,19 @@ impl World<'_> {
         let Some(Cheat::Drop { lost, wrong }) = self.population(node).cheat else { return };
         self.cheats.since.entry(node).or_insert(Some(self.now));
         self.cheats.taken.insert((node, segment, index), self.now);
-        if let Some(delay) = self.found_after(node, lost.0, wrong) {
-            self.queue.push(self.later(delay), What::CheatFound { segment, node, index });
+        if let Some(delay) = self.asked_after(node, lost.0) {
+            self.queue.push(self.later(delay + self.contained_ms(wrong)), What::CheatFound { segment, node, index });
         }
     }
 
-    /// Milliseconds until the first of a shard's eight stewards finds what its holder lacks, none if it never does. What each
-    /// of them knows of this holder besides is found in the review that follows.
-    fn found_after(&mut self, node: u32, lost: f64, wrong: bool) -> Option<f64> {
+    /// Milliseconds from being asked for what it lacks to the verdict.
+    fn contained_ms(&self, wrong: bool) -> f64 {
+        if wrong { 0.0 } else { detection::contained_ms(self.rate) as f64 }
+    }
+
+    /// Milliseconds until the first of a shard's eight stewards asks for what its holder lacks, none if none ever does. What
+    /// each of them knows of this holder besides is found in the review that follows.
+    fn asked_after(&mut self, node: u32, lost: f64) -> Option<f64> {
         let params = DetectionParams {
             rate: self.rate,
             stewards: STEWARDS,
@@ -64,7 +69,7 @@ impl World<'_> {
             groups_asked: self.rate.groups(self.nodes.disk[node as usize].held.len().into()),
             shard_groups: schedule::shard_groups(self.shard_bytes),
             lost,
-            contained_ms: if wrong { 0 } else { detection::contained_ms(self.rate) },
+            contained_ms: 0,
         };
         detection_delay(&mut self.rng, &params).map(|delay| delay.as_millis() as f64)
     }
@@ -76,32 +81,18 @@ impl World<'_> {
         if self.nodes.flags[at] & GONE != 0 || !self.is_found(steward, segment, node, index) {
             return;
         }
-        if let Some(since) = self.cheats.since.get_mut(&node).and_then(Option::take) {
-            self.tally.cheats_first_found.push((self.now - since) as f32);
-        }
-        // The steward that found it keeps the record of another of its shards with this chance.
-        let known = (STEWARDS as f64 / self.members.len() as f64).min(1.0);
-        let held = self.held(node);
-        let finds = self.failure_chance(node) * known;
-        if finds <= 0.0 {
-            return;
-        }
-        // From one to the next that is found, without a draw for each that is not.
-        let mut next: usize = 0;
-        loop {
-            let uniform = 1.0 - self.rng.random::<f64>();
-            // The cast saturates.
-            let passed = if finds < 1.0 { (uniform.ln() / (-finds).ln_1p()) as usize } else { 0 };
-            next = next.saturating_add(passed);
-            let Some(shard) = held.get(next).copied() else { return };
-            self.is_found(steward, shard.segment, node, shard.index);
-            next += 1;
+        let finds = self.failure_chance(node);
+        for shard in self.held(node) {
+            if self.stewards(shard.segment).contains(&steward) && self.rng.random_bool(finds) {
+                self.is_found(steward, shard.segment, node, shard.index);
+            }
         }
     }
 
-    /// Whether part of what a node claims is on nobody's disk: whoever reads a whole shard notices.
-    pub(super) fn lacks_some(&self, node: u32) -> bool {
-        matches!(self.population(node).cheat, Some(Cheat::Drop { .. }))
+    /// Whether a node sends something else for what it lacks: whoever reads a whole shard notices. One that refuses is just
+    /// not read from.
+    pub(super) fn sends_wrong(&self, node: u32) -> bool {
+        matches!(self.population(node).cheat, Some(Cheat::Drop { wrong: true, .. }))
     }
 
     /// The chance that a cheat fails an audit of one of its shards.
@@ -118,6 +109,9 @@ impl World<'_> {
             return false;
         }
         self.tally.cheats_found += 1;
+        if let Some(since) = self.cheats.since.get_mut(&node).and_then(Option::take) {
+            self.tally.cheats_first_found.push((self.now - since) as f32);
+        }
         self.watch(segment);
         if let Some(taken) = self.cheats.taken.remove(&(node, segment, index)) {
             self.tally.cheat_delays.push((self.now - taken) as f32);
@@ -133,8 +127,9 @@ impl World<'_> {
     fn others_find(&mut self, finder: u32, segment: u32, node: u32) {
         let Some(Cheat::Drop { lost, wrong }) = self.population(node).cheat else { return };
         for steward in self.stewards(segment).into_iter().filter(|steward| ![finder, node].contains(steward)) {
-            if let Some(delay) = self.found_after(node, lost.0, wrong) {
-                self.queue.push(self.later(delay * STEWARDS as f64), What::AlsoFound { steward, node });
+            if let Some(delay) = self.asked_after(node, lost.0) {
+                let delay = delay * STEWARDS as f64 + self.contained_ms(wrong);
+                self.queue.push(self.later(delay), What::AlsoFound { steward, node });
             }
         }
     }

@@ -299,7 +299,7 @@ impl World<'_> {
             plan.sources.retain(|(index, node)| {
                 let is_asked = answered < k && self.is_online(*node);
                 let answers = is_asked && self.is_real(*node);
-                if is_asked && !answers && self.lacks_some(*node) {
+                if is_asked && !answers && *node != steward && self.sends_wrong(*node) {
                     lacking.push((*index, *node));
                 }
                 answered += usize::from(answers);
