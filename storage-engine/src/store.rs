@@ -299,6 +299,7 @@ fn open_kept(label: &Label, disk: &dyn Disk, folders: &IndexFolders) -> Result<O
     match open() {
         Ok(Some(opened)) => return Ok(Some(opened)),
         Ok(None) => tracing::warn!("the index is incomplete or another store's; it is built anew"),
+        Err(StoreError::Sled(error)) if index::is_locked(&error) => return Err(StoreError::Sled(error)),
         // A full disk or a missing right is no reason to give an index up.
         Err(StoreError::Sled(sled::Error::Io(error)))
             if disk::is_full(&error) || error.kind() == std::io::ErrorKind::PermissionDenied =>

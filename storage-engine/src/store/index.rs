@@ -18,6 +18,7 @@ use std::{
     fs, io,
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
+    time::{Duration, Instant},
 };
 
 use commonhold_protocol::{ClaimLeaf, SegmentId, ShardIndex, VaultId};
@@ -31,6 +32,11 @@ const ENTRY_BYTES: usize = 22;
 const CACHE_BYTES: u64 = 1 << 20;
 /// How long an entry may stay unsynced. What is lost with it is found again in the volumes.
 const FLUSH_EVERY_MS: u64 = 500;
+
+/// One that was dropped a moment ago may be open still in a thread of sled's. So long it is tried again, ...
+const LOCKED_MAX: Duration = Duration::from_secs(5);
+/// ... each time after this.
+const LOCKED_AGAIN: Duration = Duration::from_millis(10);
 
 /// A vault's number in this index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -132,9 +138,25 @@ pub(crate) struct Index {
     state: sled::Tree,
 }
 
+/// Whether somebody has the index open: that says nothing about how sound it is.
+pub(crate) fn is_locked(error: &sled::Error) -> bool {
+    // sled has no kind of its own for it.
+    matches!(error, sled::Error::Io(error) if error.to_string().contains("could not acquire lock"))
+}
+
 impl Index {
     /// Opens the index in `folder`, or an empty one. sled can panic on a damaged folder: that is an error here.
     pub(crate) fn open(folder: &Path) -> Result<Self, sled::Error> {
+        let begun = Instant::now();
+        loop {
+            match Self::open_once(folder) {
+                Err(error) if is_locked(&error) && begun.elapsed() < LOCKED_MAX => std::thread::sleep(LOCKED_AGAIN),
+                opened => return opened,
+            }
+        }
+    }
+
+    fn open_once(folder: &Path) -> Result<Self, sled::Error> {
         let opened = catch_unwind(AssertUnwindSafe(|| {
             let db = sled::Config::new()
                 .path(folder)
