@@ -284,13 +284,14 @@ impl Auditor {
         let (done, finished) = mpsc::channel(QUEUE);
         let rate = Rate { every_ms: config.audit.every.as_ms().max(1) };
         let grace_ms = config.audit.grace.as_ms();
+        let times = Times::new(config.repair.top_up.as_ms(), grace_ms);
         let mut auditor = Self {
             own: parts.peer.node_id(),
             schedule: Schedule::new(parts.seed, rate),
             grace_ms,
             prove_ms: config.audit.prove.as_ms().max(1),
             announce_ms: config.pledge.announce.as_ms(),
-            times: Times::new(config.repair.top_up.as_ms(), grace_ms),
+            times,
             wards: Wards::new(),
             holders: Table::new(),
             unseen: 0,
@@ -314,7 +315,7 @@ impl Auditor {
             pending: VecDeque::new(),
             timers: BinaryHeap::new(),
             stewards: Arc::new([]),
-            repairs: Repairs::new(&parts.clock, config.pledge.upload),
+            repairs: Repairs::new(&parts.clock, config.pledge.upload, times.back_off_ms),
             written: None,
             done,
             parts,

@@ -1,8 +1,9 @@
 //! The one place where the node reads the time.
 //!
 //! Moments come from the system's clock, which can be wrong or jump; lengths of time from the monotonic one. Whoever
-//! waits for a moment of this node's own, as for the next audit, goes by [`Clock::steady`]. What the others say their time is goes on by the monotonic clock here, so that a jump of ours shows at once. While there is
-//! reason to doubt our clock, nothing is let go for its age ([`commonhold_policy::expiry`]).
+//! waits for a moment of this node's own, as for the next audit, goes by [`Clock::steady`]. What the others say their
+//! time is goes on by the monotonic clock here, so that a jump of ours shows at once. While there is reason to doubt our
+//! clock, nothing is let go for its age ([`commonhold_policy::expiry`]).
 
 use std::{
     collections::BTreeMap,

@@ -1,12 +1,13 @@
 //! When a segment is repaired, by whom, and how.
 //!
 //! [`decide`] says what the counters ask for, [`order`] which of the stewards acts and when, [`turns`] what a steward
-//! does first, [`plan`] which shards go where. All of it goes by the steward's own audits: nobody can call for a repair, so nobody can call for endless
-//! ones, and what a repair may cost is bounded by [`crate::budget`]. A rebuilt shard fits the owner-signed root or is
-//! thrown away; that is the driver's check.
+//! does first, [`plan`] which shards go where, [`refusals`] who is offered none for now. All of it goes by the steward's
+//! own audits: nobody can call for a repair, so nobody can call for endless ones, and what a repair may cost is bounded
+//! by [`crate::budget`]. A rebuilt shard fits the owner-signed root or is thrown away; that is the driver's check.
 
 pub mod order;
 pub mod plan;
+pub mod refusals;
 pub mod turns;
 
 use commonhold_protocol::{Coding, Timestamp};

@@ -108,7 +108,8 @@ impl Auditor {
             // By now more stewards may be known than when the epoch began, as after a start.
             let is_due = ward.due && self.schedule.is_due(&segment, ward.stewards.into(), self.epoch);
             let wanted = |state: ClaimState| match round.wanted {
-                Wanted::All => true,
+                // What it failed just now would count against it once more.
+                Wanted::All => is_due || state != ClaimState::Failed,
                 Wanted::Due => is_due || state.is_new(),
                 Wanted::Unproven => state.is_new(),
             };

@@ -52,6 +52,7 @@ pub(super) enum Wanted {
     Unproven,
     /// Those of segments that are due in this epoch.
     Due,
+    /// All but those that it has failed already.
     All,
 }
 

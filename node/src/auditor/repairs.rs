@@ -16,13 +16,14 @@ use commonhold_policy::{
         self, Decision,
         order::{self, Action},
         plan::{self, Helper, RepairPlan},
+        refusals::Refusals,
         turns::Turns,
     },
     segment_health::{ClaimState, Claimed, SegmentHealth, ShardState, Source},
     stewards,
 };
 use commonhold_protocol::{
-    NodeId, Record, SegmentId, ShardIndex, Timestamp, VerifiedClaim,
+    NodeId, Record, SegmentId, ShardIndex, VerifiedClaim,
     ask::{Request, Response},
     manifest::SEGMENT_BYTES_MAX,
 };
@@ -38,9 +39,6 @@ use crate::{clock::Clock, config::Rate};
 
 /// How long a steward may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// A node that refused a shard is not offered another for a back-off, doubled each time, up to this many times. One that
-/// gave a shard up is not for one back-off.
-const REFUSAL_DOUBLINGS_MAX: u32 = 6;
 
 /// Repairs that run and that wait.
 pub(super) struct Repairs {
@@ -52,20 +50,11 @@ pub(super) struct Repairs {
     rebuilding: BTreeMap<SegmentId, CancellationToken>,
     /// Segments that lack shards which no node could take.
     resting: BTreeSet<WardNumber>,
-    refusals: BTreeMap<NodeId, Refusals>,
-}
-
-/// A node that said that it has room, and took nothing or gave something up. Without this, segments that rest would try it
-/// again and again.
-#[derive(Clone, Copy)]
-struct Refusals {
-    times: u32,
-    /// Until then it counts as full.
-    until: Timestamp,
+    refusals: Refusals<NodeId>,
 }
 
 impl Repairs {
-    pub(super) fn new(clock: &Arc<Clock>, upload: Option<Rate>) -> Self {
+    pub(super) fn new(clock: &Arc<Clock>, upload: Option<Rate>, back_off_ms: u64) -> Self {
         let bytes_per_second = upload.map_or(REPAIR_BYTES_PER_SECOND, Rate::bytes_per_second);
         Self {
             pace: Pace::new(clock, bytes_per_second),
@@ -73,7 +62,7 @@ impl Repairs {
             early: Vec::new(),
             rebuilding: BTreeMap::new(),
             resting: BTreeSet::new(),
-            refusals: BTreeMap::new(),
+            refusals: Refusals::new(back_off_ms),
         }
     }
 
@@ -90,30 +79,6 @@ impl Repairs {
     /// A segment is not looked after any more: its number may soon be another's.
     pub(super) fn forget(&mut self, ward: WardNumber) {
         self.resting.remove(&ward);
-    }
-
-    fn refused(&mut self, node: NodeId, now: Timestamp, back_off_ms: u64) {
-        let refusals = self.refusals_of(node, now, back_off_ms);
-        refusals.until = now.after_ms(back_off_ms << refusals.times.min(REFUSAL_DOUBLINGS_MAX));
-        refusals.times += 1;
-    }
-
-    /// Its disk rots, or it is being emptied: it would soon give up what it is offered now, or be blamed for the next rot
-    /// when that is audited.
-    fn gave_up(&mut self, node: NodeId, now: Timestamp, back_off_ms: u64) {
-        let refusals = self.refusals_of(node, now, back_off_ms);
-        refusals.until = refusals.until.max(now.after_ms(back_off_ms));
-    }
-
-    fn refusals_of(&mut self, node: NodeId, now: Timestamp, back_off_ms: u64) -> &mut Refusals {
-        // Who has not refused for that long starts anew.
-        let forgotten_ms = back_off_ms << REFUSAL_DOUBLINGS_MAX;
-        self.refusals.retain(|_, refusals| refusals.until.after_ms(forgotten_ms) > now);
-        self.refusals.entry(node).or_insert(Refusals { times: 0, until: now })
-    }
-
-    fn is_refusing(&self, node: &NodeId, now: Timestamp) -> bool {
-        self.refusals.get(node).is_some_and(|refusals| now < refusals.until)
     }
 
     fn hurry(&mut self, segment: &SegmentId) {
@@ -232,7 +197,7 @@ impl Auditor {
         if let Some(holder) = self.holders.get_mut(number) {
             holder.free_bytes = 0;
         }
-        self.repairs.gave_up(node, now, self.times.back_off_ms);
+        self.repairs.refusals.gave_up(node, now);
     }
 
     /// A node says what it would take. If that is news for segments that rest, they are assessed anew; one that has room
@@ -241,7 +206,7 @@ impl Auditor {
         let now = self.now();
         let Some(node) = self.holders.key(number) else { return };
         let Some(holder) = self.holders.get_mut(number) else { return };
-        let free_bytes = if self.repairs.is_refusing(&node, now) { 0 } else { free_bytes };
+        let free_bytes = if self.repairs.refusals.is_refusing(&node, now) { 0 } else { free_bytes };
         let before = std::mem::replace(&mut holder.free_bytes, free_bytes);
         if before < SEGMENT_BYTES_MAX && before < free_bytes {
             let resting: Vec<WardNumber> = self.repairs.resting.iter().copied().collect();
@@ -438,7 +403,7 @@ impl Auditor {
                 holder.free_bytes = 0;
             }
             if faulty == 0 {
-                self.repairs.refused(node, now, self.times.back_off_ms);
+                self.repairs.refusals.refused(node, now);
             }
         }
         for (index, node, fault) in faults {
