@@ -40,6 +40,8 @@ const LOADED: Duration = Duration::from_secs(15);
 /// Until every steward sees every shard proven again: top-up and head starts take some seconds, the repairs their
 /// time, and a shard that was rebuilt at a node which has just become a cheat is rebuilt once more.
 const WHOLE_MAX: Duration = Duration::from_secs(150);
+/// Twice the time between two probes, that is a quarter of the grace time, and what a loaded machine takes.
+const SCHEDULED_MAX: Duration = Duration::from_secs(60);
 /// Until an audit asks for something else that it has deleted: by the law 117 s at the latest in the worst run so far.
 const CONVICTED_MAX: Duration = Duration::from_secs(150);
 
@@ -145,6 +147,7 @@ fn with_files(nodes: usize, top_up: &str) -> (Network, Home, String, Stored) {
         stored.put_more(&home);
     }
     whole_again(&network, &home, &[]);
+    all_audit_by_schedule(&network);
     assert_eq!(verdicts(&network), [], "somebody was blamed before anybody cheated");
     (network, home, phrase, stored)
 }
@@ -214,6 +217,18 @@ fn segments(home: &Home) -> Vec<SegmentId> {
 
 fn claims_nothing_new(network: &Network, home: &Home, cheats: &[Cheat], id: &str, before: &Held) -> bool {
     Held::by(network, home, cheats, id).shards() == before.shards()
+}
+
+/// Waits until each node audits by its schedule, which the law is about: until it knows who else is a steward, some time
+/// after its start, it audits only what is new. What is new is proven when this begins.
+fn all_audit_by_schedule(network: &Network) {
+    let challenges = |node: usize| network.figure(node, "/audits/challenges");
+    let mut waiting: Vec<(usize, u64)> = network.running().into_iter().map(|node| (node, challenges(node))).collect();
+    let all = poll_until(SCHEDULED_MAX, || {
+        waiting.retain(|(node, before)| challenges(*node) == *before);
+        waiting.is_empty().then_some(())
+    });
+    assert_eq!(all, Some(()), "these audit nothing: {waiting:?}");
 }
 
 /// Waits until each honest steward of each segment has proof of all n shards by its own audits.

@@ -12,7 +12,7 @@ use commonhold_cheats::{DELETED_PARTS, Kind};
 use commonhold_simulations::{Report, Scenario, run};
 
 use super::{
-    EVERY_MS, times,
+    EVERY_MS, all_audit_by_schedule, times,
     verdicts::{said_at, verdict},
     whole_again,
 };
@@ -43,6 +43,7 @@ fn what_is_deleted_is_found_when_the_simulator_says() {
     tree.file("large", &noise(1, SEGMENTS * SEGMENT_BYTES));
     home.put(tree.path(), "/x");
     whole_again(&network, &home, &[]);
+    all_audit_by_schedule(&network);
     let mut began = BTreeMap::new();
     for node in 1..=CHEATS {
         let id = network.node_id(node);

@@ -22,7 +22,6 @@ pub(super) struct Verdict {
 }
 
 /// All of them, by the logs of all nodes.
-/// An audit that failed, if the line tells of one.
 pub(super) fn verdicts(network: &Network) -> Vec<Verdict> {
     let logs = network.nodes().into_iter().map(|node| fs::read_to_string(network.node_dir(node).join("log")).unwrap());
     // The last line may be half written.
