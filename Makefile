@@ -27,6 +27,7 @@ durability: setup-build
 	cargo run --quiet --locked -p commonhold-simulations --example durability docs
 
 compare: setup
+	cargo build --quiet --locked --workspace --all-targets
 	(cargo nextest run --locked -p commonhold --test net --success-output final --no-fail-fast \
 	    -E 'test(/net_repair::/) | test(/every_cheat_is_found/)'; \
 	for run in 1 2 3; do \

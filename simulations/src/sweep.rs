@@ -93,7 +93,7 @@ impl Costs {
 }
 
 /// Losses per segment and year, with those that are to be expected where many leave at once.
-fn lost(report: &Report) -> Estimate {
+pub fn lost(report: &Report) -> Estimate {
     let (found, at_once) = (report.durability.found, report.durability.at_once);
     let found = Estimate { value: found.per_year, low: found.low, high: found.high };
     if !report.durability.found.is_extrapolation() {
@@ -103,7 +103,7 @@ fn lost(report: &Report) -> Estimate {
 }
 
 /// Bytes that repairs and audits move for each byte stored and month.
-fn traffic(report: &Report) -> f64 {
+pub fn traffic(report: &Report) -> f64 {
     report.repair.bytes_per_byte_month + report.audit.bytes_per_byte_month
 }
 

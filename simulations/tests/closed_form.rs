@@ -1,6 +1,8 @@
 //! The simulator agrees with mathematics: losses by a moment, over a grid of codings, thresholds, lives, detection
 //! and repair times and both laws of repair, lie within three standard errors of the closed form.
 
+#[path = "points/month.rs"]
+mod month;
 #[path = "points/scenario.rs"]
 mod points;
 #[path = "points/storj.rs"]
@@ -10,7 +12,7 @@ use std::path::Path;
 
 use commonhold_simulations::{
     Scenario,
-    chain::{Point, RepairLaw, loss_without_repair, storj},
+    chain::{Point, RepairLaw, storj},
     run,
 };
 use points::scenario;
@@ -125,20 +127,14 @@ fn losses_are_within_three_standard_errors_of_the_closed_form() {
 /// The named points: 10% churn in a month, and nobody repairs.
 #[test]
 fn a_month_without_repair_loses_what_the_binomial_says() {
-    let bad: Vec<String> = [(2, 4, 3.201e-3), (4, 6, 1.382e-2), (1, 3, 8.618e-4), (4, 8, 3.413e-4), (20, 30, 5.656e-5)]
-        .par_iter()
-        .filter_map(|&(k, n, expected)| {
-            assert!((loss_without_repair(k, n, -(-0.1f64).exp_m1()) / expected - 1.0).abs() < 1e-3);
-            // Enough for a thousand losses, or for as many segments as fit a test.
+    let named = month::NAMED.into_iter().zip([3.201e-3, 1.382e-2, 8.618e-4, 3.413e-4, 5.656e-5]);
+    let bad: Vec<String> = named
+        .par_bridge()
+        .filter_map(|((k, n), expected)| {
+            assert!((month::lost(k, n) / expected - 1.0).abs() < 1e-3);
+            // Enough for a thousand losses, or for as many segments as fit a test; `docs/durability.md` has all of them.
             let segments = ((1000.0 / expected) as u32).min(1_600_000);
-            let runs = segments.div_ceil(200_000);
-            let segments = segments / runs;
-            // A life of ten months, a month of 30 days, and no repair ever ends.
-            let repair = 1e7;
-            let law = RepairLaw::Fixed;
-            let point = Point { k, n, threshold: n - 1, mttf: 300.0, detection: 0.0, repair, law };
-            let mut scenario = scenario(&point, 30.0, 200_000, segments, "0s");
-            *scenario.runs.get_mut() = runs;
+            let scenario = month::month(k, n, segments);
             let lost = run(&scenario, 7).durability;
             let error = (expected / lost.segments as f64).sqrt();
             println!("{k}/{n}: {} of {}: {:.3e} against {expected:.3e}", lost.lost, lost.segments, lost.counted.value);

@@ -7,6 +7,7 @@ mod disk;
 mod hand_made;
 mod owner;
 mod process;
+mod scenario;
 mod someone;
 mod spy;
 mod tree;
@@ -34,6 +35,7 @@ pub(crate) use self::{
     hand_made::{HandMadeVault, in_ms},
     owner::{Owner, salted_segment_of_noise, segment_of_noise},
     process::{has_ended, mortal, peak_bytes},
+    scenario::assert_is_of,
     someone::{NOBODY, Someone},
     spy::{Spy, claimed_by, hex_id, keys_of},
     tree::{Tree, noise, seed, words},

@@ -21,9 +21,10 @@ use self::{
     law::{Held, Law, claims},
     verdicts::{Verdict, evidence_convicts, verdicts},
 };
-use super::harness::{Home, Network, Setup, Spy, Tree, hex_id, noise, poll_until};
+use super::harness::{Home, Network, Setup, Spy, Tree, assert_is_of, hex_id, noise, poll_until};
 
 const NODES: usize = 15;
+const CODING: &str = "3/6";
 /// The stewards' times in seconds instead of days. The grace time is longer than a node takes to start again: none of
 /// the cheats is to be found by its absence.
 fn times(top_up: &str) -> String {
@@ -116,6 +117,11 @@ fn every_cheat_is_found_in_time_and_its_shards_are_rebuilt_elsewhere() {
     }
 }
 
+#[test]
+fn the_scenario_is_of_this_network() {
+    assert_is_of("process-tests.toml", NODES, CODING, &times("1 s"));
+}
+
 /// Each of its silences has to be waited for, some minutes together: so it has a network of its own, where nothing else is
 /// waited for. There is time for many audits of what it still has before the shard is rebuilt: they prove nothing.
 #[test]
@@ -140,7 +146,7 @@ fn one_that_says_nothing_when_it_is_asked_for_what_it_lacks_is_found_in_time() {
 /// So many nodes, an owner and its phrase, and files of it that every steward has proof of.
 fn with_files(nodes: usize, top_up: &str) -> (Network, Home, String, Stored) {
     let times = times(top_up);
-    let network = Network::start(&Setup { nodes, coding: Some("3/6"), overlay: Some(&times), ..Setup::default() });
+    let network = Network::start(&Setup { nodes, coding: Some(CODING), overlay: Some(&times), ..Setup::default() });
     let (home, phrase) = network.new_home("home");
     let mut stored = Stored { tree: Tree::new(network.scratch().join("source"), 1), files: 0 };
     for _ in 0..FILES {

@@ -3,9 +3,10 @@
 
 use std::time::{Duration, Instant};
 
-use super::harness::{Network, Setup, Tree, assert_same, eventually, noise, poll_until};
+use super::harness::{Network, Setup, Tree, assert_is_of, assert_same, eventually, noise, poll_until};
 
 const NODES: usize = 10;
+const CODING: &str = "3/6";
 /// The stewards' times in seconds instead of days.
 const TIMES: &str = "[audit]\nevery = \"10 s\"\ngrace = \"3 s\"\n\n[repair]\ntop-up = \"1 s\"\n";
 /// Silence, grace, top-up and the head starts of the ranks take about ten seconds; the rest is for a loaded machine.
@@ -55,6 +56,11 @@ fn every_node_is_replaced_and_every_byte_is_still_there() {
     assert_same(tree.path(), &back);
 }
 
+#[test]
+fn the_scenario_is_of_this_network() {
+    assert_is_of("process-repairs.toml", NODES, CODING, TIMES);
+}
+
 /// What repairs have done, over the nodes from `first` on: repairs, shards rebuilt, bytes read and bytes sent.
 fn moved(network: &Network, first: usize) -> [u64; 4] {
     let nodes: Vec<usize> = network.running().into_iter().filter(|node| *node >= first).collect();
@@ -93,5 +99,5 @@ fn who_is_away_for_less_than_the_grace_time_costs_nothing() {
 }
 
 fn start(overlay: &str) -> Network {
-    Network::start(&Setup { nodes: NODES, coding: Some("3/6"), overlay: Some(overlay), ..Setup::default() })
+    Network::start(&Setup { nodes: NODES, coding: Some(CODING), overlay: Some(overlay), ..Setup::default() })
 }

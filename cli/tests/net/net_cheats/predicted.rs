@@ -12,7 +12,7 @@ use commonhold_cheats::{DELETED_PARTS, Kind};
 use commonhold_simulations::{Report, Scenario, run};
 
 use super::{
-    EVERY_MS, all_audit_by_schedule, times,
+    CODING, EVERY_MS, all_audit_by_schedule, times,
     verdicts::{said_at, verdict},
     whole_again,
 };
@@ -36,7 +36,7 @@ fn what_is_deleted_is_found_when_the_simulator_says() {
     let predicted =
         [cheats.found as f64 / f64::from(simulated.runs) / CHEATS as f64, cheats.found_days.mean * 86_400.0];
 
-    let setup = Setup { nodes: NODES, coding: Some("3/6"), overlay: Some(&times("1 s")), ..Setup::default() };
+    let setup = Setup { nodes: NODES, coding: Some(CODING), overlay: Some(&times("1 s")), ..Setup::default() };
     let mut network = Network::start(&setup);
     let (home, _) = network.new_home("home");
     let mut tree = Tree::new(network.scratch().join("source"), 1);
@@ -72,7 +72,7 @@ fn simulate() -> Report {
     let share = CHEATS as f64 / NODES as f64;
     let text = format!(
         "name = \"cheats that delete\"\nsource = \"seen: this test\"\nduration = \"{} s\"\nruns = 200\n\
-         [network]\nnodes = {NODES}\nsegments = {SEGMENTS}\nsegment-size = \"{SEGMENT_BYTES} B\"\ncoding = \"3/6\"\n\
+         [network]\nnodes = {NODES}\nsegments = {SEGMENTS}\nsegment-size = \"{SEGMENT_BYTES} B\"\ncoding = \"{CODING}\"\n\
          [audit]\nevery = \"{EVERY_MS} ms\"\ngrace = \"60 s\"\n[repair]\ntop-up = \"1 s\"\n\
          [[population]]\nname = \"honest\"\nshare = {}\nlifetime = {{ law = \"never\" }}\n\
          [[population]]\nname = \"deletes\"\nshare = {share}\nlifetime = {{ law = \"never\" }}\n\
