@@ -73,6 +73,8 @@ const SWEPT: [Swept; 3] = [
         all: false,
     },
 ];
+/// To be expected of each named month; with chance against it, a thousand are left.
+const LOSSES: f64 = 1100.0;
 /// What policy chose in earlier releases.
 const CHOSEN_BEFORE: &str = "20/40/30 top-up 7 d";
 
@@ -165,12 +167,15 @@ fn sweeps(page: &mut String, points: &[sweep::Point], swept: &Swept) -> std::fmt
 
 fn mathematics(page: &mut String) -> std::fmt::Result {
     writeln!(page, "{}", include_str!("durability/mathematics.md"))?;
-    writeln!(page, "One month, 10% churn, no repair: the binomial, and the simulator with a thousand losses or so.\n")?;
+    writeln!(
+        page,
+        "One month, 10% churn, no repair: the binomial, and the simulator with a thousand losses or more.\n"
+    )?;
     writeln!(page, "| k/n | lost | simulated | losses | standard errors apart |\n|---|---|---|---|---|")?;
     for (k, n) in month::NAMED {
         eprintln!("a month of {k}/{n} ...");
         let expected = month::lost(k, n);
-        let simulated = run(&month::month(k, n, (1000.0 / expected) as u32), 7).durability;
+        let simulated = run(&month::month(k, n, (LOSSES / expected) as u32), 7).durability;
         let (lost, found) = (simulated.lost, simulated.counted.value);
         let apart = (found - expected) / (expected / simulated.segments as f64).sqrt();
         writeln!(page, "| {k}/{n} | {expected:.3e} | {found:.3e} | {lost} | {apart:+.1} |")?;

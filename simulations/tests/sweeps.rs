@@ -32,7 +32,7 @@ fn policy_s_coding_threshold_and_top_up_are_on_the_frontier() {
         "home-volunteers",
         &[("nodes = 2000", "nodes = 800"), ("segments = 4000", "segments = 2000"), ("runs = 10", "runs = 6")],
     );
-    assert_eq!(points.len(), 24);
+    assert_eq!(points.len(), 48);
     let settings = &default.report.settings;
     assert_eq!((settings.k, settings.n, settings.threshold, settings.top_up_days), (20, 40, 35, 60.0));
     assert!(default.on_frontier, "{}", default.label);
@@ -43,16 +43,17 @@ fn policy_s_coding_threshold_and_top_up_are_on_the_frontier() {
 
 /// Volunteers some of whom lack a part of what they hold, and a third of whom is cut off for hours now and then.
 #[test]
-fn policy_s_grace_time_and_audit_rate_are_on_the_frontier() {
+fn policy_s_grace_time_and_audit_rate_with_its_coding_and_threshold_are_on_the_frontier() {
     let (points, default) = swept(
         "grace-and-audits",
         &[("nodes = 1000", "nodes = 400"), ("segments = 2000", "segments = 800"), ("runs = 8", "runs = 12")],
     );
-    assert_eq!(points.len(), 9);
+    assert_eq!(points.len(), 36);
     let settings = &default.report.settings;
+    assert_eq!((settings.k, settings.n, settings.threshold), (20, 40, 35));
     assert_eq!((settings.grace_hours, settings.audit_days), (12.0, 7.0));
     assert!(default.on_frontier, "{}", default.label);
-    let rare = points.iter().find(|point| point.label.ends_with("grace 12 h audits 30 d")).expect("it was swept");
+    let rare = points.iter().find(|point| point.label == "20/40/35 grace 12 h audits 30 d").expect("it was swept");
     let losses = |point: &Point| point.report.durability.found.per_year;
     assert!(losses(rare) > 2.0 * losses(&default), "what no audit finds is as if it were there");
 }
