@@ -37,6 +37,9 @@ fn the_page_has_what_the_scenarios_come_to() {
 #[test]
 fn the_page_has_what_follows_from_formulas() {
     let page = page();
+    for unfilled in ["SWEPT", "OLD_TRAFFIC", "OLD_LOST", "NEW_LOST", "AUDITS_OF_THE_FULL"] {
+        assert!(!page.contains(unfilled), "{unfilled}");
+    }
     assert_has(&page, &formulas::borders().expect("it can be written"));
     assert_has(&page, &formulas::audits_and_choices().expect("it can be written"));
     let full = formulas::audits_of_the_full(Coding::new(20, 40).expect("a coding"));

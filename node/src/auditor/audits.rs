@@ -3,7 +3,6 @@
 use commonhold_policy::{
     audit::{self, Outcome, Sample, containment},
     life,
-    segment_health::ClaimState,
 };
 use commonhold_protocol::{ClaimLeaf, SegmentId, ShardIndex, Timestamp};
 
@@ -107,12 +106,7 @@ impl Auditor {
             let (Some(segment), Some(ward)) = (self.wards.segment(number), self.wards.get(number)) else { continue };
             // By now more stewards may be known than when the epoch began, as after a start.
             let is_due = ward.due && self.schedule.is_due(&segment, ward.stewards.into(), self.epoch);
-            let wanted = |state: ClaimState| match round.wanted {
-                // What it failed just now would count against it once more.
-                Wanted::All => is_due || state != ClaimState::Failed,
-                Wanted::Due => is_due || state.is_new(),
-                Wanted::Unproven => state.is_new(),
-            };
+            let wanted = |state| round.wanted.includes(state, is_due);
             for claim in self.wards.claims(number).filter(|claim| claim.node == node && wanted(claim.state)) {
                 let length = ward.shard_length.into();
                 // One challenge proves what is new: its record, or a repair, waits for that.
@@ -143,7 +137,7 @@ impl Auditor {
                     self.parts.figures.outcome(Outcome::Unreachable);
                     self.silent(node);
                 }
-                containment::Action::Review => self.moment(node, Wanted::All),
+                containment::Action::Review => self.moment(node, Wanted::Review),
                 containment::Action::Timer { at } => {
                     if let Some(holder) = self.holders.get_mut(node) {
                         holder.challenge_due = Some(at);

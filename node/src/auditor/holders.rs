@@ -52,8 +52,21 @@ pub(super) enum Wanted {
     Unproven,
     /// Those of segments that are due in this epoch.
     Due,
-    /// All but those that it has failed already.
+    /// In a review after one that it failed: all others, since that one would count against it once more.
+    Review,
     All,
+}
+
+impl Wanted {
+    /// Whether a claim in this state is asked for; `is_due`: its segment is, in this epoch.
+    pub(super) fn includes(self, state: ClaimState, is_due: bool) -> bool {
+        match self {
+            Self::Unproven => state.is_new(),
+            Self::Due => is_due || state.is_new(),
+            Self::Review => is_due || state != ClaimState::Failed,
+            Self::All => true,
+        }
+    }
 }
 
 /// A way through all segments, for the claims of one holder: drawn as it answers, so that nothing is kept of what is
@@ -100,10 +113,11 @@ impl HolderState {
         self.reputation.disqualified || matches!(self.life.life(), Life::Lost { .. })
     }
 
-    /// It is asked for all that it claims, or will be.
+    /// It is asked for all that it claims and has not failed, or will be.
     pub(super) fn is_reviewed(&self) -> bool {
-        let is_asked = self.last_round == Some(Wanted::All) && !self.containment.is_idle();
-        is_asked || self.wanted.max(self.round.map(|round| round.wanted)) == Some(Wanted::All)
+        let reviews = Some(Wanted::Review);
+        let is_asked = self.last_round >= reviews && !self.containment.is_idle();
+        is_asked || self.wanted.max(self.round.map(|round| round.wanted)) >= reviews
     }
 
     /// What a claim of it counts as now, by how it was put down ([`super::ward::Wards::set_claims`]).
@@ -123,5 +137,21 @@ impl HolderState {
             self.last_round = self.round.map_or(self.last_round, |round| Some(round.wanted));
         }
         self.round
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_round_includes_those_before_it_and_a_review_not_what_has_just_failed() {
+        use ClaimState::{Away, Failed, Healthy, Offered, Silent, Unproven};
+        for state in [Healthy, Silent, Unproven, Offered, Away, Failed] {
+            let asked = |wanted: Wanted| wanted.includes(state, false);
+            assert_eq!([Wanted::Unproven, Wanted::Due].map(asked), [state.is_new(); 2], "{state:?}");
+            assert_eq!([Wanted::Review, Wanted::All].map(asked), [state != Failed, true], "{state:?}");
+            assert!(Wanted::Due.includes(state, true) && Wanted::Review.includes(state, true), "{state:?} is due");
+        }
     }
 }
