@@ -45,6 +45,12 @@ impl Budget {
         Err(Some(now.after_ms(wait_ms)))
     }
 
+    /// Whether as much is saved up at `now` as can be: as in a new one.
+    pub fn is_saved_up(&self, now: Timestamp) -> bool {
+        let saved = i128::from(self.bytes_per_second) * i128::from(now.ms_since(self.at));
+        self.saved + saved >= Self::saved_max(self.bytes_per_second)
+    }
+
     /// Gives back what was spent and not used.
     pub fn refund(&mut self, bytes: u64) {
         self.saved = (self.saved + i128::from(bytes) * 1000).min(Self::saved_max(self.bytes_per_second));

@@ -31,10 +31,11 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
         .filter_map(|line| seconds(after(line, " after ")?.split(' ').next()?))
         .collect();
 
-    let deletions: Vec<[f64; 4]> = output.lines().filter_map(found_and_simulated).collect();
+    let found = |kind: &str| output.lines().filter_map(|line| found_and_simulated(kind, line)).collect();
+    let (deletions, silences): (Vec<[f64; 4]>, Vec<[f64; 4]>) = (found("deletes"), found("hangs-up"));
 
     let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
-    let of = |at: usize| mean(&deletions.iter().map(|run| run[at]).collect::<Vec<f64>>());
+    let of = |runs: &[[f64; 4]], at: usize| mean(&runs.iter().map(|run| run[at]).collect::<Vec<f64>>());
     let mut good = true;
     // A round ends with the last of its segments that lost a shard.
     let thin = &repairs.repair.thin_hours;
@@ -44,8 +45,10 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
         ("shards moved for each that is rebuilt", done.len(), moved(sum(0), sum(1)), simulated_moved),
         ("bytes moved for each that is rebuilt", done.len(), sum(3) / sum(2), simulated_moved),
         ("seconds until a refusal is found", refusals.len(), mean(&refusals), first),
-        ("shards found of each that deletes a twentieth", deletions.len(), of(0), of(2)),
-        ("seconds until each of them is found", deletions.len(), of(1), of(3)),
+        ("shards found of each that deletes a twentieth", deletions.len(), of(&deletions, 0), of(&deletions, 2)),
+        ("seconds until each of them is found", deletions.len(), of(&deletions, 1), of(&deletions, 3)),
+        ("shards found of each that hangs up on a twentieth", silences.len(), of(&silences, 0), of(&silences, 2)),
+        ("seconds until each of them is found", silences.len(), of(&silences, 1), of(&silences, 3)),
     ] {
         if count == 0 {
             println!("{name}: not in the output; simulated {simulated:.2}");
@@ -78,9 +81,10 @@ fn mean_of_largest(twentieths: &[f64; 21], of: f64) -> f64 {
     (0..STEPS).map(largest).sum::<f64>() / STEPS as f64
 }
 
-/// Of a line as `deleted: 3 shards of a cheat are found, each after 4 s; simulated 5 and 6 s`.
-fn found_and_simulated(line: &str) -> Option<[f64; 4]> {
-    let (found, rest) = line.split_once("deleted: ")?.1.split_once(" shards of a cheat are found, each after ")?;
+/// Of a line as `deletes: 3 shards of a cheat are found, each after 4 s; simulated 5 and 6 s`.
+fn found_and_simulated(kind: &str, line: &str) -> Option<[f64; 4]> {
+    let (found, rest) =
+        line.split_once(kind)?.1.strip_prefix(": ")?.split_once(" shards of a cheat are found, each after ")?;
     let (after, rest) = rest.split_once(" s; simulated ")?;
     let (simulated, rest) = rest.split_once(" and ")?;
     figures([found, after, simulated, rest.trim_end().strip_suffix(" s")?])

@@ -7,6 +7,8 @@
 pub mod chain;
 pub mod confidence;
 pub mod distribution;
+mod memory;
+
 pub mod quantity;
 mod queue;
 pub mod report;

@@ -82,9 +82,9 @@ impl<T: Copy> Queue<T> {
         }
     }
 
-    /// The next events, `count` at most, as far as they are in order already.
-    pub(crate) fn upcoming(&self, count: usize) -> &[Event<T>] {
-        &self.current[self.current.len().saturating_sub(count)..]
+    /// What happens after `count` more, as far as that is in order already.
+    pub(crate) fn ahead(&self, count: usize) -> Option<Event<T>> {
+        self.current.len().checked_sub(count + 1).map(|at| self.current[at])
     }
 
     /// What happens next.

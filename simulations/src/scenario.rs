@@ -177,16 +177,29 @@ pub struct Night {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Cheat {
-    /// It throws away this part of the chunk groups of each of its shards, and is silent about them.
+    /// It throws away this part of the chunk groups of each of its shards.
     Drop {
         /// Which part; with 1 it stores nothing.
         lost: Share,
-        /// Whether it answers wrongly instead of leaving out what it lost: then the first challenge convicts it.
+        /// What it answers to a challenge for what it lost.
         #[serde(default)]
-        wrong: bool,
+        answers: Answers,
     },
     /// It stores nothing and fetches from k others when it is asked: audits do not find it.
     FetchOnDemand {},
+}
+
+/// What a cheat answers to a challenge in which there is something that it lost.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Answers {
+    /// It leaves out what it lost: it is asked again before it has failed, shard by shard.
+    #[default]
+    WhatItHas,
+    /// Something else for what it lost: the first challenge convicts it.
+    Wrong,
+    /// Nothing at all: it is asked again, and then has failed all that was asked for.
+    Nothing,
 }
 
 /// What befalls many at once.

@@ -5,6 +5,7 @@
 //! find a cheat is drawn from `policy::detection_delay`, the law that the auditor follows. All stewards of a segment
 //! see the same, and the first in rank that is on acts: each that is off costs one back-off of some minutes.
 
+mod ahead;
 mod cheats;
 mod holders;
 mod incidents;
@@ -16,6 +17,7 @@ mod stewards;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use ahead::{Draws, Moved};
 use commonhold_policy::{
     audit::schedule::Rate,
     life::{self, NodeLife},
@@ -28,10 +30,12 @@ use commonhold_policy::{
 use commonhold_protocol::Timestamp;
 use rand::{Rng, SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
+
 use shards::{Held, List, Pool};
-use stewards::{Duties, Reputations};
+use stewards::{AllDuties, Reputations};
 
 use crate::{
+    memory::{self, prefetch},
     queue::Queue,
     scenario::{Population, Scenario},
     tally::Tally,
@@ -43,10 +47,9 @@ const SAMPLED_SEGMENTS: u32 = 200;
 /// So many segments are watched closely, for the estimate of losses too rare to be seen.
 const WATCHED: u32 = 20_000;
 
-/// So many segments are fetched from memory at once, see [`World::look_ahead`].
-const AHEAD: usize = 16;
-/// Of 8 bytes each.
-const CLAIMS_PER_LINE: usize = 8;
+/// So many events ahead is fetched what they touch, see [`World::look_ahead`].
+const FAR: usize = 24;
+const NEAR: usize = 8;
 
 /// What happens.
 #[derive(Debug, Clone, Copy)]
@@ -59,6 +62,7 @@ pub(crate) enum What {
     RepairTimer { segment: u32 },
     Repaired { segment: u32, number: u16 },
     CheatFound { segment: u32, node: u32, index: u8 },
+    Reviewed { steward: u32, node: u32 },
     AlsoFound { steward: u32, node: u32 },
     Incident { number: u32 },
     Sample,
@@ -69,6 +73,8 @@ const OUTAGE: u8 = 2;
 const GONE: u8 = 4;
 /// It does not hold what it claims.
 const LIAR: u8 = 8;
+/// It has been there since before the start.
+const OLD: u8 = 16;
 
 /// All nodes there ever were, by number: one array for each property, so that a walk over one touches nothing else.
 #[derive(Debug, Default)]
@@ -82,9 +88,16 @@ struct Nodes {
     gone_at: Vec<u64>,
     life: Vec<NodeLife>,
     disk: Vec<Disk>,
-    duties: Vec<Duties>,
+    moved: Moved,
     /// Where it stands among the members.
     place: Vec<u32>,
+}
+
+impl Nodes {
+    fn with_capacity(nodes: usize) -> Self {
+        // The rest is looked at less often.
+        Self { life: Vec::with_capacity(nodes), disk: Vec::with_capacity(nodes), ..Self::default() }
+    }
 }
 
 /// A node's disk and link: what a repair touches of a node that it may move bytes to lies together.
@@ -94,8 +107,6 @@ struct Disk {
     /// Milliseconds; before the start for those that were there already.
     born: f64,
     free_bytes: u64,
-    sent: u64,
-    received: u64,
     held: List,
 }
 
@@ -155,6 +166,8 @@ pub(crate) struct World<'s> {
     times: Times,
     rate: Rate,
     rng: ChaCha8Rng,
+    /// Whom samples will look at.
+    draws: Draws,
     queue: Queue<What>,
     now: u64,
     end: u64,
@@ -181,6 +194,7 @@ pub(crate) struct World<'s> {
     warm_at: u64,
     cheats: cheats::Cheats,
     reputations: Reputations,
+    duties: AllDuties,
     /// Whom incidents struck that have a name.
     struck: BTreeMap<&'s str, BTreeSet<u32>>,
     /// The segments of the start are placed.
@@ -204,10 +218,12 @@ impl<'s> World<'s> {
             times,
             rate: Rate { every_ms: scenario.audit.every.as_ms().max(1) },
             rng,
+            draws: Draws::default(),
             queue: Queue::new(end),
             now: 0,
             end,
-            nodes: Nodes::default(),
+            // As many newcomers as there are members, before it has to move: that would scatter its pages again.
+            nodes: Nodes::with_capacity(2 * node_count as usize),
             members: Vec::new(),
             segments: Vec::with_capacity(segment_count as usize),
             truth: Vec::with_capacity(segment_count as usize),
@@ -224,6 +240,7 @@ impl<'s> World<'s> {
             warm_at: warm_at(scenario),
             cheats: cheats::Cheats::default(),
             reputations: Reputations::default(),
+            duties: AllDuties::default(),
             struck: BTreeMap::new(),
             is_placed: false,
             tally: Tally::default(),
@@ -238,6 +255,7 @@ impl<'s> World<'s> {
         for _ in 0..segment_count {
             world.place_segment();
         }
+        memory::gather();
         world.draw_detections();
         for number in 0..scenario.incident.len() as u32 {
             world.queue.push(scenario.incident[number as usize].at.get_ref().as_ms(), What::Incident { number });
@@ -252,9 +270,7 @@ impl<'s> World<'s> {
     pub(crate) fn run(mut self) -> Tally {
         while let Some(event) = self.queue.pop() {
             self.now = event.at.max(self.now);
-            if self.tally.events.is_multiple_of(AHEAD as u64) {
-                self.look_ahead();
-            }
+            self.look_ahead();
             self.tally.events += 1;
             match event.what {
                 What::Leaves { node } => self.leaves(node),
@@ -265,6 +281,7 @@ impl<'s> World<'s> {
                 What::RepairTimer { segment } => self.repair_timer(segment),
                 What::Repaired { segment, number } => self.repaired(segment, number),
                 What::CheatFound { segment, node, index } => self.cheat_found(segment, node, index),
+                What::Reviewed { steward, node } => self.reviewed(steward, node),
                 What::AlsoFound { steward, node } => self.also_found(steward, node),
                 What::Incident { number } => self.incident(number as usize),
                 What::Sample => self.sample(),
@@ -275,47 +292,58 @@ impl<'s> World<'s> {
         self.tally
     }
 
-    /// Touches the segments of the next events. Each lies somewhere in gigabytes: fetched one after the other, when
-    /// they are needed, the year would be spent waiting for memory; fetched together, the waits overlap.
+    /// Has what comes later fetched from memory: first where it lies, then what that tells the place of.
     fn look_ahead(&self) {
-        let segments = self.queue.upcoming(AHEAD).iter().filter_map(|event| match event.what {
-            What::RepairTimer { segment } | What::Repaired { segment, .. } => Some(segment),
-            _ => None,
-        });
-        let mut touched = self.touch(segments.clone());
-        for segment in segments {
-            let claims = self.segments[segment as usize].health.claims();
-            touched = claims.iter().step_by(CLAIMS_PER_LINE).fold(touched, |all, claim| all ^ claim.node);
+        match self.queue.ahead(FAR).map(|event| event.what) {
+            Some(What::RepairTimer { segment } | What::Repaired { segment, .. }) => self.fetch_segment(segment),
+            Some(What::Leaves { node } | What::LifeTimer { node } | What::Off { node } | What::On { node }) => {
+                self.fetch_node(node);
+            }
+            _ => {}
         }
-        std::hint::black_box(touched);
+        match self.queue.ahead(NEAR).map(|event| event.what) {
+            Some(What::RepairTimer { segment }) => self.fetch_steward(segment),
+            Some(What::Repaired { segment, .. }) => {
+                self.fetch_steward(segment);
+                prefetch(self.segments[segment as usize].health.claims());
+            }
+            _ => {}
+        }
     }
 
-    /// As [`Self::look_ahead`], for shards that are lost next.
-    fn look_ahead_at(&self, shards: &[Held]) {
-        let shards = &shards[..shards.len().min(AHEAD)];
-        let mut touched = self.touch(shards.iter().map(|shard| shard.segment));
-        for shard in shards {
-            let claims = self.segments[shard.segment as usize].health.claims();
-            touched ^= claims.get(usize::from(shard.index)).map_or(0, |claim| claim.node);
+    /// As [`Self::look_ahead`], while these shards are lost one after the other and the next is number `at`.
+    fn look_ahead_at(&self, shards: &[Held], at: usize) {
+        if let Some(shard) = shards.get(at + FAR) {
+            self.fetch_segment(shard.segment);
         }
-        std::hint::black_box(touched);
+        if let Some(shard) = shards.get(at + NEAR) {
+            prefetch(&self.nodes.flags[self.first_steward(shard.segment) as usize]);
+            if let Some(claim) = self.segments[shard.segment as usize].health.claims().get(usize::from(shard.index)) {
+                prefetch(claim);
+            }
+        }
     }
 
-    /// Segments but for their claims, and the first of their stewards; at most [`AHEAD`].
-    fn touch(&self, segments: impl Iterator<Item = u32>) -> u32 {
-        let (mut touched, mut stewards, mut count) = (0, [0; AHEAD], 0);
-        for (segment, steward) in segments.zip(&mut stewards) {
-            *steward = self.first_steward(segment);
-            touched ^= u32::from(self.truth[segment as usize].alive);
-            let segment = &self.segments[segment as usize];
-            touched ^= segment.steward ^ u32::from(segment.health.counters().healthy);
-            count += 1;
-        }
-        for steward in &stewards[..count] {
-            let at = *steward as usize;
-            touched ^= u32::from(self.nodes.flags[at]) ^ u32::from(self.nodes.disk[at].born > 0.0);
-        }
-        touched
+    fn fetch_segment(&self, segment: u32) {
+        prefetch(&self.truth[segment as usize]);
+        prefetch(&self.segments[segment as usize]);
+        prefetch(&self.members[self.first_place(segment)]);
+    }
+
+    /// Of a segment that was fetched.
+    fn fetch_steward(&self, segment: u32) {
+        let steward = self.first_steward(segment) as usize;
+        prefetch(&self.nodes.flags[steward]);
+        prefetch(&self.nodes.disk[steward]);
+    }
+
+    fn fetch_node(&self, node: u32) {
+        let at = node as usize;
+        prefetch(&self.nodes.flags[at]);
+        prefetch(&self.nodes.life[at]);
+        prefetch(&self.nodes.disk[at]);
+        prefetch(&self.nodes.gone_at[at]);
+        prefetch(&self.nodes.place[at]);
     }
 
     fn moment(&self) -> Timestamp {

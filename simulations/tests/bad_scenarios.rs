@@ -260,7 +260,7 @@ name = \"cheats\"
 share = 0.5
 lifetime = { law = \"never\" }
 night = { asleep = \"8 h\", share = 0.5, zones = [0] }
-cheat = { kind = \"drop\", lost = 0.1, wrong = true }
+cheat = { kind = \"drop\", lost = 0.1, answers = \"wrong\" }
 [[incident]]
 name = \"cut\"
 at = \"5 d\"

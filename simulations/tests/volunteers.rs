@@ -87,18 +87,18 @@ fn each_sleeps_by_the_clock_of_its_zone() {
 /// once. Where shards are audited every few seconds, the former takes longer than the audits.
 #[test]
 fn a_wrong_answer_is_found_out_at_the_first_challenge_and_one_that_leaves_out_after_its_repeats() {
-    let found_seconds = |wrong: bool| {
+    let found_seconds = |answers: &str| {
         let rest = format!(
             "[audit]\nevery = \"5 s\"\n[[population]]\nname = \"a\"\nshare = 0.9\nlifetime = {{ law = \"never\" }}\n\
              [[population]]\nname = \"b\"\nshare = 0.1\nlifetime = {{ law = \"never\" }}\n\
-             cheat = {{ kind = \"drop\", lost = 1.0, wrong = {wrong} }}\n"
+             cheat = {{ kind = \"drop\", lost = 1.0, answers = \"{answers}\" }}\n"
         );
         let found = network(2000, 1000, "10/20", "5 min", &rest).cheats.expect("there are some").found_days;
         assert!(found.count > 1500, "{found:?}");
         found.mean * 86_400.0
     };
     let repeats = contained_ms(Rate { every_ms: 5_000 }) as f64 / 1000.0;
-    let (wrong, leaves_out) = (found_seconds(true), found_seconds(false));
+    let (wrong, leaves_out) = (found_seconds("wrong"), found_seconds("what-it-has"));
     assert!(repeats > 5.0 && (3.0..8.0).contains(&wrong), "{repeats} s, {wrong} s");
     let apart = leaves_out - wrong;
     assert!((apart / repeats - 1.0).abs() < 0.1, "{apart} s later, and the repeats take {repeats} s");

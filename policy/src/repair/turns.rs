@@ -68,6 +68,11 @@ impl<S: Copy + Eq> Turns<S> {
         self.running.iter().chain(&self.urgent).chain(&self.waiting).copied().collect()
     }
 
+    /// True if there is none.
+    pub fn is_empty(&self) -> bool {
+        self.running.is_empty() && self.urgent.is_empty() && self.waiting.is_empty()
+    }
+
     /// How many have their turn.
     pub fn running(&self) -> usize {
         self.running.len()

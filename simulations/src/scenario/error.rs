@@ -93,7 +93,7 @@ const ALLOWED: [(&str, &str); 54] = [
     ("cheat", "{ kind = \"drop\", lost = 0.05 } or { kind = \"fetch-on-demand\" }"),
     ("kind", "drop or fetch-on-demand"),
     ("lost", SHARE),
-    ("wrong", YES_OR_NO),
+    ("answers", "what-it-has, wrong or nothing"),
     ("incident", "sections [[incident]] with `at`"),
     ("at", "a length of time from the start, as in \"90 d\""),
     ("lasts", SPAN),

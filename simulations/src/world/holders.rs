@@ -3,7 +3,7 @@
 use commonhold_policy::life::{Action, Event, Life};
 use commonhold_protocol::ShardIndex;
 
-use super::{AHEAD, GONE, Held, ON, OUTAGE, What, World};
+use super::{GONE, Held, ON, OUTAGE, What, World};
 
 impl World<'_> {
     /// A node leaves for good, its disk with it; a newcomer takes its place in the network, not its shards.
@@ -27,8 +27,9 @@ impl World<'_> {
         self.nodes.flags[at] |= GONE;
         self.nodes.gone_at[at] = self.now;
         self.tally.left += 1;
-        let disk = &self.nodes.disk[at];
-        self.tally.node_traffic(disk.sent + disk.received, self.now as f64 - disk.born.max(0.0));
+        let here = self.now as f64 - self.nodes.disk[at].born.max(0.0);
+        let moved = u64::from(self.nodes.moved.of(node)) * self.shard_bytes;
+        self.tally.node_traffic(moved, here);
 
         let population = self.nodes.population[at];
         let newcomer = self.newcomer(population);
@@ -148,9 +149,7 @@ impl World<'_> {
             self.pool.clear(&mut self.nodes.disk[at].held);
         }
         for (number, shard) in held.iter().enumerate() {
-            if number.is_multiple_of(AHEAD) {
-                self.look_ahead_at(&held[number..]);
-            }
+            self.look_ahead_at(&held, number);
             let segment = shard.segment as usize;
             if self.truth[segment].lost {
                 continue;
@@ -189,6 +188,6 @@ impl World<'_> {
 
     /// All shards on a node's disk.
     pub(super) fn held(&self, node: u32) -> Vec<Held> {
-        self.pool.shards(self.nodes.disk[node as usize].held)
+        self.pool.shards(&self.nodes.disk[node as usize].held)
     }
 }

@@ -158,10 +158,11 @@ impl World<'_> {
             }
         }
         for place in 0..self.members.len() {
-            let at = self.members[place] as usize;
-            let disk = &self.nodes.disk[at];
+            let node = self.members[place];
+            let disk = &self.nodes.disk[node as usize];
             let here = end - disk.born.max(0.0);
-            self.tally.node_traffic(disk.sent + disk.received, here);
+            let moved = u64::from(self.nodes.moved.of(node)) * self.shard_bytes;
+            self.tally.node_traffic(moved, here);
             self.tally.shards_held += u64::from(disk.held.len());
         }
         self.tally.nodes_at_end = self.members.len() as u64;

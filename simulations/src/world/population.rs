@@ -4,7 +4,7 @@ use commonhold_policy::life::NodeLife;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
-use super::{Disk, LIAR, List, ON, What, World, own_domain};
+use super::{Disk, LIAR, List, OLD, ON, What, World, own_domain};
 use crate::{
     distribution::Distribution,
     scenario::{DAY_MS, Population},
@@ -45,7 +45,8 @@ impl World<'_> {
         // The first of an operator's nodes takes all with it: the disk's life, not the shortest of many.
         let rest = if population.one_disk { rest * f64::from(per_operator) } else { rest };
         let liar = if population.cheat.is_some() { LIAR } else { 0 };
-        self.nodes.flags.push(ON | liar);
+        let old = if at_start { OLD } else { 0 };
+        self.nodes.flags.push(ON | liar | old);
         self.nodes.population.push(number);
         self.nodes.domain.push(domain);
         self.nodes.operator.push(operator);
@@ -54,8 +55,8 @@ impl World<'_> {
         self.nodes.gone_at.push(u64::MAX);
         self.nodes.life.push(NodeLife::new(self.scenario.audit.grace.as_ms()));
         let born = self.now as f64 - age;
-        self.nodes.disk.push(Disk { born, free_bytes: population.disk.0, sent: 0, received: 0, held: List::EMPTY });
-        self.nodes.duties.push(self.new_duties());
+        self.nodes.disk.push(Disk { born, free_bytes: population.disk.0, held: List::EMPTY });
+        self.nodes.moved.join();
         self.nodes.place.push(self.members.len() as u32);
         self.members.push(node);
         self.queue.push(self.later(rest), What::Leaves { node });

@@ -14,9 +14,9 @@ use commonhold_policy::{
     surplus,
 };
 use commonhold_protocol::{Coding, NodeId, ShardIndex, Timestamp};
-use rand::Rng;
 
 use super::{GONE, Held, NOBODY, Segment, Truth, Watched, What, World, own_domain};
+use crate::memory::prefetch;
 
 /// So many candidates are looked at for each shard that is missing, and some more: what a node finds by walking a few
 /// random keys.
@@ -31,7 +31,6 @@ impl World<'_> {
         // Policy goes by them in order, and finds them in order faster than it sorts them.
         nodes.sort_unstable();
         let candidates: Vec<Candidate<u32, u32>> = nodes.iter().map(|node| self.candidate(*node)).collect();
-        self.touch_ends(nodes.iter().copied());
         let placed = placement::plan(&mut self.rng, self.aim.coding, self.shard_bytes, &candidates);
         let slots = placed.map(|plan| plan.slots).unwrap_or_default();
         self.tally.unplaced += u64::from(slots.is_empty());
@@ -78,12 +77,6 @@ impl World<'_> {
         }
     }
 
-    /// Touches where these nodes' lists of shards end, see [`World::look_ahead`].
-    fn touch_ends(&self, nodes: impl Iterator<Item = u32>) {
-        let ends = nodes.map(|node| self.pool.end(self.nodes.disk[node as usize].held));
-        std::hint::black_box(ends.fold(0, |all, end| all ^ end));
-    }
-
     fn candidate(&self, node: u32) -> Candidate<u32, u32> {
         Candidate {
             node,
@@ -108,8 +101,7 @@ impl World<'_> {
             let needed = (count - sampled.len()).min(left);
             left -= needed;
             drawn.clear();
-            drawn.extend((0..needed).map(|_| self.rng.random_range(0..members) as u32));
-            drawn.iter_mut().for_each(|node| *node = self.members[*node as usize]);
+            drawn.extend((0..needed).map(|_| self.draw()));
             for node in &drawn {
                 // To the end, several at a time, is faster than up to the first.
                 let is_sampled = sampled.iter().fold(false, |found, other| found | (other == node));
@@ -121,10 +113,21 @@ impl World<'_> {
         sampled
     }
 
+    /// Any member.
+    fn draw(&mut self) -> u32 {
+        let (members, nodes) = (&self.members, &self.nodes);
+        let fetch_node = |place| {
+            let node = members[place as usize] as usize;
+            prefetch(&nodes.flags[node]);
+            prefetch(&nodes.disk[node]);
+        };
+        let fetch_place = |place| prefetch(&members[place as usize]);
+        members[self.draws.next(&mut self.rng, members.len(), fetch_place, fetch_node) as usize]
+    }
+
     /// Whom a steward could give a shard to.
     fn helpers(&mut self, steward: u32, missing: usize) -> Vec<Helper<u32, u32>> {
         let nodes = self.sample_online(missing * HELPERS_EACH + HELPERS_MORE);
-        std::hint::black_box(nodes.iter().fold(0, |all, node| all ^ self.nodes.disk[*node as usize].free_bytes));
         let helper = |node| Helper { candidate: self.candidate(node), trust: self.trust(steward, node) };
         nodes.into_iter().map(helper).collect()
     }
@@ -195,7 +198,7 @@ impl World<'_> {
                 Action::Timer { at } => self.queue.push(at.0, What::RepairTimer { segment }),
                 Action::Look { urgent } => self.wait_for_turn(segment, urgent),
                 Action::Hurry => {
-                    if let Some(duties) = self.nodes.duties.get_mut(self.segments[at].steward as usize) {
+                    if let Some(duties) = self.duties.get_mut(self.segments[at].steward) {
                         duties.turns.hurry(&segment);
                     }
                 }
@@ -218,7 +221,7 @@ impl World<'_> {
             // A time that is given is all that a repair takes.
             let decision = self.decide(steward, segment);
             self.order(segment, Event::Looked { decision, busy: None });
-        } else if self.nodes.duties[steward as usize].turns.wait(segment, urgent) {
+        } else if self.duties_of(steward).turns.wait(segment, urgent) {
             self.next_turns(steward);
         } else {
             self.order(segment, Event::Failed);
@@ -227,13 +230,13 @@ impl World<'_> {
 
     /// Has a steward do what it has time for. To look costs nothing: all stewards see the same.
     fn next_turns(&mut self, steward: u32) {
-        while let Some(segment) = self.nodes.duties[steward as usize].turns.take_next() {
+        while let Some(segment) = self.duties_of(steward).turns.take_next() {
             let decision = self.decide(steward, segment);
             self.order(segment, Event::Looked { decision, busy: None });
             let state = &mut self.segments[segment as usize];
             if !state.order.is_repairing() {
                 state.steward = NOBODY;
-                self.nodes.duties[steward as usize].turns.end(&segment);
+                self.duties_of(steward).turns.end(&segment);
             }
         }
     }
@@ -241,7 +244,7 @@ impl World<'_> {
     /// A segment neither has a turn any more nor waits for one.
     pub(super) fn end_turn(&mut self, segment: u32) {
         let steward = std::mem::replace(&mut self.segments[segment as usize].steward, NOBODY);
-        if let Some(duties) = self.nodes.duties.get_mut(steward as usize) {
+        if let Some(duties) = self.duties.get_mut(steward) {
             duties.turns.leave(&segment);
             if duties.turns.end(&segment) {
                 self.next_turns(steward);
@@ -251,7 +254,7 @@ impl World<'_> {
 
     /// A node is off or gone: the next steward of each segment that it was about to repair does that in its place.
     pub(super) fn steward_goes(&mut self, node: u32) {
-        for segment in std::mem::take(&mut self.nodes.duties[node as usize].turns).all() {
+        for segment in self.duties.drop_turns(node) {
             let segment_state = &mut self.segments[segment as usize];
             segment_state.repair = segment_state.repair.wrapping_add(1);
             segment_state.steward = NOBODY;
@@ -268,7 +271,7 @@ impl World<'_> {
             None => {
                 let shards = u64::from(self.aim.coding.k()) + u64::from(missing);
                 let begins = self.may_move(steward, shards * self.shard_bytes);
-                let beside = self.nodes.duties[steward as usize].turns.running() as f64;
+                let beside = self.duties_of(steward).turns.running() as f64;
                 (begins - self.now) as f64
                     + beside * self.scenario.repair_ms(self.aim.coding, self.population(steward), missing)
             }
@@ -335,15 +338,11 @@ impl World<'_> {
     /// Carries a plan out whose sources are k that are on.
     fn execute(&mut self, segment: u32, steward: u32, plan: &RepairPlan<u32, u32>) {
         let at = segment as usize;
-        let bytes = self.shard_bytes;
         self.window_ends(segment, false);
         for (_, source) in &plan.sources {
-            self.nodes.disk[*source as usize].sent += bytes;
+            self.nodes.moved.note(*source, 1);
         }
-        let steward = steward as usize;
-        self.nodes.disk[steward].received += bytes * plan.sources.len() as u64;
-        self.nodes.disk[steward].sent += bytes * plan.targets.len() as u64;
-        self.touch_ends(plan.targets.values().map(|place| place.node));
+        self.nodes.moved.note(steward, (plan.sources.len() + plan.targets.len()) as u32);
         for (index, place) in &plan.targets {
             let is_unclaimed = self.segments[at].health.state(*index) == ShardState::Unclaimed;
             let was_alive = !is_unclaimed && self.is_alive(segment, index.0);
@@ -360,7 +359,7 @@ impl World<'_> {
                 held.retain(|held| held.segment != segment || held.index != index.0);
                 self.pool.replace(&mut self.nodes.disk[node as usize].held, &held);
             }
-            self.nodes.disk[place.node as usize].received += bytes;
+            self.nodes.moved.note(place.node, 1);
             self.store(segment, *index, place.node);
             if !was_alive && self.is_real(place.node) {
                 self.truth[at].alive += 1;

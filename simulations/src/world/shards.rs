@@ -1,4 +1,5 @@
-//! Which shards lie on which node's disk: lists in chunks of one cache line each, out of one pool.
+//! Which shards lie on which node's disk: lists in chunks of two cache lines each, out of one pool; the newest few of each lie
+//! with the list itself.
 //!
 //! A vector for each node would be the larger by what it grows ahead, and be moved each time that it grows: most shards of
 //! a year are stored on a node that was last looked at hundreds of thousands of events ago.
@@ -10,8 +11,12 @@ pub(super) struct Held {
     pub(super) index: u8,
 }
 
-/// What fills a cache line of 64 bytes.
-const PER_CHUNK: usize = 12;
+/// What fills two cache lines of 64 bytes.
+const PER_CHUNK: usize = 24;
+/// They go to a chunk together.
+const NEWEST: usize = 6;
+const _: () = assert!(size_of::<Chunk>() == 128 && PER_CHUNK.is_multiple_of(NEWEST));
+
 const NONE: u32 = u32::MAX;
 
 #[derive(Debug, Clone, Copy)]
@@ -24,18 +29,22 @@ struct Chunk {
 }
 
 /// One node's shards, in the order in which it took them.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(super) struct List {
     first: u32,
     last: u32,
     count: u32,
+    /// Those that are in no chunk yet: the remainder of `count` by [`NEWEST`].
+    segments: [u32; NEWEST],
+    indices: [u8; NEWEST],
 }
 
 impl List {
-    pub(super) const EMPTY: Self = Self { first: NONE, last: NONE, count: 0 };
+    pub(super) const EMPTY: Self =
+        Self { first: NONE, last: NONE, count: 0, segments: [0; NEWEST], indices: [0; NEWEST] };
 
     /// How many.
-    pub(super) fn len(self) -> u32 {
+    pub(super) fn len(&self) -> u32 {
         self.count
     }
 }
@@ -55,7 +64,13 @@ impl Pool {
     }
 
     pub(super) fn push(&mut self, list: &mut List, shard: Held) {
-        let at = list.count as usize % PER_CHUNK;
+        let newest = list.count as usize % NEWEST;
+        (list.segments[newest], list.indices[newest]) = (shard.segment, shard.index);
+        list.count += 1;
+        if newest + 1 < NEWEST {
+            return;
+        }
+        let at = (list.count as usize - NEWEST) % PER_CHUNK;
         if at == 0 {
             let chunk = self.take();
             match list.first {
@@ -65,27 +80,24 @@ impl Pool {
             list.last = chunk;
         }
         let chunk = &mut self.chunks[list.last as usize];
-        chunk.segments[at] = shard.segment;
-        chunk.indices[at] = shard.index;
-        list.count += 1;
-    }
-
-    /// A part of the chunk that the next shard goes to.
-    pub(super) fn end(&self, list: List) -> u32 {
-        self.chunks.get(list.last as usize).map_or(NONE, |chunk| chunk.next)
+        chunk.segments[at..at + NEWEST].copy_from_slice(&list.segments);
+        chunk.indices[at..at + NEWEST].copy_from_slice(&list.indices);
     }
 
     /// All shards of a list, in order.
-    pub(super) fn shards(&self, list: List) -> Vec<Held> {
+    pub(super) fn shards(&self, list: &List) -> Vec<Held> {
+        let held = |(segment, index): (&u32, &u8)| Held { segment: *segment, index: *index };
         let mut shards = Vec::with_capacity(list.count as usize);
+        let newest = list.count as usize % NEWEST;
+        let in_chunks = list.count as usize - newest;
         let mut at = list.first;
-        while shards.len() < list.count as usize {
+        while shards.len() < in_chunks {
             let chunk = &self.chunks[at as usize];
-            let filled = PER_CHUNK.min(list.count as usize - shards.len());
-            let held = chunk.segments.iter().zip(&chunk.indices).take(filled);
-            shards.extend(held.map(|(segment, index)| Held { segment: *segment, index: *index }));
+            let filled = PER_CHUNK.min(in_chunks - shards.len());
+            shards.extend(chunk.segments.iter().zip(&chunk.indices).take(filled).map(held));
             at = chunk.next;
         }
+        shards.extend(list.segments.iter().zip(&list.indices).take(newest).map(held));
         shards
     }
 
@@ -153,9 +165,9 @@ mod tests {
                 }
                 for (list, oracle) in lists.iter().zip(&oracle) {
                     prop_assert_eq!(list.len() as usize, oracle.len());
-                    prop_assert_eq!(&pool.shards(*list), oracle);
+                    prop_assert_eq!(&pool.shards(list), oracle);
                 }
-                most = most.max(oracle.iter().map(|shards| shards.len().div_ceil(PER_CHUNK)).sum());
+                most = most.max(oracle.iter().map(|shards| (shards.len() / NEWEST * NEWEST).div_ceil(PER_CHUNK)).sum());
                 prop_assert_eq!(pool.chunks.len(), most, "chunks that are free are used again");
             }
         }

@@ -12,10 +12,12 @@ use commonhold_policy::{
 use commonhold_protocol::{ShardIndex, Timestamp};
 use rand::seq::IndexedRandom;
 
-use super::{World, incidents::mix};
+use super::{OLD, World, incidents::mix};
 
 /// More audits than this that were passed leave a reputation as it is: 0.999 to this power is nothing.
 const PASSED_MAX: u32 = 10_000;
+/// Of so few stewards the duties are kept whatever they do.
+const DUTIES_MIN: usize = 64;
 
 /// What a node does as a steward.
 #[derive(Debug)]
@@ -26,8 +28,13 @@ pub(super) struct Duties {
 }
 
 impl Duties {
-    pub(super) fn new(now: Timestamp, bytes_per_second: u64) -> Self {
+    fn new(now: Timestamp, bytes_per_second: u64) -> Self {
         Self { turns: Turns::default(), budget: Budget::new(now, bytes_per_second) }
+    }
+
+    /// What those of one that does nothing and has just come would be too.
+    fn are_new(&self, now: Timestamp) -> bool {
+        self.turns.is_empty() && self.budget.is_saved_up(now)
     }
 
     /// When so many bytes may be moved, from `now` on; they are spent then.
@@ -42,6 +49,27 @@ impl Duties {
     }
 }
 
+/// The duties of all stewards, but for those that do nothing and have not done anything of late: there are so few others at
+/// a time that they stay in the processor's cache.
+#[derive(Debug, Default)]
+pub(super) struct AllDuties {
+    by_node: BTreeMap<u32, Duties>,
+    /// With so many it is looked for those that need not be kept.
+    most: usize,
+}
+
+impl AllDuties {
+    /// Of one that may have some.
+    pub(super) fn get_mut(&mut self, node: u32) -> Option<&mut Duties> {
+        self.by_node.get_mut(&node)
+    }
+
+    /// All segments whose turn it was at this node, or that waited for it: not any more.
+    pub(super) fn drop_turns(&mut self, node: u32) -> Vec<u32> {
+        self.get_mut(node).map(|duties| std::mem::take(&mut duties.turns).all()).unwrap_or_default()
+    }
+}
+
 /// What stewards think of those that failed audits; of all others it follows from their time and their shards.
 #[derive(Debug, Default)]
 pub(super) struct Reputations(BTreeMap<(u32, u32), Reputation>);
@@ -49,13 +77,18 @@ pub(super) struct Reputations(BTreeMap<(u32, u32), Reputation>);
 impl World<'_> {
     /// All nodes, those closest to a segment's id first: they stand side by side.
     fn closest(&self, segment: u32) -> impl Iterator<Item = u32> {
-        let first = mix(u64::from(segment)) as usize % self.members.len();
+        let first = self.first_place(segment);
         self.members[first..].iter().chain(&self.members[..first]).copied()
+    }
+
+    /// Where the first of a segment's stewards stands among the members.
+    pub(super) fn first_place(&self, segment: u32) -> usize {
+        mix(u64::from(segment)) as usize % self.members.len()
     }
 
     /// The first of a segment's stewards, on or not.
     pub(super) fn first_steward(&self, segment: u32) -> u32 {
-        self.members[mix(u64::from(segment)) as usize % self.members.len()]
+        self.members[self.first_place(segment)]
     }
 
     /// A segment's stewards, by rank.
@@ -80,19 +113,26 @@ impl World<'_> {
 
     /// Who has just joined is a steward, but hears of what is kept by sweeps: taken to be as long as the grace time.
     fn keeps_records(&self, node: u32) -> bool {
-        let born = self.nodes.disk[node as usize].born;
-        self.is_online(node) && (born <= 0.0 || born + self.scenario.audit.grace.ms() < self.now as f64)
+        let at = node as usize;
+        let hears = || self.nodes.disk[at].born + self.scenario.audit.grace.ms() < self.now as f64;
+        self.is_online(node) && (self.nodes.flags[at] & OLD != 0 || hears())
     }
 
-    pub(super) fn new_duties(&self) -> Duties {
+    pub(super) fn duties_of(&mut self, node: u32) -> &mut Duties {
+        let now = self.moment();
+        let AllDuties { by_node, most } = &mut self.duties;
+        if by_node.len() > *most {
+            by_node.retain(|_, duties| !duties.are_new(now));
+            *most = 2 * by_node.len() + DUTIES_MIN;
+        }
         let given = self.scenario.repair.rate.map(|rate| rate.0 as u64);
-        Duties::new(self.moment(), given.unwrap_or(REPAIR_BYTES_PER_SECOND))
+        by_node.entry(node).or_insert_with(|| Duties::new(now, given.unwrap_or(REPAIR_BYTES_PER_SECOND)))
     }
 
     /// When a steward may begin a repair that moves so many bytes.
     pub(super) fn may_move(&mut self, steward: u32, bytes: u64) -> u64 {
         let now = self.moment();
-        self.nodes.duties[steward as usize].spend(now, bytes).0
+        self.duties_of(steward).spend(now, bytes).0
     }
 
     /// What a steward thinks of a node.

@@ -1,5 +1,5 @@
 //! Promise: the simulator says beforehand, from the same config, how many shards of those that lack a twentieth of each are
-//! found, and when.
+//! found, and when, whether they answer wrongly or not at all.
 
 use std::{
     collections::BTreeMap,
@@ -31,7 +31,17 @@ const APART_MAX: [f64; 2] = [0.5, 1.0];
 
 #[test]
 fn what_is_deleted_is_found_when_the_simulator_says() {
-    let simulated = simulate();
+    assert_found_as_simulated(Kind::Deletes, "wrong");
+}
+
+#[test]
+fn what_is_hung_up_on_is_found_when_the_simulator_says() {
+    assert_found_as_simulated(Kind::HangsUp, "nothing");
+}
+
+/// Of cheats of a kind, and what the simulator calls their answers.
+fn assert_found_as_simulated(kind: Kind, answers: &str) {
+    let simulated = simulate(answers);
     let cheats = simulated.cheats.as_ref().expect("a scenario with cheats");
     let predicted =
         [cheats.found as f64 / f64::from(simulated.runs) / CHEATS as f64, cheats.found_days.mean * 86_400.0];
@@ -48,7 +58,7 @@ fn what_is_deleted_is_found_when_the_simulator_says() {
     for node in 1..=CHEATS {
         let id = network.node_id(node);
         network.stop(node);
-        network.start_cheat(node, Kind::Deletes, 1);
+        network.start_cheat(node, kind, 1);
         began.insert(id, SystemTime::now());
     }
     let last = began.values().max().copied().expect("cheats");
@@ -58,8 +68,12 @@ fn what_is_deleted_is_found_when_the_simulator_says() {
     let mean = found.iter().sum::<Duration>().as_secs_f64() / found.len().max(1) as f64;
     let measured = [found.len() as f64 / CHEATS as f64, mean];
     eprintln!(
-        "deleted: {:.2} shards of a cheat are found, each after {:.2} s; simulated {:.2} and {:.2} s",
-        measured[0], measured[1], predicted[0], predicted[1]
+        "{}: {:.2} shards of a cheat are found, each after {:.2} s; simulated {:.2} and {:.2} s",
+        kind.name(),
+        measured[0],
+        measured[1],
+        predicted[0],
+        predicted[1]
     );
     for ((measured, predicted), apart_max) in measured.into_iter().zip(predicted).zip(APART_MAX) {
         let apart = measured / predicted - 1.0;
@@ -68,20 +82,20 @@ fn what_is_deleted_is_found_when_the_simulator_says() {
 }
 
 /// The network of this test, in the words of a scenario.
-fn simulate() -> Report {
+fn simulate(answers: &str) -> Report {
     let share = CHEATS as f64 / NODES as f64;
     let text = format!(
-        "name = \"cheats that delete\"\nsource = \"seen: this test\"\nduration = \"{} s\"\nruns = 200\n\
+        "name = \"cheats\"\nsource = \"seen: this test\"\nduration = \"{} s\"\nruns = 200\n\
          [network]\nnodes = {NODES}\nsegments = {SEGMENTS}\nsegment-size = \"{SEGMENT_BYTES} B\"\ncoding = \"{CODING}\"\n\
          [audit]\nevery = \"{EVERY_MS} ms\"\ngrace = \"60 s\"\n[repair]\ntop-up = \"1 s\"\n\
          [[population]]\nname = \"honest\"\nshare = {}\nlifetime = {{ law = \"never\" }}\n\
-         [[population]]\nname = \"deletes\"\nshare = {share}\nlifetime = {{ law = \"never\" }}\n\
-         cheat = {{ kind = \"drop\", lost = {}, wrong = true }}\n",
+         [[population]]\nname = \"cheats\"\nshare = {share}\nlifetime = {{ law = \"never\" }}\n\
+         cheat = {{ kind = \"drop\", lost = {}, answers = \"{answers}\" }}\n",
         WATCHED.as_secs(),
         1.0 - share,
         1.0 / DELETED_PARTS as f64,
     );
-    let scenario = Scenario::parse(&text, Path::new("deletes.toml"), Path::new(".")).expect("a good scenario");
+    let scenario = Scenario::parse(&text, Path::new("cheats.toml"), Path::new(".")).expect("a good scenario");
     run(&scenario, 1)
 }
 
