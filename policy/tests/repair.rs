@@ -439,3 +439,18 @@ fn a_budget_of_nothing_spends_nothing_and_what_was_not_used_comes_back() {
     budget.refund(1_000);
     assert_eq!(budget.spend(Timestamp(0), 1_000), Ok(()));
 }
+
+/// Nobody needs to remember one that is.
+#[test]
+fn a_budget_is_as_a_new_one_when_all_is_saved_up() {
+    assert!(Budget::new(Timestamp(5), 0).is_saved_up(Timestamp(5)));
+    let mut budget = Budget::new(Timestamp(0), 1_000);
+    assert!(budget.is_saved_up(Timestamp(0)));
+    assert_eq!(budget.spend(Timestamp(0), 30_000), Ok(()));
+    assert!(!budget.is_saved_up(Timestamp(29_999)));
+    assert!(budget.is_saved_up(Timestamp(30_000)));
+    let mut new = Budget::new(Timestamp(30_000), 1_000);
+    for (at, bytes) in [(30_000, 600_000), (30_500, 1), (40_000, 20_000)] {
+        assert_eq!(budget.spend(Timestamp(at), bytes), new.spend(Timestamp(at), bytes));
+    }
+}

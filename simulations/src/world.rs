@@ -47,6 +47,8 @@ const SAMPLED_SEGMENTS: u32 = 200;
 /// So many segments are watched closely, for the estimate of losses too rare to be seen.
 const WATCHED: u32 = 20_000;
 
+/// Of so many shards the processor knows the places of all pages anyway.
+const GATHERED_SHARDS_MIN: u64 = 1 << 20;
 /// So many events ahead is fetched what they touch, see [`World::look_ahead`].
 const FAR: usize = 24;
 const NEAR: usize = 8;
@@ -255,7 +257,9 @@ impl<'s> World<'s> {
         for _ in 0..segment_count {
             world.place_segment();
         }
-        memory::gather();
+        if u64::from(segment_count) * u64::from(coding.n()) >= GATHERED_SHARDS_MIN {
+            memory::gather();
+        }
         world.draw_detections();
         for number in 0..scenario.incident.len() as u32 {
             world.queue.push(scenario.incident[number as usize].at.get_ref().as_ms(), What::Incident { number });

@@ -5,12 +5,16 @@ use std::path::Path;
 use commonhold_policy::audit::{detection::contained_ms, schedule::Rate};
 use commonhold_simulations::{Report, Scenario, run};
 
-fn network(nodes: u32, segments: u32, coding: &str, lasts: &str, rest: &str) -> Report {
+fn scenario(nodes: u32, segments: u32, coding: &str, lasts: &str, rest: &str) -> Scenario {
     let text = format!(
         "name = \"n\"\nsource = \"assumed\"\nduration = \"{lasts}\"\n[network]\nnodes = {nodes}\n\
          segments = {segments}\ncoding = \"{coding}\"\n{rest}"
     );
-    run(&Scenario::parse(&text, Path::new("n.toml"), Path::new(".")).expect("a good scenario"), 1)
+    Scenario::parse(&text, Path::new("n.toml"), Path::new(".")).expect("a good scenario")
+}
+
+fn network(nodes: u32, segments: u32, coding: &str, lasts: &str, rest: &str) -> Report {
+    run(&scenario(nodes, segments, coding, lasts, rest), 1)
 }
 
 /// Forty nodes that stay, with room for so many shards of a segment of 7/14 each; a quarter of them is cut off for so
@@ -102,4 +106,23 @@ fn a_wrong_answer_is_found_out_at_the_first_challenge_and_one_that_leaves_out_af
     assert!(repeats > 5.0 && (3.0..8.0).contains(&wrong), "{repeats} s, {wrong} s");
     let apart = leaves_out - wrong;
     assert!((apart / repeats - 1.0).abs() < 0.1, "{apart} s later, and the repeats take {repeats} s");
+}
+
+/// A steward that has found something asks for all that it knows of. Who answers nothing has failed all of that, if it lacks a
+/// part of any.
+#[test]
+fn one_that_answers_nothing_is_found_with_more_at_a_time_than_one_that_leaves_out() {
+    let found_of_each = |answers: &str| {
+        let rest = format!(
+            "[audit]\nevery = \"5 s\"\n[[population]]\nname = \"a\"\nshare = 0.9\nlifetime = {{ law = \"never\" }}\n\
+             [[population]]\nname = \"b\"\nshare = 0.1\nlifetime = {{ law = \"never\" }}\n\
+             cheat = {{ kind = \"drop\", lost = 0.05, answers = \"{answers}\" }}\n"
+        );
+        let mut few = scenario(12, 32, "3/6", "1 min", &rest);
+        *few.runs.get_mut() = 100;
+        let found = run(&few, 1).cheats.expect("there are some");
+        f64::from(found.found as u32) / f64::from(found.nodes_found as u32)
+    };
+    let (nothing, leaves_out) = (found_of_each("nothing"), found_of_each("what-it-has"));
+    assert!(nothing > 1.3 * leaves_out, "{nothing} and {leaves_out} shards of each");
 }

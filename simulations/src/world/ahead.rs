@@ -68,3 +68,46 @@ impl Moved {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+
+    use super::*;
+
+    /// The oracle draws when it is asked.
+    #[test]
+    fn places_come_as_they_were_drawn_and_each_was_fetched_before() {
+        const PLACES: usize = 1000;
+        let (mut rng, mut oracle) = (ChaCha8Rng::seed_from_u64(1), ChaCha8Rng::seed_from_u64(1));
+        let (fetched, node_fetched) = (std::cell::RefCell::new(Vec::new()), std::cell::RefCell::new(Vec::new()));
+        let mut draws = Draws::default();
+        let mut drawn = Vec::new();
+        for _ in 0..10 * AHEAD {
+            let fetch_place = |place| fetched.borrow_mut().push(place);
+            drawn.push(draws.next(&mut rng, PLACES, fetch_place, |place| node_fetched.borrow_mut().push(place)));
+            assert_eq!(oracle.random_range(0..PLACES) as u32, drawn[drawn.len() - 1]);
+        }
+        assert_eq!(fetched.borrow()[..drawn.len()], drawn);
+        assert_eq!(fetched.borrow().len(), drawn.len() + AHEAD);
+        // The first few are needed too soon.
+        assert_eq!(node_fetched.borrow()[..drawn.len() - AHEAD / 2], drawn[AHEAD / 2..]);
+    }
+
+    /// The oracle adds up at once.
+    #[test]
+    fn what_is_noted_is_added_up_when_it_is_asked_for() {
+        let mut rng = ChaCha8Rng::seed_from_u64(2);
+        let (mut moved, mut oracle) = (Moved::default(), [0; 5]);
+        (0..5).for_each(|_| moved.join());
+        for step in 0..10 * AHEAD {
+            let (node, shards) = (rng.random_range(0..5), rng.random_range(0..40));
+            moved.note(node, shards);
+            oracle[node as usize] += shards;
+            if step % 37 == 0 {
+                assert_eq!(moved.of(node), oracle[node as usize]);
+            }
+        }
+        assert_eq!([0, 1, 2, 3, 4].map(|node| moved.of(node)), oracle);
+    }
+}
