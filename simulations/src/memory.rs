@@ -11,9 +11,11 @@ pub(crate) fn prefetch<T: ?Sized>(value: &T) {
     {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
         let first = std::ptr::from_ref(value).cast::<i8>();
-        for at in (0..size_of_val(value)).step_by(LINE_BYTES) {
-            // SAFETY: a hint that reads no value and never faults; and the address lies within `value`.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(first.add(at)) };
+        // The first line may begin before it.
+        let before = first.addr() % LINE_BYTES;
+        for at in (0..size_of_val(value) + before).step_by(LINE_BYTES) {
+            // SAFETY: a hint that reads no value, and never faults, whatever the address.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(first.wrapping_sub(before).wrapping_add(at)) };
         }
     }
     // Elsewhere it is fetched when it is needed.

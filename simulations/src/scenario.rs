@@ -198,7 +198,8 @@ pub enum Answers {
     WhatItHas,
     /// Something else for what it lost: the first challenge convicts it.
     Wrong,
-    /// Nothing at all: it is asked again, and then has failed all that was asked for.
+    /// Nothing at all, it hangs up: it is asked again, and then has failed the whole challenge, where that is the review
+    /// that follows a first failure.
     Nothing,
 }
 

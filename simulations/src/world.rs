@@ -47,7 +47,7 @@ const SAMPLED_SEGMENTS: u32 = 200;
 /// So many segments are watched closely, for the estimate of losses too rare to be seen.
 const WATCHED: u32 = 20_000;
 
-/// Of so many shards the processor knows the places of all pages anyway.
+/// Of fewer shards the processor knows the places of all pages anyway.
 const GATHERED_SHARDS_MIN: u64 = 1 << 20;
 /// So many events ahead is fetched what they touch, see [`World::look_ahead`].
 const FAR: usize = 24;
@@ -97,12 +97,12 @@ struct Nodes {
 
 impl Nodes {
     fn with_capacity(nodes: usize) -> Self {
-        // The rest is looked at less often.
+        // The rest is small.
         Self { life: Vec::with_capacity(nodes), disk: Vec::with_capacity(nodes), ..Self::default() }
     }
 }
 
-/// A node's disk and link: what a repair touches of a node that it may move bytes to lies together.
+/// A node's disk: what a repair touches of a node that it may move bytes to lies together.
 #[derive(Debug)]
 #[repr(align(64))]
 struct Disk {
@@ -317,6 +317,9 @@ impl<'s> World<'s> {
 
     /// As [`Self::look_ahead`], while these shards are lost one after the other and the next is number `at`.
     fn look_ahead_at(&self, shards: &[Held], at: usize) {
+        if at == 0 {
+            shards.iter().take(FAR).for_each(|shard| self.fetch_segment(shard.segment));
+        }
         if let Some(shard) = shards.get(at + FAR) {
             self.fetch_segment(shard.segment);
         }

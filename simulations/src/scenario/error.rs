@@ -90,7 +90,7 @@ const ALLOWED: [(&str, &str); 54] = [
     ("per-operator", COUNT),
     ("regions", "a list of names, as in [\"east\", \"west\"]"),
     ("one-disk", YES_OR_NO),
-    ("cheat", "{ kind = \"drop\", lost = 0.05 } or { kind = \"fetch-on-demand\" }"),
+    ("cheat", "{ kind = \"drop\", lost = 0.05, answers = \"wrong\" } or { kind = \"fetch-on-demand\" }"),
     ("kind", "drop or fetch-on-demand"),
     ("lost", SHARE),
     ("answers", "what-it-has, wrong or nothing"),

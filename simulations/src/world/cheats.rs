@@ -96,7 +96,9 @@ impl World<'_> {
         let asked: Vec<Held> =
             self.held(node).into_iter().filter(|shard| self.is_asked(steward, node, shard)).collect();
         let finds = self.failure_chance(node);
-        let groups = self.rate.groups(self.nodes.disk[node as usize].held.len().into()) as usize;
+        let groups = self.rate.groups(self.nodes.disk[node as usize].held.len().into());
+        let groups = groups.min(schedule::shard_groups(self.shard_bytes)) as usize;
+        // They are repeated one after the other; here, together.
         for challenge in asked.chunks((CHALLENGE_MAX / groups.max(1)).max(1)) {
             let lacks: Vec<bool> = challenge.iter().map(|_| self.rng.random_bool(finds)).collect();
             let all_fail = answers == Answers::Nothing && lacks.contains(&true);

@@ -93,21 +93,16 @@ impl World<'_> {
             return self.members.iter().copied().filter(|node| self.is_online(*node)).collect();
         }
         let mut sampled: Vec<u32> = Vec::with_capacity(count);
-        let mut drawn: Vec<u32> = Vec::with_capacity(count);
         // In a network that sleeps, most that are drawn are off.
-        let mut left = 20 * count;
-        while sampled.len() < count && left > 0 {
-            // As many at once as are needed at least: then memory is waited for once and not for each.
-            let needed = (count - sampled.len()).min(left);
-            left -= needed;
-            drawn.clear();
-            drawn.extend((0..needed).map(|_| self.draw()));
-            for node in &drawn {
-                // To the end, several at a time, is faster than up to the first.
-                let is_sampled = sampled.iter().fold(false, |found, other| found | (other == node));
-                if self.is_online(*node) && !is_sampled {
-                    sampled.push(*node);
-                }
+        for _ in 0..20 * count {
+            let node = self.draw();
+            // To the end, several at a time, is faster than up to the first.
+            let is_sampled = sampled.iter().fold(false, |found, other| found | (*other == node));
+            if self.is_online(node) && !is_sampled {
+                sampled.push(node);
+            }
+            if sampled.len() == count {
+                break;
             }
         }
         sampled
