@@ -27,7 +27,7 @@ const SEGMENT_BYTES: usize = 16 << 20;
 const WATCHED: Duration = Duration::from_secs(60);
 /// How far apart the numbers and the times may be: chance alone moves the one by a tenth and the other by a fifth, and on a
 /// loaded machine all takes longer. `make compare` holds the mean of some runs to a fifth.
-const APART_MAX: [f64; 2] = [0.5, 1.0];
+const APART_MAX: [f64; 2] = [0.6, 1.0];
 
 #[test]
 fn what_is_deleted_is_found_when_the_simulator_says() {
