@@ -30,7 +30,7 @@ compare: setup
 	cargo build --quiet --locked --workspace --all-targets
 	(cargo nextest run --locked -p commonhold --test net --success-output final --no-fail-fast \
 	    -E 'test(/net_repair::/) | test(/every_cheat_is_found/)'; \
-	for run in 1 2 3; do \
+	for run in 1 2 3 4 5; do \
 	    cargo nextest run --locked -p commonhold --test net --success-output final -E 'test(/predicted::/)'; \
 	done) 2>&1 | cargo run --quiet --locked -p commonhold-simulations --example compare
 

@@ -87,16 +87,21 @@ fn each_sleeps_by_the_clock_of_its_zone() {
     assert!(reads("[0]") < 0.1 && reads("[-8, 0, 8]") > 0.8, "{} {}", reads("[0]"), reads("[-8, 0, 8]"));
 }
 
+/// Audits every five seconds, and a tenth of the nodes that lacks this part of each of its shards.
+fn with_a_tenth_that_drops(lost: f64, answers: &str) -> String {
+    format!(
+        "[audit]\nevery = \"5 s\"\n[[population]]\nname = \"a\"\nshare = 0.9\nlifetime = {{ law = \"never\" }}\n\
+         [[population]]\nname = \"b\"\nshare = 0.1\nlifetime = {{ law = \"never\" }}\n\
+         cheat = {{ kind = \"drop\", lost = {lost:?}, answers = \"{answers}\" }}\n"
+    )
+}
+
 /// Whoever leaves out what it lost is asked three times more before it has failed; who answers wrongly has failed at
 /// once. Where shards are audited every few seconds, the former takes longer than the audits.
 #[test]
 fn a_wrong_answer_is_found_out_at_the_first_challenge_and_one_that_leaves_out_after_its_repeats() {
     let found_seconds = |answers: &str| {
-        let rest = format!(
-            "[audit]\nevery = \"5 s\"\n[[population]]\nname = \"a\"\nshare = 0.9\nlifetime = {{ law = \"never\" }}\n\
-             [[population]]\nname = \"b\"\nshare = 0.1\nlifetime = {{ law = \"never\" }}\n\
-             cheat = {{ kind = \"drop\", lost = 1.0, answers = \"{answers}\" }}\n"
-        );
+        let rest = with_a_tenth_that_drops(1.0, answers);
         let found = network(2000, 1000, "10/20", "5 min", &rest).cheats.expect("there are some").found_days;
         assert!(found.count > 1500, "{found:?}");
         found.mean * 86_400.0
@@ -113,11 +118,7 @@ fn a_wrong_answer_is_found_out_at_the_first_challenge_and_one_that_leaves_out_af
 #[test]
 fn one_that_answers_nothing_is_found_with_more_at_a_time_than_one_that_leaves_out() {
     let found_of_each = |answers: &str| {
-        let rest = format!(
-            "[audit]\nevery = \"5 s\"\n[[population]]\nname = \"a\"\nshare = 0.9\nlifetime = {{ law = \"never\" }}\n\
-             [[population]]\nname = \"b\"\nshare = 0.1\nlifetime = {{ law = \"never\" }}\n\
-             cheat = {{ kind = \"drop\", lost = 0.05, answers = \"{answers}\" }}\n"
-        );
+        let rest = with_a_tenth_that_drops(0.05, answers);
         let mut few = scenario(12, 32, "3/6", "1 min", &rest);
         *few.runs.get_mut() = 100;
         let found = run(&few, 1).cheats.expect("there are some");

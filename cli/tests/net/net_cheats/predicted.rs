@@ -25,22 +25,24 @@ const SEGMENTS: usize = 32;
 const SEGMENT_BYTES: usize = 16 << 20;
 /// From the moment on that a cheat runs; by then few are left that it holds and nobody has found.
 const WATCHED: Duration = Duration::from_secs(60);
-/// How far apart the numbers and the times may be: chance alone moves the one by a tenth and the other by a fifth, and on a
-/// loaded machine all takes longer. `make compare` holds the mean of some runs to a fifth.
-const APART_MAX: [f64; 2] = [0.6, 1.0];
+/// How far apart the times may be, and the numbers for each kind: chance alone moves numbers by a tenth, or a fifth where
+/// whole challenges fail, and times by a fifth; and on a loaded machine all takes longer. `make compare` holds the mean of
+/// some runs to a fifth.
+const TIMES_APART_MAX: f64 = 1.0;
 
 #[test]
 fn what_is_deleted_is_found_when_the_simulator_says() {
-    assert_found_as_simulated(Kind::Deletes, "wrong");
+    assert_found_as_simulated(Kind::Deletes, "wrong", 0.5);
 }
 
 #[test]
 fn what_is_hung_up_on_is_found_when_the_simulator_says() {
-    assert_found_as_simulated(Kind::HangsUp, "nothing");
+    // Of 300 simulated runs one is further off than half, none than this.
+    assert_found_as_simulated(Kind::HangsUp, "nothing", 0.6);
 }
 
 /// Of cheats of a kind, and what the simulator calls their answers.
-fn assert_found_as_simulated(kind: Kind, answers: &str) {
+fn assert_found_as_simulated(kind: Kind, answers: &str, numbers_apart_max: f64) {
     let simulated = simulate(answers);
     let cheats = simulated.cheats.as_ref().expect("a scenario with cheats");
     let predicted =
@@ -75,7 +77,9 @@ fn assert_found_as_simulated(kind: Kind, answers: &str) {
         predicted[0],
         predicted[1]
     );
-    for ((measured, predicted), apart_max) in measured.into_iter().zip(predicted).zip(APART_MAX) {
+    for ((measured, predicted), apart_max) in
+        measured.into_iter().zip(predicted).zip([numbers_apart_max, TIMES_APART_MAX])
+    {
         let apart = measured / predicted - 1.0;
         assert!(apart.abs() < apart_max, "{measured:.2} is not {predicted:.2}: {:+.0}%", apart * 100.0);
     }
